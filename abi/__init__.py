@@ -1,0 +1,1 @@
+"""Floor 0: what all floors share. Standard library and pydantic only."""

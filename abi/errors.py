@@ -1,0 +1,137 @@
+"""The one error tree.
+
+What: every error that llmos raises on purpose, drawn below.
+Invariant: a message has three parts: what happened, why, and what to do about it.
+Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a branch.
+    Do not raise a bare `LLMOSError`, and do not catch `Exception` to hide one.
+
+    LLMOSError
+    ├── ConfigError            llmos.yaml or an expert file: names file, line and key
+    ├── WeightsError           anything about a model's files
+    │   ├── ModelNotFound      no such catalogue name, file or folder
+    │   ├── DownloadFailed     no source could give the file
+    │   ├── CorruptWeights     the bytes are not what the format or the hash says
+    │   └── UnsupportedModel   readable, but an architecture or tensor type we do not run
+    ├── TemplateError          a chat template that cannot be rendered
+    ├── DocumentError          a document that cannot be read (damaged, encrypted, hostile, too large)
+    ├── MemoryFault            the memory hierarchy
+    │   ├── WindowOverflow     does not fit the window's token budget
+    │   ├── PoolExhausted      no free KV pages
+    │   └── VolumeError        a volume's store is damaged, locked or gone
+    ├── ProcessError           a process cannot do what was asked of it
+    │   ├── TurnRefused        a turn that cannot start (one is running, the process is gone)
+    │   ├── QuotaExceeded      tokens, seconds or pages used up
+    │   └── GrammarError       a grammar that does not compile, or a token that it forbids
+    ├── EngineError            the step failed or a request it cannot hold
+    ├── DiskFull               the disk had no room; nothing half-written was left
+    └── Cancelled              the user or a program asked to stop
+"""
+
+
+class LLMOSError(Exception):
+    """Root of the tree.
+
+    Args:
+        what: what happened, in one clause.
+        why: the cause, where it is known.
+        do: what the reader can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, why: str = "", do: str = "") -> None:
+        self.what, self.why, self.do = what, why, do
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what.rstrip(".") + "."]
+        if self.why:
+            parts.append(self.why.rstrip(".") + ".")
+        if self.do:
+            parts.append(self.do.rstrip(".") + ".")
+        return " ".join(parts)
+
+
+class ConfigError(LLMOSError):
+    """A configuration file is missing or wrong; carries `file`, `line` (1-based, 0 unknown) and `key`."""
+
+    def __init__(
+        self, what: str, *, why: str = "", do: str = "", file: str = "", line: int = 0, key: str = ""
+    ) -> None:
+        self.file, self.line, self.key = file, line, key
+        where = f"{file}:{line}" if file and line else file
+        super().__init__(": ".join(p for p in (where, key, what) if p), why=why, do=do)
+
+
+class WeightsError(LLMOSError):
+    """Anything about a model's files."""
+
+
+class ModelNotFound(WeightsError):
+    """No catalogue entry, file or folder of that name."""
+
+
+class DownloadFailed(WeightsError):
+    """Every source was tried and none gave the file."""
+
+
+class CorruptWeights(WeightsError):
+    """The bytes contradict the format or the expected hash."""
+
+
+class UnsupportedModel(WeightsError):
+    """A readable file whose architecture or tensor type is not run here."""
+
+
+class TemplateError(LLMOSError):
+    """A chat template that cannot be rendered."""
+
+
+class DocumentError(LLMOSError):
+    """A document that cannot be read: damaged, encrypted, hostile or too large."""
+
+
+class MemoryFault(LLMOSError):
+    """The memory hierarchy."""
+
+
+class WindowOverflow(MemoryFault):
+    """Does not fit the window's token budget."""
+
+
+class PoolExhausted(MemoryFault):
+    """No free KV pages."""
+
+
+class VolumeError(MemoryFault):
+    """A volume's store is damaged, locked or gone."""
+
+
+class ProcessError(LLMOSError):
+    """A process cannot do what was asked of it."""
+
+
+class TurnRefused(ProcessError):
+    """A turn that cannot start."""
+
+
+class QuotaExceeded(ProcessError):
+    """A quota is used up."""
+
+
+class GrammarError(ProcessError):
+    """A grammar that does not compile, or a token that it forbids."""
+
+
+class EngineError(LLMOSError):
+    """The step failed, or was given a request it cannot hold."""
+
+
+class DiskFull(LLMOSError):
+    """The disk had no room; nothing half-written was left."""
+
+
+class Cancelled(LLMOSError):
+    """The user or a program asked to stop."""
+
+    exit_code = 130

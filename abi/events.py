@@ -1,0 +1,92 @@
+"""What a turn tells its reader while it runs, and what it leaves behind.
+
+What: the typed events of a turn, and the value records read after it (`Citation`, `Usage`, `Timings`).
+Invariant: frozen; every turn ends with exactly one `Done`, unless it raises.
+Interface: the dataclasses below. Times are seconds, sizes are tokens unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llmos.abi.labels import UNTRUSTED, Label
+
+StopReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Text that became certain with one or more sampled tokens; `text` may be empty inside a UTF-8 sequence."""
+
+    text: str
+    id: int
+    logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageIn:
+    """Knowledge entered the window."""
+
+    source: str
+    position: str
+    tokens: int
+    label: Label = UNTRUSTED
+
+
+@dataclass(frozen=True, slots=True)
+class PageOut:
+    """Something left the window; `why` is the policy's reason."""
+
+    source: str
+    tokens: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A chunk that the answer itself names by `[number]`."""
+
+    number: int
+    source: str
+    position: str
+    text: str
+    label: Label = UNTRUSTED
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The ledger of a turn."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    pages: int = 0
+    faults: int = 0
+    syscalls: int = 0
+    citations_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds, and tokens per second after the first token."""
+
+    boot_s: float = 0.0
+    first_token_s: float = 0.0
+    total_s: float = 0.0
+    prefill_tokens_per_s: float = 0.0
+    decode_tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The turn is over."""
+
+    answer: str
+    reason: StopReason
+    citations: tuple[Citation, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+
+
+Event = Token | PageIn | PageOut | Done

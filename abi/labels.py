@@ -1,0 +1,44 @@
+"""Labels: where bytes came from and who may read them.
+
+What: a label is (integrity, readers); it rides on segments, pages, chunks, value handles and files.
+Invariant: `join` never raises integrity and never adds a reader, so data that was mixed is at most as
+    trusted, and at most as widely readable, as its least part.
+Interface: `Integrity`, `Label`, `join`, and the three constants `USER`, `STORE`, `UNTRUSTED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Integrity(IntEnum):
+    """How far the words may be believed; ordered, greater is more trusted."""
+
+    UNTRUSTED = 0
+    STORE = 1
+    USER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Where bytes came from and who may read them; `readers` is None for everyone."""
+
+    integrity: Integrity
+    readers: frozenset[str] | None = None
+
+
+USER = Label(Integrity.USER)
+STORE = Label(Integrity.STORE)
+UNTRUSTED = Label(Integrity.UNTRUSTED)
+
+
+def join(labels: Iterable[Label]) -> Label:
+    """The label of what was made from all of `labels`: least integrity, common readers; USER for nothing."""
+    integrity, readers = Integrity.USER, None
+    for label in labels:
+        integrity = min(integrity, label.integrity)
+        if label.readers is not None:
+            readers = label.readers if readers is None else readers & label.readers
+    return Label(integrity, readers)

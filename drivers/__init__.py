@@ -1,0 +1,1 @@
+"""Floor 1: hardware, file formats and the outside world."""

@@ -1,0 +1,1 @@
+"""Floor 2: the memory hierarchy: window, volumes, retrieval."""
