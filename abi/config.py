@@ -1,0 +1,130 @@
+"""The machine's configuration: what `llmos.yaml` may say, with its defaults.
+
+What: frozen pydantic models, one a section of the file; `Config` is the whole.
+Invariant: a value that is here has been checked; an unknown key, a wrong type or an impossible value never
+    gets in. Every field has a default, so an empty file is a valid machine.
+Interface: `Config`; `drivers.yamlfile.read` makes one from a file, `llmos.connect` from a file and overrides.
+    Paths are expanded (`~`) here and made absolute, against the file's folder, by the reader.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from llmos.abi.limits import PAGE_TOKENS
+from llmos.abi.mount import Mount, Trust
+
+DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+
+_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _size(value: object) -> object:
+    """Bytes from `2GiB`, `512 MiB` or a plain number; anything else is left for pydantic to refuse."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None or match[2] not in _UNITS:
+        raise PydanticCustomError("size", "a size looks like 2GiB, 512MiB or a number of bytes")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _path(value: object) -> object:
+    if isinstance(value, str) and value and "\0" not in value:
+        return Path(value).expanduser()
+    if isinstance(value, Path):
+        return value.expanduser()
+    raise PydanticCustomError("path", "a path is a text that is not empty")
+
+
+def _list_to_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0, le=1 << 50)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_list_to_tuple)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict, and no key that is not declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def default_cache() -> Path:
+    """Where fetched models lie: `$LLMOS_CACHE`, else the user's cache folder."""
+    if folder := os.environ.get("LLMOS_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llmos"
+
+
+def default_state() -> Path:
+    """Where volumes and other lasting state lie: `$LLMOS_STATE`, else the user's data folder."""
+    if folder := os.environ.get("LLMOS_STATE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "llmos"
+
+
+class MachineConfig(Section):
+    """The computer: where things lie and what computes."""
+
+    state: FilePath = Field(default_factory=default_state)
+    cache: FilePath = Field(default_factory=default_cache)
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
+
+
+class KernelConfig(Section):
+    """The model and the memory that its processes share."""
+
+    model: str = Field(DEFAULT_MODEL, min_length=1)
+    numerics: Literal["auto", "f32", "bf16", "int8"] = "auto"
+    pool: Annotated[Bytes, Field(ge=1 << 20)] = 1 << 30
+    window: Annotated[int, Field(ge=4 * PAGE_TOKENS, le=1 << 24)] = 8192
+
+
+class VolumeConfig(Section):
+    """A body of documents that every process of this machine may mount by name."""
+
+    path: FilePath
+    trust: Trust = "shared"
+    readers: Names | None = None
+
+    def mount(self) -> Mount:
+        """The same, as the kernel takes it."""
+        readers = None if self.readers is None else frozenset(self.readers)
+        return Mount(self.path, self.trust, readers)
+
+
+class MemoryConfig(Section):
+    """The hierarchy below the window."""
+
+    encoder: str = Field("all-minilm-l6-v2", min_length=1)
+    volumes: dict[str, VolumeConfig] = Field(default_factory=dict)
+
+    @field_validator("volumes")
+    @classmethod
+    def _names(cls, volumes: dict[str, VolumeConfig]) -> dict[str, VolumeConfig]:
+        for name in volumes:
+            if not _NAME.fullmatch(name):
+                raise PydanticCustomError(
+                    "name", "a volume's name is letters, digits, '.', '_' and '-', not {name}", {"name": repr(name)}
+                )
+        return volumes
+
+
+class Config(Section):
+    """The whole of `llmos.yaml`."""
+
+    machine: MachineConfig = Field(default_factory=MachineConfig)
+    kernel: KernelConfig = Field(default_factory=KernelConfig)
+    memory: MemoryConfig = Field(default_factory=MemoryConfig)
