@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from llmos.abi.limits import PAGE_TOKENS
@@ -24,7 +24,6 @@ DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def _size(value: object) -> object:
@@ -33,16 +32,24 @@ def _size(value: object) -> object:
         return value
     match = _SIZE.fullmatch(value.strip())
     if match is None or match[2] not in _UNITS:
-        raise PydanticCustomError("size", "a size looks like 2GiB, 512MiB or a number of bytes")
+        raise PydanticCustomError("size", "expected a size like 2GiB, 512MiB or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def _path(value: object) -> object:
-    if isinstance(value, str) and value and "\0" not in value:
-        return Path(value).expanduser()
-    if isinstance(value, Path):
-        return value.expanduser()
-    raise PydanticCustomError("path", "a path is a text that is not empty")
+def _path(value: object, info: ValidationInfo) -> object:
+    """An expanded path, absolute where the context says which folder the file lies in."""
+    if isinstance(value, Path) or (isinstance(value, str) and value and "\0" not in value):
+        try:
+            return Path((info.context or {}).get("folder", "")) / Path(value).expanduser()
+        except RuntimeError:  # ~nobody
+            raise PydanticCustomError("path", "the home folder is not known") from None
+    raise PydanticCustomError("path", "expected a path: a text that is not empty")
+
+
+def _name(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise PydanticCustomError("name", "expected letters, digits, '.', '_' and '-'")
+    return value
 
 
 def _list_to_tuple(value: object) -> object:
@@ -51,6 +58,7 @@ def _list_to_tuple(value: object) -> object:
 
 Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0, le=1 << 50)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
+VolumeName = Annotated[str, BeforeValidator(_name)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list_to_tuple)]
 
 
@@ -58,6 +66,12 @@ class Section(BaseModel):
     """What all sections share: frozen, strict, and no key that is not declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, value: object) -> object:
+        """`kernel:` with every line below it commented out is an empty section."""
+        return {} if value is None else value
 
 
 def default_cache() -> Path:
@@ -109,22 +123,12 @@ class MemoryConfig(Section):
     """The hierarchy below the window."""
 
     encoder: str = Field("all-minilm-l6-v2", min_length=1)
-    volumes: dict[str, VolumeConfig] = Field(default_factory=dict)
-
-    @field_validator("volumes")
-    @classmethod
-    def _names(cls, volumes: dict[str, VolumeConfig]) -> dict[str, VolumeConfig]:
-        for name in volumes:
-            if not _NAME.fullmatch(name):
-                raise PydanticCustomError(
-                    "name", "a volume's name is letters, digits, '.', '_' and '-', not {name}", {"name": repr(name)}
-                )
-        return volumes
+    volumes: dict[VolumeName, VolumeConfig] = Field(default_factory=dict)
 
 
 class Config(Section):
     """The whole of `llmos.yaml`."""
 
-    machine: MachineConfig = Field(default_factory=MachineConfig)
-    kernel: KernelConfig = Field(default_factory=KernelConfig)
-    memory: MemoryConfig = Field(default_factory=MemoryConfig)
+    machine: MachineConfig = Field(default_factory=lambda: MachineConfig())
+    kernel: KernelConfig = Field(default_factory=lambda: KernelConfig())
+    memory: MemoryConfig = Field(default_factory=lambda: MemoryConfig())

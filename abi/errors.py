@@ -28,6 +28,10 @@ Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a
 """
 
 
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", "!")) else text.rstrip(".") + "."
+
+
 class LLMOSError(Exception):
     """Root of the tree.
 
@@ -44,12 +48,8 @@ class LLMOSError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        parts = [self.what.rstrip(".") + "."]
-        if self.why:
-            parts.append(self.why.rstrip(".") + ".")
-        if self.do:
-            parts.append(self.do.rstrip(".") + ".")
-        return " ".join(parts)
+        sentences = (_sentence(part) for part in (self.what, self.why, self.do) if part)
+        return " ".join(sentences)
 
 
 class ConfigError(LLMOSError):

@@ -17,7 +17,7 @@ StopReason = Literal["stop", "length", "cancelled", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Text that became certain with one or more sampled tokens; `text` may be empty inside a UTF-8 sequence."""
+    """Text that became certain with a sampled token; `text` may be empty inside a UTF-8 sequence."""
 
     text: str
     id: int

@@ -9,3 +9,4 @@ MAX_CONFIG_BYTES = 1 << 20  # of llmos.yaml or an expert file
 MAX_HEADER_BYTES = 128 << 20  # of a weights file's header
 MAX_TENSORS = 1 << 16  # in a weights file
 MAX_DIMENSION = 1 << 31  # of any tensor axis
+MAX_UNREAD = 256  # tokens that a slow reader may leave waiting before its own process pauses

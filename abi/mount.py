@@ -2,7 +2,7 @@
 
 What: the value that programs, the command line and `llmos.yaml` hand to `kernel.spawn(mounts=...)`.
 Invariant: a mount that does not say whose words it holds is untrusted.
-Interface: `Mount(path, trust)`; `Mount.label` is what every chunk of it carries; `as_mount` reads a bare path.
+Interface: `Mount(path, trust)`, `.label` is what every chunk of it carries; `as_mount` takes a bare path.
 """
 
 from __future__ import annotations
