@@ -10,3 +10,5 @@ MAX_HEADER_BYTES = 128 << 20  # of a weights file's header
 MAX_TENSORS = 1 << 16  # in a weights file
 MAX_DIMENSION = 1 << 31  # of any tensor axis
 MAX_UNREAD = 256  # tokens that a slow reader may leave waiting before its own process pauses
+MAX_PARSE_SECONDS = 60  # wall time for one document's parser, then its process is ended
+MAX_PARSE_BYTES = 3 << 30  # address space of the parser process

@@ -1,0 +1,1 @@
+"""The engine: one step for every process. Knows nothing about text."""

@@ -1,0 +1,125 @@
+"""What one step sends to the device, and what comes back: plain numpy arrays.
+
+What: `Batch` (the tokens of one forward pass, flat, of several sequences), `SampleBatch` (one row a sequence
+    that reached its last token), `Sampled` (the answers).
+Invariant: arrays hold the valid rows only; padding to a shape bucket is the runner's business.
+Interface: `Batch.build`, `SampleBatch.build`, `Sampled.emitted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmos.kernel.engine.sequence import Emitted, Sequence
+
+if TYPE_CHECKING:
+    from llmos.kernel.engine.engine import Runner
+
+I32 = NDArray[np.int32]
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """`count` tokens of `sequence` to compute in this step."""
+
+    sequence: Sequence
+    count: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether the sequence has caught up after this step. (Asked after `advance`, hence zero.)"""
+        return self.sequence.behind == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The tokens of one forward pass: [T] flat, each with its position, its slot, and page tables by slot."""
+
+    tokens_T: I32
+    positions_T: I32
+    slots_T: I32
+    tables_BP: I32
+    logit_rows_B: I32  # which of the T tokens want logits
+
+    @classmethod
+    def build(cls, work: Rows[Work], runner: Runner) -> Batch:
+        """Lay out `work`, one slot a sequence; logits for each sequence that ends caught up."""
+        tokens, positions, slots, logit_rows = [], [], [], []
+        tables_BP = np.zeros((runner.processes, runner.window // runner.page), np.int32)
+        at = 0
+        for slot, item in enumerate(work):
+            s = item.sequence
+            tokens.append(np.asarray(s.tokens[s.computed : s.computed + item.count], np.int32))
+            positions.append(np.arange(s.computed, s.computed + item.count, dtype=np.int32))
+            slots.append(np.full(item.count, slot, np.int32))
+            tables_BP[slot, : len(s.pages)] = s.pages
+            at += item.count
+            if item.count == s.behind:
+                logit_rows.append(at - 1)
+        return cls(
+            np.concatenate(tokens),
+            np.concatenate(positions),
+            np.concatenate(slots),
+            tables_BP,
+            np.asarray(logit_rows, np.int32),
+        )
+
+
+RECENT = 256  # tokens that the repetition penalty looks back on
+
+
+@dataclass(frozen=True, slots=True)
+class SampleBatch:
+    """One row a sequence that samples: parameters, random number, allowed tokens, recent tokens."""
+
+    temperature_B: F32
+    top_k_B: I32
+    top_p_B: F32
+    min_p_B: F32
+    penalty_B: F32
+    uniform_B: F32
+    recent_BR: I32  # padded with -1
+    mask_BW: NDArray[np.uint32] | None  # W = ceil(V / 32); None where no row has a grammar
+    top: int  # alternatives wanted, of all rows the most
+
+    @classmethod
+    def build(cls, sequences: Rows[Sequence], mask_BW: NDArray[np.uint32] | None) -> SampleBatch:
+        """The rows of `sequences`, in their order, with the tokens their grammars allow."""
+        rows = [s.request.strategy.row() for s in sequences]
+        recent_BR = np.full((len(rows), RECENT), -1, np.int32)
+        for i, (row, s) in enumerate(zip(rows, sequences, strict=True)):
+            if row.repetition_penalty != 1.0:
+                last = s.tokens[-RECENT:]
+                recent_BR[i, : len(last)] = last
+        return cls(
+            np.asarray([r.temperature for r in rows], np.float32),
+            np.asarray([r.top_k for r in rows], np.int32),
+            np.asarray([r.top_p for r in rows], np.float32),
+            np.asarray([r.min_p for r in rows], np.float32),
+            np.asarray([r.repetition_penalty for r in rows], np.float32),
+            np.asarray([s.request.randomness.uniform(len(s.tokens)) for s in sequences], np.float32),
+            recent_BR,
+            mask_BW,
+            max(s.request.top for s in sequences),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The sampler's answers, one row a sequence. `top_*_BN` are empty where no alternatives were asked for."""
+
+    tokens_B: I32
+    logprobs_B: F32
+    top_ids_BN: I32
+    top_logprobs_BN: F32
+
+    def emitted(self, row: int) -> Emitted:
+        """Row `row` as the stream's item."""
+        top = zip(self.top_ids_BN[row].tolist(), self.top_logprobs_BN[row].tolist(), strict=True)
+        return Emitted(int(self.tokens_B[row]), float(self.logprobs_B[row]), tuple(top))

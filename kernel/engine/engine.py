@@ -1,0 +1,263 @@
+"""The engine: one step for every process.
+
+What: a thread that owns pool, sequences and device. Each step gives every runnable sequence a number of tokens
+    to catch up under one budget; whoever reaches its last token samples the next. Prefill, decode, prefix
+    reuse and forced tokens are all that one rule.
+Invariant: only the engine thread touches sequences, pool and runner; others talk to it through `_inbox`.
+    A step either happens whole or fails the sequences in it.
+Interface: `Engine(runner)`, `submit(request) -> Stream`, `close()`. It knows nothing about text.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmos.abi.errors import EngineError, LLMOSError, PoolExhausted
+from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled, Work
+from llmos.kernel.engine.pages import PagePool
+from llmos.kernel.engine.sequence import Emitted, Finished, FinishReason, Request, Sequence, Stream
+
+T = TypeVar("T")
+
+
+class Runner(Protocol):
+    """The device side: the real one runs the model, a test's may play given tokens."""
+
+    pages: int
+    page: int
+    window: int  # tokens that one sequence may hold
+    vocab: int
+    processes: int  # sequences in one step
+    budget: int  # tokens in one step
+    identity: str  # of everything that makes KV differ
+
+    def forward(self, batch: Batch) -> object:
+        """Start computing; returns a handle for `sample`. May return before it is done."""
+
+    def sample(self, logits: object, rows: SampleBatch) -> Sampled:
+        """Choose one token for each row; waits for the result."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine has done since it started."""
+
+    steps: int = 0
+    tokens: int = 0
+    emitted: int = 0
+    preemptions: int = 0
+
+
+class Engine:
+    """Runs requests on a runner, many at a time, on a thread of its own."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.pool = PagePool(runner.pages, runner.page, runner.identity)
+        self.counters = Counters()
+        self._runner = runner
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._sequences: list[Sequence] = []  # in order of arrival
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="llmos-engine", daemon=True)
+        self._thread.start()
+
+    # -- any thread --------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> Stream:
+        """Start a request; its tokens arrive in the returned stream.
+
+        Raises:
+            EngineError: empty prompt, or more tokens than a window or the pool can ever hold.
+        """
+        self._check(request)
+        sequence = Sequence(request, self.pool)
+        sequence.stream = Stream(lambda: self._inbox.put(_nothing), lambda: self._cancel(sequence))
+        self._post(lambda: self._sequences.append(sequence))
+        return sequence.stream
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run `function` on the engine thread between steps and return its result."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as e:
+                future.set_exception(e)
+
+        self._post(job)
+        return future.result()
+
+    def close(self) -> None:
+        """Cancel everything and stop the thread."""
+        if not self._closing:
+            self._closing = True
+            self._inbox.put(None)
+            self._thread.join()
+
+    def _post(self, job: Callable[[], None]) -> None:
+        if self._closing:
+            raise EngineError("the engine is closed", do="open a new kernel")
+        self._inbox.put(job)
+
+    def _check(self, request: Request) -> None:
+        held = min(self._runner.window, (self.pool.pages - 1) * self.pool.page)
+        if not request.tokens:
+            raise EngineError("a request without tokens", why="there is nothing to continue")
+        if request.max_tokens < 1:
+            raise EngineError(f"max_tokens is {request.max_tokens}", do="ask for at least one token")
+        if len(request.tokens) + request.max_tokens > held:
+            raise EngineError(
+                f"{len(request.tokens)} tokens and up to {request.max_tokens} more do not fit",
+                why=f"one process can hold {held} tokens",
+                do="ask for fewer, or raise `kernel.window` and `kernel.pool` in llmos.yaml",
+            )
+        if not 0 <= min(request.tokens) <= max(request.tokens) < self._runner.vocab:
+            raise EngineError("a token id outside the vocabulary", why=f"ids go up to {self._runner.vocab - 1}")
+
+    def _cancel(self, sequence: Sequence) -> None:
+        sequence.cancelled = True
+        self._inbox.put(_nothing)
+
+    # -- engine thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            idle = not any(s.runnable or s.cancelled for s in self._sequences)
+            while idle or not self._inbox.empty():
+                job = self._inbox.get()
+                if job is None:
+                    for sequence in list(self._sequences):
+                        self._finish(sequence, "cancelled")
+                    return
+                job()
+                idle = False
+            try:
+                self._step()
+            except LLMOSError as e:
+                self._fail(e)
+            except Exception as e:  # the thread must outlive a step: a dead engine hangs every reader
+                self._fail(EngineError("the step failed", why=f"{type(e).__name__}: {e}"))
+
+    def _fail(self, error: LLMOSError) -> None:
+        for sequence in list(self._sequences):
+            self._remove(sequence, error)
+
+    def _step(self) -> None:
+        for sequence in [s for s in self._sequences if s.cancelled]:
+            self._finish(sequence, "cancelled")
+        work = self._plan()
+        if not work:
+            return
+        batch = Batch.build(work, self._runner)
+        handle = self._runner.forward(batch)
+        for item in work:
+            item.sequence.advance(item.count)
+        self.counters.steps += 1
+        self.counters.tokens += sum(item.count for item in work)
+        sampling = [item.sequence for item in work if item.samples]
+        if sampling:
+            mask_BW, failed = self._masks(sampling)  # on the host, while the device is busy
+            sampled = self._runner.sample(handle, SampleBatch.build(sampling, mask_BW))
+            for i, sequence in enumerate(sampling):
+                if sequence in failed:
+                    self._remove(sequence, failed[sequence])
+                else:
+                    self._take(sequence, sampled.emitted(i))
+
+    def _plan(self) -> list[Work]:
+        """Who computes how many tokens in this step: oldest first, sequences that decode before those that
+        catch up, so that a long prompt never makes a running answer wait a whole step's budget."""
+        runnable = [s for s in self._sequences if s.runnable]
+        runnable.sort(key=lambda s: s.behind > 1)  # stable: age decides within each group
+        budget, work = self._runner.budget, list[Work]()
+        for sequence in runnable[: self._runner.processes]:
+            if budget == 0:
+                break
+            if sequence.computed == 0 and not sequence.pages:
+                sequence.find_prefix()
+            count = min(sequence.behind, budget)
+            if self._make_room(sequence, count, [item.sequence for item in work]):
+                work.append(Work(sequence, count))
+                budget -= count
+        return work
+
+    def _make_room(self, sequence: Sequence, count: int, planned: list[Sequence]) -> bool:
+        """Give `sequence` pages for `count` tokens, preempting the youngest others if it must. A preempted
+        sequence drops its pages and catches up again later, to the same tokens."""
+        while True:
+            try:
+                sequence.grow(count)
+                return True
+            except PoolExhausted as e:
+                age = self._sequences.index(sequence)
+                younger = [s for s in self._sequences[age + 1 :] if s.pages and s not in planned]
+                if younger:
+                    younger[-1].drop()
+                    self.counters.preemptions += 1
+                elif any(s.pages for s in self._sequences if s is not sequence):
+                    sequence.drop()  # wait until an older one is done
+                    return False
+                else:
+                    self._remove(sequence, e)
+                    return False
+
+    def _masks(
+        self, sequences: list[Sequence]
+    ) -> tuple[NDArray[np.uint32] | None, dict[Sequence, LLMOSError]]:
+        """Allowed tokens [B, W] (None where nobody has a grammar), and whose grammar failed."""
+        failed: dict[Sequence, LLMOSError] = {}
+        if all(s.request.grammar is None for s in sequences):
+            return None, failed
+        mask_BW = np.full((len(sequences), -(-self._runner.vocab // 32)), 0xFFFFFFFF, np.uint32)
+        for row_W, sequence in zip(mask_BW, sequences, strict=True):
+            if (grammar := sequence.request.grammar) is not None:
+                try:
+                    grammar.mask(row_W)
+                except LLMOSError as e:
+                    failed[sequence] = e
+        return mask_BW, failed
+
+    def _take(self, sequence: Sequence, emitted: Emitted) -> None:
+        """Append a sampled token, and what its grammar forces after it."""
+        request = sequence.request
+        accepted = [emitted]
+        if request.grammar is not None and emitted.id not in request.stop:
+            try:
+                accepted += [Emitted(t, None) for t in request.grammar.accept(emitted.id)]
+            except LLMOSError as e:
+                self._remove(sequence, e)
+                return
+        for item in accepted:
+            self.counters.emitted += 1
+            if item.id in request.stop:
+                self._finish(sequence, "stop")
+                return
+            sequence.tokens.append(item.id)
+            sequence.stream.put(item)
+            if len(sequence.tokens) >= sequence.end:
+                self._finish(sequence, "length")
+                return
+        if request.grammar is not None and request.grammar.finished:
+            self._finish(sequence, "stop")
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        self._remove(sequence, Finished(reason, sequence.cached, sequence.peak_pages))
+
+    def _remove(self, sequence: Sequence, last: Finished | LLMOSError) -> None:
+        self._sequences.remove(sequence)
+        sequence.drop()
+        sequence.stream.put(last)
+
+
+def _nothing() -> None:
+    """A job that only wakes the engine."""
+

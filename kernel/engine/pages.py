@@ -1,0 +1,114 @@
+"""The page pool's bookkeeping: which KV page belongs to whom. (The bytes live on the device, in the runner.)
+
+What: reference counts, a free list, and a prefix cache that finds full pages again by content.
+Invariant: a page is free, or referenced by sequences, or unreferenced but cached (least recently used goes
+    first). A page is cached under a hash over everything that made its KV: the pages before it, its tokens,
+    and the pool's identity (weights, numeric mode); so equal hash means bit-equal KV, by the row contract.
+    Page 0 is never handed out: rows of padding point at it.
+Interface: `match`, `allocate`, `retain`, `release`, `publish`, `free`, `leaked`.
+    Do not write to a page that `shared` says others hold.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+from llmos.abi.errors import PoolExhausted
+
+PageHash = bytes
+
+
+def page_hash(parent: PageHash, tokens: Sequence[int]) -> PageHash:
+    """Content address of a full page: 16 bytes over its parent's hash and its tokens."""
+    digest = blake2b(parent, digest_size=16)
+    digest.update(b"".join(t.to_bytes(4, "little") for t in tokens))
+    return digest.digest()
+
+
+class PageTable(list[int]):
+    """A sequence's pages, in order of position. A plain list with a name."""
+
+
+class PagePool:
+    """Bookkeeping of `pages` pages of `page` token slots each; `identity` goes into every hash."""
+
+    def __init__(self, pages: int, page: int, identity: str) -> None:
+        if pages < 2:
+            raise PoolExhausted(
+                f"a pool of {pages} pages holds nothing", do="raise `kernel.pool` in llmos.yaml"
+            )
+        self.pages, self.page = pages, page
+        self.root: PageHash = blake2b(identity.encode(), digest_size=16).digest()
+        self._free = list(range(pages - 1, 0, -1))
+        self._references = [0] * pages
+        self._cached: dict[PageHash, int] = {}
+        self._hash_of: dict[int, PageHash] = {}
+        self._evictable: OrderedDict[int, None] = OrderedDict()  # unreferenced and cached, oldest first
+
+    @property
+    def free(self) -> int:
+        """Pages that can be handed out now, cached ones included."""
+        return len(self._free) + len(self._evictable)
+
+    @property
+    def leaked(self) -> int:
+        """Pages still referenced; zero once every sequence has been closed."""
+        return self.pages - 1 - self.free
+
+    def shared(self, page: int) -> bool:
+        """Whether more than one holder reads this page."""
+        return self._references[page] > 1
+
+    def allocate(self, count: int) -> list[int]:
+        """Take `count` pages, each with one reference; evicts cached pages nobody holds, oldest first.
+
+        Raises:
+            PoolExhausted: fewer than `count` are free; nothing was taken.
+        """
+        if count > self.free:
+            raise PoolExhausted(f"{count} pages wanted, {self.free} of {self.pages} free")
+        taken = []
+        for _ in range(count):
+            if self._free:
+                page = self._free.pop()
+            else:
+                page, _ = self._evictable.popitem(last=False)
+                del self._cached[self._hash_of.pop(page)]
+            self._references[page] = 1
+            taken.append(page)
+        return taken
+
+    def retain(self, pages: Iterable[int]) -> None:
+        """Add one reference to each page."""
+        for page in pages:
+            self._references[page] += 1
+            self._evictable.pop(page, None)
+
+    def release(self, pages: Iterable[int]) -> None:
+        """Drop one reference from each page. Later pages are evicted before earlier ones of the same prefix."""
+        for page in reversed(list(pages)):
+            self._references[page] -= 1
+            if self._references[page] == 0:
+                if page in self._hash_of:
+                    self._evictable[page] = None
+                else:
+                    self._free.append(page)
+
+    def match(self, hashes: Iterable[PageHash]) -> list[int]:
+        """The longest cached run of pages under `hashes`, each retained for the caller."""
+        found: list[int] = []
+        for h in hashes:
+            page = self._cached.get(h)
+            if page is None:
+                break
+            found.append(page)
+        self.retain(found)
+        return found
+
+    def publish(self, page: int, h: PageHash) -> None:
+        """Make a full page findable. The first page under a hash wins; a twin stays private."""
+        if h not in self._cached and page not in self._hash_of:
+            self._cached[h] = page
+            self._hash_of[page] = h

@@ -1,0 +1,108 @@
+"""The device side of the engine: pool bytes, compiled steps, shape buckets.
+
+What: `ModelRunner` holds the decoder's arrays and one KV pool a layer, and runs padded batches through two
+    compiled functions: forward, and sample (apart, so that grammar masks are made while forward runs).
+Invariant: a program is compiled for each token bucket only, never for a count; pools are donated and updated
+    in place, so step time does not grow with the pool. Padding rows point at page 0, which nobody owns.
+Interface: `ModelRunner(model, pages=…, page=…, window=…)`; `forward`, `sample`, `warm_up`, `compilations`.
+"""
+
+from __future__ import annotations
+
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from llmos.abi.limits import MAX_PROCESSES, PAGE_TOKENS, TOKEN_BUDGET
+from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled
+from llmos.kernel.engine.sampler import sample
+from llmos.kernel.model.attention import AttentionBatch
+from llmos.kernel.model.decoder import Step
+from llmos.kernel.model.load import Model
+
+# Token buckets. The CPU kernels skip padding rows, so few buckets cost nothing; plain XLA computes them, and
+# 16 is the fewest rows at which its f32 results are the same at every width.
+BUCKETS = (16, 64, TOKEN_BUDGET)
+
+
+class ModelRunner:
+    """Runs one model. Not thread-safe: the engine thread's own."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        pages: int,
+        page: int = PAGE_TOKENS,
+        window: int,
+        processes: int = MAX_PROCESSES,
+        budget: int = TOKEN_BUDGET,
+    ) -> None:
+        c = model.config
+        self.pages, self.page, self.window = pages, page, window
+        self.vocab, self.processes, self.budget = c.vocab, processes, budget
+        self.identity = f"{model.identity}/page{page}"
+        self.buckets = tuple(b for b in BUCKETS if b < budget) + (budget,)
+        self._arrays, structure = jax.tree.flatten(model.state)
+        self._arrays = tuple(self._arrays)
+        self._pools = tuple(
+            jnp.zeros((pages, page, c.kv_heads, 2, c.head_dim), model.pool_type) for _ in range(c.layers)
+        )
+        self.compilations = 0
+
+        def forward(
+            arrays: tuple[Array, ...], pools: tuple[Array, ...], ids_3T: Array, tables_BP: Array, tail: Array
+        ) -> tuple[Array, tuple[Array, ...]]:
+            self.compilations += 1  # runs when traced, not when executed
+            decoder = nnx.merge(model.graph, jax.tree.unflatten(structure, arrays))
+            step = Step(
+                ids_3T[0], AttentionBatch(ids_3T[1], ids_3T[2], tables_BP, tail[0]), tail[2:], tail[1]
+            )
+            logits, pools = decoder(step, pools)
+            return logits, pools
+
+        self._forward = jax.jit(forward, donate_argnums=1)
+
+    @staticmethod
+    def page_bytes(model: Model, page: int = PAGE_TOKENS) -> int:
+        """Bytes of one page over all layers."""
+        c = model.config
+        return c.layers * page * c.kv_heads * 2 * c.head_dim * jnp.dtype(model.pool_type).itemsize
+
+    def forward(self, batch: Batch) -> Array:
+        """Logits f32 [bucket, V], the batch's rows first; computed asynchronously."""
+        count, wanted = len(batch.tokens_T), len(batch.logit_rows_B)
+        bucket = next(b for b in self.buckets if b >= count and min(b, self.processes) >= wanted)
+        ids_3T = np.zeros((3, bucket), np.int32)
+        ids_3T[0, :count], ids_3T[1, :count] = batch.tokens_T, batch.positions_T
+        ids_3T[2] = self.processes  # the extra slot: a table of page 0 only
+        ids_3T[2, :count] = batch.slots_T
+        tail = np.zeros(2 + min(bucket, self.processes), np.int32)
+        tail[0], tail[1] = count, wanted
+        tail[2 : 2 + wanted] = batch.logit_rows_B
+        tables_BP = np.zeros((self.processes + 1, self.window // self.page), np.int32)
+        tables_BP[:-1] = batch.tables_BP
+        logits, self._pools = self._forward(self._arrays, self._pools, ids_3T, tables_BP, tail)
+        return logits
+
+    def sample(self, logits: object, rows: SampleBatch) -> Sampled:
+        """One token for each of the first rows of `logits`; waits."""
+        assert isinstance(logits, Array)
+        return sample(logits, rows)
+
+    def warm_up(self) -> None:
+        """Compile every bucket now, on empty batches."""
+        for bucket in self.buckets:
+            batch = Batch(
+                np.zeros(bucket, np.int32),
+                np.zeros(bucket, np.int32),
+                np.full(bucket, self.processes - 1, np.int32),
+                np.zeros((self.processes, self.window // self.page), np.int32),
+                np.zeros(1, np.int32),
+            )
+            self.forward(batch)
+
+

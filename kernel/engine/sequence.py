@@ -1,0 +1,171 @@
+"""A sequence: tokens that are being caught up with, and the stream that its reader holds.
+
+What: `Request` (what to generate), `Sequence` (the engine's side), `Stream` (the reader's side).
+Invariant: `computed <= len(tokens)`; KV exists for the first `computed` tokens, in `pages`. Only the engine
+    thread touches a Sequence; reader and engine meet in the Stream's bounded queue.
+Interface: `Request(tokens=…, …)`, `Stream` (iterate, `cancel`).
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmos.abi.errors import LLMOSError
+from llmos.abi.limits import MAX_UNREAD
+from llmos.kernel.engine.pages import PageHash, PagePool, page_hash
+from llmos.kernel.engine.sampling import Greedy, Randomness, Strategy
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class Grammar(Protocol):
+    """What a constrained sequence needs from its grammar. Stateful: it advances with `accept`."""
+
+    def mask(self, out: NDArray[np.uint32]) -> None:
+        """Write the bit set of allowed tokens."""
+
+    def accept(self, token: int) -> list[int]:
+        """Advance by `token`; returns the tokens that must follow, already advanced over."""
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more may follow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to generate: continue `tokens` by at most `max_tokens`, until a token of `stop`.
+
+    `top` asks for that many of the likeliest tokens beside each one chosen.
+    """
+
+    tokens: tuple[int, ...]
+    max_tokens: int
+    stop: frozenset[int] = frozenset()
+    strategy: Strategy = field(default_factory=Greedy)
+    randomness: Randomness = field(default_factory=Randomness)
+    grammar: Grammar | None = None
+    top: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """One token: its log-probability under the model's own distribution (None where a grammar forced it), and
+    the likeliest alternatives as (id, log-probability), best first."""
+
+    id: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A stream's last item."""
+
+    reason: FinishReason
+    cached_tokens: int
+    pages: int
+
+
+class Stream:
+    """The reader's end of a sequence: iterate over `Emitted`; afterwards `finished` is set.
+
+    A reader that falls `MAX_UNREAD` tokens behind stops its own sequence, never the step.
+    """
+
+    def __init__(self, wake: Callable[[], None], cancel: Callable[[], None]) -> None:
+        self._queue: queue.SimpleQueue[Emitted | Finished | LLMOSError] = queue.SimpleQueue()
+        self._wake, self._cancel = wake, cancel
+        self.finished: Finished | None = None
+
+    def __iter__(self) -> Iterator[Emitted]:
+        while self.finished is None:
+            item = self._queue.get()
+            if self._queue.qsize() == MAX_UNREAD - 1:
+                self._wake()
+            if isinstance(item, LLMOSError):
+                raise item
+            if isinstance(item, Finished):
+                self.finished = item
+                return
+            yield item
+
+    def cancel(self) -> None:
+        """Ask the engine to stop; the stream then ends with reason "cancelled". Idempotent, any thread."""
+        self._cancel()
+
+    @property
+    def full(self) -> bool:
+        """Engine side: the reader is too far behind to be given more."""
+        return self._queue.qsize() >= MAX_UNREAD
+
+    def put(self, item: Emitted | Finished | LLMOSError) -> None:
+        """Engine side: hand over an item."""
+        self._queue.put(item)
+
+
+class Sequence:
+    """The engine's side of one request."""
+
+    def __init__(self, request: Request, pool: PagePool) -> None:
+        self.request = request
+        self.tokens = list(request.tokens)
+        self.end = len(request.tokens) + request.max_tokens
+        self.computed = 0
+        self.cached = 0  # tokens whose KV was found instead of computed
+        self.pages: list[int] = []
+        self.peak_pages = 0
+        self.cancelled = False
+        self.stream: Stream
+        self._pool = pool
+        self._hashes: list[PageHash] = []  # of full pages, as far as known
+
+    @property
+    def behind(self) -> int:
+        """Tokens without KV yet."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def runnable(self) -> bool:
+        return self.behind > 0 and not self.stream.full
+
+    def _hash(self, i: int) -> PageHash:
+        """Hash of full page `i`."""
+        page = self._pool.page
+        while len(self._hashes) <= i:
+            n = len(self._hashes)
+            parent = self._hashes[-1] if n else self._pool.root
+            self._hashes.append(page_hash(parent, self.tokens[n * page : (n + 1) * page]))
+        return self._hashes[i]
+
+    def find_prefix(self) -> None:
+        """Adopt the pages of the longest cached prefix. The last token is always left to compute, since only
+        a computed token has logits."""
+        full = (len(self.tokens) - 1) // self._pool.page
+        self.pages = self._pool.match(self._hash(i) for i in range(full))
+        self.computed = len(self.pages) * self._pool.page
+        self.cached = max(self.cached, self.computed)
+
+    def grow(self, count: int) -> None:
+        """Hold pages enough for `count` more tokens of KV. Raises PoolExhausted, taking nothing."""
+        needed = -(-(self.computed + count) // self._pool.page) - len(self.pages)
+        if needed > 0:
+            self.pages += self._pool.allocate(needed)
+            self.peak_pages = max(self.peak_pages, len(self.pages))
+
+    def advance(self, count: int) -> None:
+        """Note that `count` more tokens have KV; pages that became full can now be found by others."""
+        before, self.computed = self.computed // self._pool.page, self.computed + count
+        for i in range(before, self.computed // self._pool.page):
+            self._pool.publish(self.pages[i], self._hash(i))
+
+    def drop(self) -> None:
+        """Give back every page. What was full stays findable until evicted, so resuming is often cheap."""
+        self._pool.release(self.pages)
+        self.pages, self.computed = [], 0

@@ -1,0 +1,1 @@
+"""One decoder for every family, described by its configuration."""

@@ -1,0 +1,66 @@
+"""A tiny random decoder over bytes: the kernel's logic is tested on it, no download needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from llmos.drivers import cpu
+from llmos.kernel.engine.runner import ModelRunner
+from llmos.kernel.model import xla_ops
+from llmos.kernel.model.config import ModelConfig
+from llmos.kernel.model.decoder import Decoder
+from llmos.kernel.model.load import Backend, Mode, Model, default_backend
+from llmos.kernel.model.rope import rope_tables
+
+CONFIG = ModelConfig(
+    family="llama", vocab=256, layers=2, dim=64, heads=4, kv_heads=2, head_dim=16, ffn=128,
+    norm_eps=1e-5, rope_theta=1e4, context=1024,
+)  # fmt: skip
+
+
+def tiny_model(
+    config: ModelConfig = CONFIG, *, seed: int = 0, backend: Backend | None = None, mode: Mode = "native"
+) -> Model:
+    """A random model; "native" on the CPU kernels means 8-bit blocks, elsewhere bf16."""
+    backend = backend or default_backend()
+    rng = np.random.default_rng(seed)
+
+    def matrix(n: int, k: int) -> Any:
+        values = rng.normal(0, 1.5 / np.sqrt(k), (n, k)).astype(np.float32)
+        if backend == "cpu":
+            return cpu.pack(values.view(np.uint8), "F32", (n, k), format="q8" if mode == "native" else mode)
+        return xla_ops.Dense(jnp.asarray(values, jnp.float32 if mode == "f32" else jnp.bfloat16))
+
+    def vector(n: int, mean: float = 1.0) -> Any:
+        return jnp.asarray(rng.normal(mean, 0.1, n).astype(np.float32))
+
+    c = config
+    q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    layers = [
+        {
+            "attn_norm": vector(c.dim), "q": matrix(q, c.dim), "k": matrix(kv, c.dim), "v": matrix(kv, c.dim),
+            "o": matrix(c.dim, q), "qkv_bias": vector(q + 2 * kv, 0.0), "mlp_norm": vector(c.dim),
+            "gate": matrix(c.ffn, c.dim), "up": matrix(c.ffn, c.dim), "down": matrix(c.dim, c.ffn),
+        }
+        for _ in range(c.layers)
+    ]  # fmt: skip
+    parameters = {
+        "embed": matrix(c.vocab, c.dim), "head": matrix(c.vocab, c.dim), "final_norm": vector(c.dim), "layers": layers,
+        "ropes": [tuple(map(jnp.asarray, rope_tables(c.rope_theta, None, None, c.head_dim, c.context)))],
+        "rope_of_layer": [0] * c.layers,
+    }  # fmt: skip
+    ops: Any = xla_ops
+    if backend == "cpu":
+        from llmos.kernel.model import cpu_ops as ops
+    graph, state = nnx.split(Decoder(config, parameters, ops))
+    return Model(config, graph, state, f"tiny-{seed}-{mode}-{backend}", jnp.float32 if mode == "f32" else jnp.uint16)
+
+
+def tiny_runner(**changes: Any) -> ModelRunner:
+    """A runner small enough to exhaust: 63 usable pages of 8 tokens, windows of 256."""
+    model = changes.pop("model", None) or tiny_model()
+    return ModelRunner(model, **{"pages": 64, "page": 16, "window": 256, "budget": 64} | changes)
