@@ -100,8 +100,8 @@ class MachineConfig(Section):
 class KernelConfig(Section):
     """The model and the memory that its processes share."""
 
-    model: str = Field(DEFAULT_MODEL, min_length=1)
-    numerics: Literal["auto", "f32", "bf16", "int8"] = "auto"
+    model: str = Field(default=DEFAULT_MODEL, min_length=1)
+    numerics: Literal["native", "bf16", "f32"] = "native"
     pool: Annotated[Bytes, Field(ge=1 << 20)] = 1 << 30
     window: Annotated[int, Field(ge=4 * PAGE_TOKENS, le=1 << 24)] = 8192
 
@@ -122,13 +122,13 @@ class VolumeConfig(Section):
 class MemoryConfig(Section):
     """The hierarchy below the window."""
 
-    encoder: str = Field("all-minilm-l6-v2", min_length=1)
+    encoder: str = Field(default="all-minilm-l6-v2", min_length=1)
     volumes: dict[VolumeName, VolumeConfig] = Field(default_factory=dict)
 
 
 class Config(Section):
     """The whole of `llmos.yaml`."""
 
-    machine: MachineConfig = Field(default_factory=lambda: MachineConfig())
-    kernel: KernelConfig = Field(default_factory=lambda: KernelConfig())
-    memory: MemoryConfig = Field(default_factory=lambda: MemoryConfig())
+    machine: MachineConfig = Field(default_factory=MachineConfig)
+    kernel: KernelConfig = Field(default_factory=KernelConfig)
+    memory: MemoryConfig = Field(default_factory=MemoryConfig)

@@ -106,7 +106,7 @@ def check(
         raise _config_error(details, model, file, lines or {}) from None
 
 
-# --- text to values ---------------------------------------------------------------------------------------------
+# --- text to values -----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -156,7 +156,7 @@ class _Builder:
         return self.root, self.lines
 
     def _event(self, event: yaml.Event) -> None:
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         match event:
             case yaml.DocumentStartEvent():
                 self.documents += 1
@@ -236,7 +236,7 @@ def _plain(text: str) -> object:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-# --- complaints -------------------------------------------------------------------------------------------------
+# --- complaints ---------------------------------------------------------------------------------------------
 
 
 def _config_error(

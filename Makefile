@@ -1,0 +1,78 @@
+# Two commands do all the set-up: `make demo` and `make test`. Each is idempotent: what is there is not made again.
+#   make demo [SEED=n]   install, fetch the default model and the documents, answer two questions
+#   make test            set up what is missing, then lint, types, floors and the test suite
+#   make test-slow       fuzzing, crash loops, sanitizers
+#   make bench           all benchmarks, quick; `make bench BENCH="decode --json"` for one
+#   make lint            style, types and floors only
+
+PYTHON ?= python3
+VENV ?= .venv
+SEED ?= 0
+BENCH ?=
+PYTEST ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+MODELS := qwen2.5-coder-0.5b all-minilm-l6-v2
+TEST_MODELS := smollm2-135m $(MODELS)
+# A change in any of these means a new installation; everything else is picked up as it is (editable).
+BUILT_FROM := pyproject.toml $(wildcard setup.py drivers/cpu/*.cc drivers/cpu/*.h drivers/cpu/build.py)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-slow bench lint clean install
+
+help:
+	@sed -n '2,6s/^# *//p' Makefile
+
+install: $(VENV)/.installed
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "llmos needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "no virtual environment: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+# The build runs inside the environment (no isolation): the library is compiled against the jaxlib it will run with.
+$(VENV)/.installed: $(VENV)/.venv $(BUILT_FROM)
+	@echo "installing llmos into $(VENV) (the first time a few minutes: jax, flax, faiss ...)"
+	@$(PIP) install --quiet 'setuptools>=77' wheel 'jaxlib>=0.10,<0.11'
+	@$(PIP) install --quiet --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing the tools for tests"
+	@$(PIP) install --quiet --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@echo "installing llama-cpp-python for comparison (compiles for about 8 minutes)"
+	@$(PIP) install --quiet --no-build-isolation -e '.[bench]' || \
+	  echo "llama-cpp-python did not install: the benchmarks run without the comparison"
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/llmos models pull $(MODELS)
+	@$(BIN)/python -m examples.demo --seed $(SEED)
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: lint
+	@$(BIN)/llmos models pull $(TEST_MODELS)
+	@$(BIN)/python -m pytest $(PYTEST)
+
+test-slow: $(VENV)/.installed-dev
+	@$(BIN)/llmos models pull $(TEST_MODELS)
+	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST)
+
+bench: $(VENV)/.installed-bench
+	@$(BIN)/llmos models pull $(TEST_MODELS)
+	@$(BIN)/python -m benchmarks $(or $(BENCH),all --quick)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,84 @@
+"""How a turn is drawn for a person, and told to a program.
+
+What: streams a turn's text as it comes, then its citations and its ledger; or all of it as one JSON object.
+Invariant: the text goes to `out` and nothing else does; what the model wrote reaches a terminal neutralised.
+Interface: `stream(turn, out, notes)`, `citation_lines`, `ledger`, `as_json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol, TextIO
+
+from llmos.abi.events import Citation, Done, Event, Timings, Token, Usage
+from llmos.drivers.terminal import dim, neutralise
+
+
+class Turn(Protocol):
+    """What is read of a turn that has ended."""
+
+    @property
+    def answer(self) -> str: ...
+    @property
+    def citations(self) -> Sequence[Citation]: ...
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def timings(self) -> Timings: ...
+
+
+def stream(events: Iterable[Event], out: TextIO, notes: TextIO) -> None:
+    """Writes the text of `events` to `out` as it comes, and what is about it to `notes` when it is over."""
+    safe = neutralise if out.isatty() else str
+    last = ""
+    for event in events:
+        if isinstance(event, Token) and event.text:
+            out.write(safe(event.text))
+            out.flush()
+            last = event.text
+        elif isinstance(event, Done):
+            if not last.endswith("\n"):
+                out.write("\n")
+            out.flush()
+            for line in citation_lines(event.citations):
+                notes.write(line + "\n")
+            notes.write(dim(ledger(event), notes) + "\n")
+            notes.flush()
+
+
+def citation_lines(citations: Sequence[Citation]) -> list[str]:
+    """One line a citation: number, document and position."""
+    return [f"[{c.number}] {neutralise(c.source)}, {neutralise(c.position)}" for c in citations]
+
+
+def ledger(done: Done) -> str:
+    """What the turn cost, on one line."""
+    usage, timings = done.usage, done.timings
+    parts = [
+        f"{usage.prompt_tokens} + {usage.completion_tokens} tokens",
+        f"{usage.cached_tokens} cached" if usage.cached_tokens else "",
+        f"{usage.pages} pages",
+        f"{usage.faults} faults" if usage.faults else "",
+        f"{usage.syscalls} syscalls" if usage.syscalls else "",
+        f"first token {timings.first_token_s:.2f} s",
+        f"{timings.decode_tokens_per_s:.1f} tokens/s",
+        f"{usage.citations_dropped} citations dropped" if usage.citations_dropped else "",
+        {"length": "cut at the token limit", "cancelled": "cancelled", "error": "failed"}.get(
+            done.reason, ""
+        ),
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def as_json(turn: Turn, model: str, *, ascii_only: bool = False) -> str:
+    """The turn as one JSON object: answer, citations, usage, timings, model."""
+    value: dict[str, Any] = {
+        "answer": turn.answer,
+        "citations": [{"source": c.source, "position": c.position, "text": c.text} for c in turn.citations],
+        "usage": asdict(turn.usage),
+        "timings": asdict(turn.timings),
+        "model": model,
+    }
+    return json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)

@@ -1,0 +1,130 @@
+"""The terminal: what may be written to it, and how progress is drawn on it.
+
+What: neutralises text that a model or a document wrote, draws bars, charts and tables.
+Invariant: text that came from outside cannot move the cursor, change colours, set the clipboard or the
+    window's title, or reorder what stands beside it.
+Interface: `neutralise(text)`, `Bar(stream)` (a `Progress`), `chart(rows)`, `table(rows)`, `dim(text)`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from llmos.abi.progress import Unit
+
+# C0 without tab and newline, DEL, C1; the bidirectional overrides and isolates ("Trojan Source").
+_HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_REFRESH = 0.1  # seconds between two drawings of a bar
+
+
+def neutralise(text: str) -> str:
+    """`text` with every control character but newline and tab made visible; safe piece by piece."""
+    return _HOSTILE.sub(_visible, text)
+
+
+def _visible(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)  # the control pictures: ESC becomes ␛
+    return "\u2421" if code == 0x7F else "\ufffd"
+
+
+def dim(text: str, stream: TextIO) -> str:
+    """`text` in a fainter colour where `stream` shows colours and the user wants them."""
+    return f"\x1b[2m{text}\x1b[0m" if stream.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def chart(rows: Sequence[tuple[str, float]], *, width: int | None = None) -> list[str]:
+    """A bar chart of (name, share in 0..1): one line a row, the whole width is a share of 1."""
+    if width is None:
+        width = shutil.get_terminal_size((80, 24)).columns
+    names = [neutralise(name).replace("\n", "\u2424").replace("\t", "\u2409") for name, _ in rows]
+    longest = max((len(name) for name in names), default=0)
+    room = max(10, width - longest - 12)
+    eighths = " ▏▎▍▌▋▊▉"
+    lines = []
+    for name, (_, share) in zip(names, rows, strict=True):
+        full, part = divmod(round(min(max(share, 0.0), 1.0) * room * 8), 8)
+        bar = "█" * full + eighths[part].strip()
+        lines.append(f"{name:<{longest}}  {share:6.1%}  {bar}".rstrip())
+    return lines
+
+
+@dataclass(slots=True)
+class Bar:
+    """Draws progress on one line of a terminal; on anything else writes a line when a task is done."""
+
+    stream: TextIO
+    _task: str = ""
+    _started: float = 0.0
+    _drawn: float = 0.0
+    _finished: bool = False
+    _tty: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tty = self.stream.isatty()
+
+    def __call__(self, task: str, done: int, total: int, unit: Unit = "items", /) -> None:
+        now = time.monotonic()
+        finished = 0 < total <= done
+        if task != self._task or (self._finished and not finished):
+            self._end_line()
+            self._task, self._started, self._finished = task, now, False
+        if self._finished or (not finished and now - self._drawn < _REFRESH):
+            return
+        self._drawn = now
+        took = now - self._started
+        if self._tty:
+            self.stream.write("\r\x1b[K" + self._line(task, done, total, unit, took))
+        elif finished:
+            self.stream.write(f"{neutralise(task)}: {_amount(total, unit)} in {took:.1f} s\n")
+        self._finished = finished
+        if finished:
+            self._end_line()
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Leaves the cursor on a fresh line; safe to call twice."""
+        self._end_line()
+        self.stream.flush()
+
+    def _end_line(self) -> None:
+        if self._tty and self._drawn:
+            self.stream.write("\n")
+        self._drawn = 0.0
+
+    def _line(self, task: str, done: int, total: int, unit: Unit, took: float) -> str:
+        columns = shutil.get_terminal_size((80, 24)).columns
+        rate = f" {_amount(round(done / took), unit)}/s" if took > 0.5 else ""
+        left = f" {max(0, total - done) * took / done:.0f} s left" if took > 2 and 0 < done < total else ""
+        head = neutralise(task)[: max(8, columns - 60)]
+        if not total:
+            return f"{head}  {_amount(done, unit)}{rate}"[: columns - 1]
+        share = min(1.0, done / total)
+        bar = "█" * round(share * 20)
+        return f"{head}  {bar:░<20} {share:4.0%} of {_amount(total, unit)}{rate}{left}"[: columns - 1]
+
+
+def _amount(number: int, unit: Unit) -> str:
+    if unit == "items":
+        return f"{number:,}"
+    value = float(number)
+    for name in ("B", "KB", "MB", "GB"):
+        if value < 1000 or name == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {name}" if name == "B" else f"{value:.1f} {name}"
+
+
+def table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns padded to their widest cell, two spaces apart."""
+    cells = [[neutralise(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) for row in cells)
+    return [line.rstrip() for line in lines]

@@ -1,0 +1,134 @@
+"""The commands, their options and their help.
+
+What: one argparse parser from all verbs.
+Invariant: building it imports no model, no yaml and no numpy.
+Interface: `parser()`; for the verbs: `Verbs` and `verb`, and the groups of options that several share:
+    `common`, `sampling`, `mounts`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from llmos import __version__
+
+EPILOG = """\
+examples:
+  llmos ask "How long is the notice period?" --mount contracts/
+  git diff | llmos ask "Write a commit message"
+  llmos shell --mount notes/ --trust mine
+  llmos next "The cat sat on the"
+  llmos models list
+
+`llmos VERB --help` says more about each. The configuration is read from --config, else $LLMOS_CONFIG,
+else ./llmos.yaml, else llmos/llmos.yaml in your configuration folder.
+"""
+
+Verbs = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command `llmos`."""
+    from llmos.cli import ask, models, next_token, shell
+
+    top = argparse.ArgumentParser(
+        prog="llmos",
+        description="A language model as the kernel of an operating system: it runs here, in this process.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"llmos {__version__}")
+    verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
+    for module in (ask, shell, next_token, models):
+        module.add(verbs)
+    return top
+
+
+def verb(
+    verbs: Verbs[argparse.ArgumentParser], name: str, summary: str, epilog: str
+) -> argparse.ArgumentParser:
+    """A verb's own parser, with its examples below its options."""
+    return verbs.add_parser(
+        name,
+        help=summary[0].lower() + summary[1:].rstrip("."),
+        description=summary,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def common(parser: argparse.ArgumentParser) -> None:
+    """The options of every verb that boots a kernel."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--config", metavar="FILE", help="read this llmos.yaml")
+    group.add_argument(
+        "--model",
+        metavar="M",
+        help="a name from `llmos models list`, a .gguf file, or a folder of Hugging Face safetensors",
+    )
+
+
+def sampling(parser: argparse.ArgumentParser) -> None:
+    """The options of every verb that lets the model write."""
+    group = parser.add_argument_group("answer")
+    group.add_argument(
+        "--max-tokens", metavar="N", type=positive, default=512, help="stop after N tokens (default 512)"
+    )
+    group.add_argument(
+        "--seed",
+        metavar="N",
+        type=seed,
+        default=0,
+        help="where the random bits start (default 0): same seed, same answer",
+    )
+    group.add_argument(
+        "--temperature",
+        metavar="T",
+        type=temperature,
+        help="0 is greedy; more is more random (default: greedy)",
+    )
+
+
+def mounts(parser: argparse.ArgumentParser) -> None:
+    """The options of every verb that can read documents."""
+    group = parser.add_argument_group("documents")
+    group.add_argument(
+        "--mount",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a file or folder (txt, md, rst, html, pdf) to answer from, or a volume of llmos.yaml; "
+        "repeatable",
+    )
+    group.add_argument(
+        "--trust",
+        choices=("mine", "shared"),
+        help="whose words the mounts hold: yours, or anybody's (the default)",
+    )
+
+
+def positive(text: str) -> int:
+    """An integer from 1 to 2^31-1, for argparse."""
+    value = int(text)
+    if not 1 <= value < 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {(1 << 31) - 1}")
+    return value
+
+
+def seed(text: str) -> int:
+    """An integer from 0 to 2^32-1, for argparse."""
+    value = int(text)
+    if not 0 <= value < 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {(1 << 32) - 1}")
+    return value
+
+
+def temperature(text: str) -> float:
+    """A number from 0 to 100, for argparse."""
+    value = float(text)
+    if not (math.isfinite(value) and 0 <= value <= 100):
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 100")
+    return value

@@ -1,0 +1,55 @@
+"""`llmos shell`: a conversation.
+
+What: boots a kernel and hands it to the shell app.
+Invariant: this module only parses; what a shell is, is in `llmos.apps.shell`.
+Interface: `add`, `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from llmos.cli import parser as options
+from llmos.drivers.terminal import Bar
+
+EXAMPLES = """\
+examples:
+  llmos shell
+  llmos shell --mount handbook/ --trust mine
+
+Inside, /help lists the commands; Ctrl-C stops the answer, Ctrl-D or /quit leaves.
+"""
+
+
+def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
+    """Registers the verb."""
+    parser = options.verb(verbs, "shell", "Talk with the model, turn after turn.", EXAMPLES)
+    options.mounts(parser)
+    options.sampling(parser)
+    options.common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carries the verb out."""
+    from llmos.cli.inputs import mount_list
+    from llmos.connect import connect, load_config
+
+    config = load_config(arguments.config, model=arguments.model)
+    mounts = mount_list(arguments.mount, arguments.trust, config)
+    bar = Bar(sys.stderr)
+    with connect(config, progress=bar) as kernel:
+        from llmos.apps.shell import Shell
+
+        shell = Shell(
+            kernel,
+            mounts=mounts,
+            max_tokens=arguments.max_tokens,
+            seed=arguments.seed,
+            temperature=arguments.temperature,
+            progress=bar,
+            history=config.machine.state / "shell_history",
+        )
+        bar.close()
+        return shell.run()

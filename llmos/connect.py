@@ -1,0 +1,89 @@
+"""From a configuration to a running kernel.
+
+What: finds and reads `llmos.yaml`, lays overrides over it, boots.
+Invariant: nothing heavy is imported before the configuration has been found good.
+Interface: `connect(config, **overrides)` for programs; `load_config` and `find_config` for those who only
+    want to look. Overrides are the keys of `llmos.yaml` without their section: `connect(window=4096)`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmos.abi.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from llmos.abi.config import Config
+    from llmos.kernel.boot import Kernel
+
+FILE = "llmos.yaml"
+
+
+def connect(
+    config: Config | str | os.PathLike[str] | None = None,
+    *,
+    progress: Progress = silent,
+    **overrides: object,
+) -> Kernel:
+    """Boots a kernel; use it as a context manager.
+
+    Args:
+        config: a `Config`, the path of a configuration file, or None to look for one (see `find_config`).
+        progress: told about downloads and loading.
+        overrides: keys of the configuration by their own names, e.g. `model="smollm2-135m"`,
+            `pool="512MiB"`; None means not given.
+
+    Raises:
+        ConfigError: the file or an override is wrong.
+        WeightsError: the model cannot be found, fetched or read.
+        EngineError: the kernel cannot start on this machine.
+    """
+    settings = load_config(config, **overrides)
+    from llmos.kernel.boot import boot
+
+    return boot(settings, progress=progress)
+
+
+def load_config(config: Config | str | os.PathLike[str] | None = None, **overrides: object) -> Config:
+    """The configuration that `connect` would boot with, checked."""
+    from llmos.abi.config import Config
+    from llmos.drivers.yamlfile import read
+
+    if config is None:
+        config = find_config()
+    if not isinstance(config, Config):
+        config = Config() if config is None else read(config, Config)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return _overlay(config, given) if given else config
+
+
+def find_config() -> Path | None:
+    """`$LLMOS_CONFIG`, `./llmos.yaml`, `llmos/llmos.yaml` in the user's configuration folder, or None."""
+    if named := os.environ.get("LLMOS_CONFIG"):
+        return Path(named).expanduser()  # named but missing is an error, not a reason to look further
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    return next((path for path in (Path(FILE), home / "llmos" / FILE) if path.is_file()), None)
+
+
+def _overlay(config: Config, given: dict[str, object]) -> Config:
+    import difflib
+
+    from llmos.abi.config import Config
+    from llmos.abi.errors import ConfigError
+    from llmos.drivers.yamlfile import check
+
+    values = config.model_dump()
+    section_of = {key: section for section, keys in values.items() for key in keys}
+    for key, value in given.items():
+        if key not in section_of:
+            near = difflib.get_close_matches(key, section_of, n=1, cutoff=0.5)
+            raise ConfigError(
+                "unknown override",
+                why=f"the keys are {', '.join(section_of)}",
+                do=f"did you mean {near[0]!r}?" if near else "remove it",
+                key=key,
+            )
+        values[section_of[key]][key] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return check(values, Config)
