@@ -1,0 +1,30 @@
+"""A tensor as it lies in a file.
+
+What: name, shape, type and a view of the mapped bytes.
+Invariant: `data` is a read-only view of the file; making a `Tensor` copies nothing. Shapes are row-major, outermost
+    axis first, whatever order the file writes them in.
+Interface: `Tensor.dequantise()` gives float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmos.drivers.weights.blocks import BY_NAME, Bytes, Floats, dequantise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """`data` is flat uint8: rows of whole blocks of `type` (see `blocks`), in the order of `shape`."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    data: Bytes
+
+    def dequantise(self) -> Floats:
+        """The values as a new float32 array of `shape`."""
+        count = int(np.prod(self.shape, dtype=np.int64))
+        return dequantise(self.data, BY_NAME[self.type], count).reshape(self.shape)
