@@ -10,21 +10,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmos.drivers.weights.catalogue import Entry, catalogue
-    from llmos.drivers.weights.find import find
+    from llmos.drivers.weights.catalogue import Entry
+    from llmos.drivers.weights.resolve import find
     from llmos.drivers.weights.template import ChatTemplate, Piece
     from llmos.drivers.weights.tensor import Tensor
     from llmos.drivers.weights.tokenizer import Stream, Tokenizer
     from llmos.drivers.weights.weights import Weights, WeightsFiles, open_weights
 
 _HOME = {
-    "Entry": "catalogue", "catalogue": "catalogue", "find": "find", "ChatTemplate": "template",
+    "Entry": "catalogue", "find": "resolve", "ChatTemplate": "template",
     "Piece": "template", "Tensor": "tensor", "Stream": "tokenizer", "Tokenizer": "tokenizer",
     "Weights": "weights", "WeightsFiles": "weights", "open_weights": "weights",
 }  # fmt: skip
 
 __all__ = [
-    "ChatTemplate", "Entry", "Piece", "Stream", "Tensor", "Tokenizer", "Weights", "WeightsFiles", "catalogue",
+    "ChatTemplate", "Entry", "Piece", "Stream", "Tensor", "Tokenizer", "Weights", "WeightsFiles",
     "find", "open_weights",
 ]  # fmt: skip
 
