@@ -48,7 +48,7 @@ class ModelRunner:
         self.buckets = tuple(b for b in BUCKETS if b < budget) + (budget,)
         self._arrays, structure = jax.tree.flatten(model.state)
         self._arrays = tuple(self._arrays)
-        self._pools = tuple(
+        self.pools = tuple(
             jnp.zeros((pages, page, c.kv_heads, 2, c.head_dim), model.pool_type) for _ in range(c.layers)
         )
         self.compilations = 0
@@ -85,7 +85,7 @@ class ModelRunner:
         tail[2 : 2 + wanted] = batch.logit_rows_B
         tables_BP = np.zeros((self.processes + 1, self.window // self.page), np.int32)
         tables_BP[:-1] = batch.tables_BP
-        logits, self._pools = self._forward(self._arrays, self._pools, ids_3T, tables_BP, tail)
+        logits, self.pools = self._forward(self._arrays, self.pools, ids_3T, tables_BP, tail)
         return logits
 
     def sample(self, logits: object, rows: SampleBatch) -> Sampled:

@@ -1,4 +1,4 @@
-"""The decoder's operations in plain JAX: the reference of the CPU kernels, and the path on every other device.
+"""The decoder's operations in plain JAX: reference of the CPU kernels, and the path on every other device.
 
 What: embed, linear, rms_norm, attention, each the meaning of its fast twin in `llmos.drivers.cpu`.
 Invariant: activations are f32 [T, ...]; rows past the valid count may hold anything and are never read.
@@ -39,7 +39,7 @@ def embed(table: Dense, tokens_T: Array, rows: Array) -> Array:
 def rms_norm(x_TD: Array, weight_D: Array, rows: Array, *, eps: float) -> Array:
     """x / rms(x) * weight over the last axis."""
     mean = jnp.mean(x_TD * x_TD, axis=-1, keepdims=True)
-    return x_TD * lax.rsqrt(mean + eps) * weight_D
+    return x_TD * lax.rsqrt(mean + eps) * jnp.broadcast_to(weight_D, x_TD.shape)
 
 
 def linear(
@@ -58,7 +58,7 @@ def linear(
     With `activation` the outputs are two halves, gate and up: act(gate) * up, [T, N / 2].
     """
     if norm is not None:
-        x_TK = rms_norm(x_TK, jnp.broadcast_to(norm, x_TK.shape), rows, eps=eps)
+        x_TK = rms_norm(x_TK, norm, rows, eps=eps)
     parts = [
         lax.dot_general(
             x_TK.astype(w.data.dtype),
@@ -124,8 +124,8 @@ def attention(
     q, k, v = jnp.split(qkv_TC, [N * H, (N + K) * H], axis=-1)
     q_TNH, k_TKH, v_TKH = q.reshape(T, N, H), k.reshape(T, K, H), v.reshape(T, K, H)
     if q_norm is not None and k_norm is not None:
-        q_TNH = rms_norm(q_TNH, jnp.broadcast_to(q_norm, q_TNH.shape), batch.rows, eps=spec.norm_eps)
-        k_TKH = rms_norm(k_TKH, jnp.broadcast_to(k_norm, k_TKH.shape), batch.rows, eps=spec.norm_eps)
+        q_TNH = rms_norm(q_TNH, q_norm, batch.rows, eps=spec.norm_eps)
+        k_TKH = rms_norm(k_TKH, k_norm, batch.rows, eps=spec.norm_eps)
     cos_TH, sin_TH = cos[batch.positions_T], sin[batch.positions_T]
     q_TNH = _rotate(q_TNH, cos_TH, sin_TH)
     k_TKH = _rotate(_from_pool(_to_pool(k_TKH, pool)), cos_TH, sin_TH)
