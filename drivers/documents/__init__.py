@@ -1,0 +1,1 @@
+"""Documents: files of people, read into titled, ordered, positioned blocks of text."""

@@ -1,0 +1,359 @@
+"""The SQLite file of a volume: mounts, documents, chunks, full text and vectors.
+
+What: the one durable truth of a volume. All SQL is here; everything above it speaks in rows.
+Invariant: a document and all its chunks, full-text entries and vectors change in one transaction; `generation`
+    grows with every such change, so a copy of anything (the dense index) knows whether it is still true.
+Interface: `Store(folder)`: `.put_document`, `.remove_document`, `.documents`, `.lexical`, `.vectors`, `.rows`,
+    `.generation`, `.writing()` (the one writer's lock). Errors: VolumeError (damaged, locked, gone), DiskFull.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from llmos.abi.errors import DiskFull, VolumeError
+from llmos.abi.labels import Integrity, Label
+from llmos.drivers.documents.document import Unit
+
+FORMAT = 1  # of the tables below; another number is another program's volume
+FILE = "volume.sqlite"
+_BUSY_SECONDS = 10.0
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY, mount TEXT NOT NULL, source TEXT NOT NULL, hash TEXT NOT NULL, stat TEXT NOT NULL,
+    title TEXT NOT NULL, notes TEXT NOT NULL, integrity INTEGER NOT NULL, readers TEXT, UNIQUE (mount, source));
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL REFERENCES documents (id), ordinal INTEGER NOT NULL,
+    title TEXT NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL, overlap INTEGER NOT NULL,
+    unit TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, vector BLOB NOT NULL);
+CREATE INDEX chunks_document ON chunks (document, ordinal);
+CREATE VIRTUAL TABLE words USING fts5 (
+    title, heading, text, content='chunks', content_rowid='id', tokenize='porter unicode61 remove_diacritics 2');
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """A stored document, without its chunks."""
+
+    id: int
+    mount: str
+    source: str
+    hash: str
+    stat: str
+    label: Label
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A stored chunk; `id` is 0 before it is stored. `heading` is the path of headings as one line."""
+
+    id: int
+    ordinal: int
+    heading: str
+    text: str
+    overlap: int
+    unit: Unit
+    first: int
+    last: int
+    source: str = ""
+    label: Label = Label(Integrity.UNTRUSTED)
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """SQLite's and the file system's failures as our errors."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        primary = None if code is None else code & 0xFF
+        if primary == sqlite3.SQLITE_FULL:
+            raise _full(folder) from None
+        if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise VolumeError(
+                f"volume {folder} is locked", why=f"another process has been writing for {_BUSY_SECONDS:.0f} s",
+                do="wait for it, or end it",
+            ) from None  # fmt: skip
+        if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise VolumeError(
+                f"volume {folder} cannot be opened",
+                why=str(error),
+                do="check that the folder exists and is writable",
+            ) from None
+        raise VolumeError(
+            f"volume {folder} is damaged", why=str(error),
+            do="remove the folder and mount the documents again: everything in it was made from them",
+        ) from None  # fmt: skip
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(folder) from None
+        raise VolumeError(
+            f"volume {folder} cannot be used",
+            why=error.strerror or str(error),
+            do="check the folder and its permissions",
+        ) from None
+
+
+def _full(folder: Path) -> DiskFull:
+    return DiskFull(
+        f"no room for volume {folder}", why="the disk is full; what was stored before is whole",
+        do="free some space and mount again: it goes on where it stopped",
+    )  # fmt: skip
+
+
+class Store:
+    """One open volume file. Thread-safe; any number of processes may read while one writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                folder / FILE, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with disk_errors(folder):
+                self._open()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+            self._db.execute(f"PRAGMA {pragma}")
+        with self._transaction():
+            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._set("format", str(FORMAT))
+                self._set("generation", "0")
+        if (found := self.get("format")) != str(FORMAT):
+            raise VolumeError(
+                f"volume {self.folder} has format {found}", why=f"this version reads format {FORMAT}",
+                do="remove the folder and mount the documents again",
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Close the file; the store is unusable after."""
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def writing(self, wait: float = 600.0) -> Iterator[None]:
+        """Hold the volume's writer lock: one mount at a time, over all processes; it ends with its process."""
+        with disk_errors(self.folder):
+            file = open(self.folder / "writer.lock", "wb")
+        with file:
+            deadline = time.monotonic() + wait
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise VolumeError(
+                            f"volume {self.folder} is locked", why=f"another process has been mounting for {wait:.0f} s",
+                            do="wait for it, or end it",
+                        ) from None  # fmt: skip
+                    time.sleep(0.05)
+            yield
+
+    def get(self, key: str) -> str | None:
+        """A word of the volume's own facts (format, encoder, generation), or None."""
+        with self._lock, disk_errors(self.folder):
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def set(self, key: str, value: str) -> None:
+        """Remember one of the volume's own facts."""
+        with disk_errors(self.folder), self._transaction():
+            self._set(key, value)
+
+    def _set(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @property
+    def generation(self) -> int:
+        """A number that grows with every change of chunks."""
+        return int(self.get("generation") or 0)
+
+    def _bump(self) -> None:
+        self._db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
+
+    def documents(self, mount: str | None = None) -> list[DocumentRow]:
+        """The stored documents, of one mount or of all."""
+        query = "SELECT id, mount, source, hash, stat, integrity, readers FROM documents"
+        with self._lock, disk_errors(self.folder):
+            where = " WHERE mount = ?" if mount is not None else ""
+            rows = self._db.execute(
+                query + where + " ORDER BY id", () if mount is None else (mount,)
+            ).fetchall()
+        return [DocumentRow(*row[:5], _label(row[5], row[6])) for row in rows]
+
+    def put_document(
+        self,
+        *,
+        mount: str,
+        source: str,
+        hash: str,
+        stat: str,
+        label: Label,
+        title: str,
+        notes: Sequence[str],
+        chunks: Sequence[ChunkRow],
+        vectors: np.ndarray,
+    ) -> None:
+        """Store a document and its chunks in the place of any earlier version of it."""
+        with disk_errors(self.folder), self._transaction():
+            self._forget(mount, source)
+            document = self._db.execute(
+                "INSERT INTO documents (mount, source, hash, stat, title, notes, integrity, readers)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    mount,
+                    source,
+                    hash,
+                    stat,
+                    title,
+                    json.dumps(list(notes)),
+                    int(label.integrity),
+                    _readers(label),
+                ),
+            ).lastrowid
+            for c, vector in zip(chunks, vectors, strict=True):
+                blob = np.ascontiguousarray(vector, "<f4").tobytes()
+                row = (
+                    document,
+                    c.ordinal,
+                    title,
+                    c.heading,
+                    c.text,
+                    c.overlap,
+                    c.unit,
+                    c.first,
+                    c.last,
+                    blob,
+                )
+                id_ = self._db.execute(
+                    "INSERT INTO chunks (document, ordinal, title, heading, text, overlap, unit, first, last, vector)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    row,
+                ).lastrowid
+                self._db.execute(
+                    "INSERT INTO words (rowid, title, heading, text) VALUES (?, ?, ?, ?)",
+                    (id_, title, c.heading, c.text),
+                )
+            self._bump()
+
+    def remove_document(self, mount: str, source: str) -> None:
+        """Forget a document and all its chunks."""
+        with disk_errors(self.folder), self._transaction():
+            self._forget(mount, source)
+            self._bump()
+
+    def _forget(self, mount: str, source: str) -> None:
+        found = self._db.execute(
+            "SELECT id FROM documents WHERE mount = ? AND source = ?", (mount, source)
+        ).fetchone()
+        if found is None:
+            return
+        self._db.execute(
+            "INSERT INTO words (words, rowid, title, heading, text)"
+            " SELECT 'delete', id, title, heading, text FROM chunks WHERE document = ?",
+            found,
+        )
+        self._db.execute("DELETE FROM chunks WHERE document = ?", found)
+        self._db.execute("DELETE FROM documents WHERE id = ?", found)
+
+    def touch_document(self, id_: int, *, stat: str, label: Label) -> None:
+        """The same content under a new time stamp or another label."""
+        with disk_errors(self.folder), self._transaction():
+            self._db.execute(
+                "UPDATE documents SET stat = ?, integrity = ?, readers = ? WHERE id = ?",
+                (stat, int(label.integrity), _readers(label), id_),
+            )
+
+    def clear(self) -> None:
+        """Forget every document, as when the encoder or the way of chunking has changed."""
+        with disk_errors(self.folder), self._transaction():
+            self._db.execute("INSERT INTO words (words) VALUES ('delete-all')")
+            self._db.execute("DELETE FROM chunks")
+            self._db.execute("DELETE FROM documents")
+            self._bump()
+
+    def lexical(self, query: str, k: int, weights: tuple[float, float, float]) -> list[int]:
+        """Chunk ids by BM25 for an FTS5 query; weights are those of title, heading and text."""
+        with self._lock, disk_errors(self.folder):
+            rows = self._db.execute(
+                "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, ?, ?, ?), rowid LIMIT ?",
+                (query, *weights, k),
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def vectors(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """All chunk ids, their vectors, and the generation that they are of."""
+        with self._lock, disk_errors(self.folder):
+            self._db.execute("BEGIN")  # one snapshot for all three
+            try:
+                generation = self.generation
+                rows = self._db.execute("SELECT id, vector FROM chunks ORDER BY id").fetchall()
+            finally:
+                self._db.execute("COMMIT")
+        ids = np.array([row[0] for row in rows], np.int64)
+        size = len(rows[0][1]) if rows else 4
+        if size % 4 or any(len(row[1]) != size for row in rows):
+            raise VolumeError(
+                f"volume {self.folder} is damaged", why="a stored vector has the wrong size",
+                do="remove the folder and mount the documents again",
+            )  # fmt: skip
+        vectors = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), size // 4)
+        return ids, vectors.astype(np.float32), generation
+
+    def count(self) -> int:
+        """Chunks in the volume."""
+        with self._lock, disk_errors(self.folder):
+            return int(self._db.execute("SELECT count(*) FROM chunks").fetchone()[0])
+
+    def rows(self, ids: Sequence[int]) -> dict[int, ChunkRow]:
+        """The chunks with these ids that (still) exist."""
+        query = (
+            "SELECT c.id, c.ordinal, c.heading, c.text, c.overlap, c.unit, c.first, c.last, d.source, d.integrity,"
+            " d.readers FROM chunks c JOIN documents d ON d.id = c.document WHERE c.id = ?"
+        )
+        with self._lock, disk_errors(self.folder):
+            found = [row for id_ in ids if (row := self._db.execute(query, (id_,)).fetchone())]
+        return {row[0]: ChunkRow(*row[:9], _label(row[9], row[10])) for row in found}
+
+
+def _readers(label: Label) -> str | None:
+    return None if label.readers is None else json.dumps(sorted(label.readers))
+
+
+def _label(integrity: int, readers: str | None) -> Label:
+    return Label(Integrity(integrity), None if readers is None else frozenset(json.loads(readers)))
