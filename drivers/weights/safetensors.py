@@ -107,8 +107,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_file(path: Path) -> tuple[dict[str, Tensor], Bytes]:
-    """The tensors of one safetensors file, and its header's bytes."""
+def read_file(path: Path, ignore: frozenset[str] = frozenset()) -> tuple[dict[str, Tensor], Bytes]:
+    """The tensors of one safetensors file but those named in `ignore`, and its header's bytes."""
     try:
         with path.open("rb") as f:
             size = f.seek(0, 2)
@@ -127,7 +127,8 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], Bytes]:
         raise _corrupt(path, f"its header is not sound JSON: {e}") from e
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise _corrupt(path, "its header is no object of tensors")
-    header.pop("__metadata__", None)
+    for name in ignore | {"__metadata__"}:
+        header.pop(name, None)
     tensors = {name: _tensor(path, name, info, whole[start:]) for name, info in header.items()}
     end, before = 0, ""
     for name, info in sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0])):
