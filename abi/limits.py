@@ -12,3 +12,5 @@ MAX_DIMENSION = 1 << 31  # of any tensor axis
 MAX_UNREAD = 256  # tokens that a slow reader may leave waiting before its own process pauses
 MAX_PARSE_SECONDS = 60  # wall time for one document's parser, then its process is ended
 MAX_PARSE_BYTES = 3 << 30  # address space of the parser process
+MAX_DRAFT = 8  # tokens guessed ahead that one step may check for one process
+MAX_DRAFTING_ROWS = 16  # decoding rows up to which guesses are nearly free: weights are read once for all

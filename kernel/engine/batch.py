@@ -26,15 +26,16 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """`count` tokens of `sequence` to compute in this step."""
+    """`count` tokens of `sequence` to compute in this step, and a draft to check behind them."""
 
     sequence: Sequence
     count: int
+    draft: Rows[int] = ()
 
     @property
-    def samples(self) -> bool:
-        """Whether the sequence has caught up after this step. (Asked after `advance`, hence zero.)"""
-        return self.sequence.behind == 0
+    def catches_up(self) -> bool:
+        """Whether the step reaches the sequence's last token, so that it samples. (Ask before `advance`.)"""
+        return self.count == self.sequence.behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +50,22 @@ class Batch:
 
     @classmethod
     def build(cls, work: Rows[Work], runner: Runner) -> Batch:
-        """Lay out `work`, one slot a sequence; logits for each sequence that ends caught up."""
+        """Lay out `work`, one slot a sequence; logits for the last token of each sequence that catches up, and
+        for every token of its draft."""
         tokens, positions, slots, logit_rows = [], [], [], []
         tables_BP = np.zeros((runner.processes, runner.window // runner.page), np.int32)
         at = 0
         for slot, item in enumerate(work):
-            s = item.sequence
-            tokens.append(np.asarray(s.tokens[s.computed : s.computed + item.count], np.int32))
-            positions.append(np.arange(s.computed, s.computed + item.count, dtype=np.int32))
-            slots.append(np.full(item.count, slot, np.int32))
+            s, count = item.sequence, item.count + len(item.draft)
+            tokens.append([*s.tokens[s.computed : s.computed + item.count], *item.draft])
+            positions.append(np.arange(s.computed, s.computed + count, dtype=np.int32))
+            slots.append(np.full(count, slot, np.int32))
             tables_BP[slot, : len(s.pages)] = s.pages
-            at += item.count
-            if item.count == s.behind:
-                logit_rows.append(at - 1)
+            at += count
+            if item.catches_up:
+                logit_rows += range(at - len(item.draft) - 1, at)
         return cls(
-            np.concatenate(tokens),
+            np.concatenate(tokens, dtype=np.int32),
             np.concatenate(positions),
             np.concatenate(slots),
             tables_BP,
@@ -76,7 +78,8 @@ RECENT = 256  # tokens that the repetition penalty looks back on
 
 @dataclass(frozen=True, slots=True)
 class SampleBatch:
-    """One row a sequence that samples: parameters, random number, allowed tokens, recent tokens."""
+    """One row a token to sample (a sequence has one, and one more for each token of its draft): parameters,
+    random number, allowed tokens, recent tokens."""
 
     temperature_B: F32
     top_k_B: I32
@@ -89,24 +92,29 @@ class SampleBatch:
     top: int  # alternatives wanted, of all rows the most
 
     @classmethod
-    def build(cls, sequences: Rows[Sequence], mask_BW: NDArray[np.uint32] | None) -> SampleBatch:
-        """The rows of `sequences`, in their order, with the tokens their grammars allow."""
-        rows = [s.request.strategy.row() for s in sequences]
-        recent_BR = np.full((len(rows), RECENT), -1, np.int32)
-        for i, (row, s) in enumerate(zip(rows, sequences, strict=True)):
-            if row.repetition_penalty != 1.0:
-                last = s.tokens[-RECENT:]
-                recent_BR[i, : len(last)] = last
+    def build(cls, work: Rows[Work], mask_BW: NDArray[np.uint32] | None) -> SampleBatch:
+        """The rows of `work`, in order, with the tokens that grammars allow."""
+        rows = [item.sequence.request.strategy.row() for item in work for _ in range(1 + len(item.draft))]
+        uniform_B, recent_BR = np.zeros(len(rows), np.float32), np.full((len(rows), RECENT), -1, np.int32)
+        at = 0
+        for item in work:
+            s = item.sequence
+            for ahead in range(1 + len(item.draft)):
+                uniform_B[at] = s.request.randomness.uniform(len(s.tokens) + ahead)
+                if rows[at].repetition_penalty != 1.0:
+                    last = [*s.tokens[-RECENT:], *item.draft[:ahead]][-RECENT:]
+                    recent_BR[at, : len(last)] = last
+                at += 1
         return cls(
             np.asarray([r.temperature for r in rows], np.float32),
             np.asarray([r.top_k for r in rows], np.int32),
             np.asarray([r.top_p for r in rows], np.float32),
             np.asarray([r.min_p for r in rows], np.float32),
             np.asarray([r.repetition_penalty for r in rows], np.float32),
-            np.asarray([s.request.randomness.uniform(len(s.tokens)) for s in sequences], np.float32),
+            uniform_B,
             recent_BR,
             mask_BW,
-            max(s.request.top for s in sequences),
+            max(item.sequence.request.top for item in work),
         )
 
 
@@ -119,7 +127,7 @@ class Sampled:
     top_ids_BN: I32
     top_logprobs_BN: F32
 
-    def emitted(self, row: int) -> Emitted:
-        """Row `row` as the stream's item."""
+    def emitted(self, row: int, top_n: int) -> Emitted:
+        """Row `row` as the stream's item, with `top_n` alternatives."""
         top = zip(self.top_ids_BN[row].tolist(), self.top_logprobs_BN[row].tolist(), strict=True)
-        return Emitted(int(self.tokens_B[row]), float(self.logprobs_B[row]), tuple(top))
+        return Emitted(int(self.tokens_B[row]), float(self.logprobs_B[row]), tuple(top)[:top_n])

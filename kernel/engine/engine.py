@@ -2,7 +2,7 @@
 
 What: a thread that owns pool, sequences and device. Each step gives every runnable sequence a number of tokens
     to catch up under one budget; whoever reaches its last token samples the next. Prefill, decode, prefix
-    reuse and forced tokens are all that one rule.
+    reuse, forced tokens and drafts are all that one rule.
 Invariant: only the engine thread touches sequences, pool and runner; others talk to it through `_inbox`.
     A step either happens whole or fails the sequences in it.
 Interface: `Engine(runner)`, `submit(request) -> Stream`, `close()`. It knows nothing about text.
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmos.abi.errors import EngineError, LLMOSError, PoolExhausted
+from llmos.abi.limits import MAX_DRAFTING_ROWS
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled, Work
 from llmos.kernel.engine.pages import PagePool
 from llmos.kernel.engine.sequence import Emitted, Finished, FinishReason, Request, Sequence, Stream
@@ -157,38 +158,54 @@ class Engine:
         work = self._plan()
         if not work:
             return
-        batch = Batch.build(work, self._runner)
-        handle = self._runner.forward(batch)
+        sampling = [item for item in work if item.catches_up]
+        handle = self._runner.forward(Batch.build(work, self._runner))
         for item in work:
             item.sequence.advance(item.count)
         self.counters.steps += 1
-        self.counters.tokens += sum(item.count for item in work)
-        sampling = [item.sequence for item in work if item.samples]
+        self.counters.tokens += sum(item.count + len(item.draft) for item in work)
         if sampling:
             mask_BW, failed = self._masks(sampling)  # on the host, while the device is busy
             sampled = self._runner.sample(handle, SampleBatch.build(sampling, mask_BW))
-            for i, sequence in enumerate(sampling):
-                if sequence in failed:
-                    self._remove(sequence, failed[sequence])
+            row = 0
+            for item in sampling:
+                top = item.sequence.request.top
+                rows = [sampled.emitted(row + i, top) for i in range(1 + len(item.draft))]
+                row += len(rows)
+                if item.sequence in failed:
+                    self._remove(item.sequence, failed[item.sequence])
                 else:
-                    self._take(sequence, sampled.emitted(i))
+                    self._take(item, rows)
 
     def _plan(self) -> list[Work]:
         """Who computes how many tokens in this step: oldest first, sequences that decode before those that
         catch up, so that a long prompt never makes a running answer wait a whole step's budget."""
         runnable = [s for s in self._sequences if s.runnable]
         runnable.sort(key=lambda s: s.behind > 1)  # stable: age decides within each group
+        runnable = runnable[: self._runner.processes]
+        drafts = MAX_DRAFTING_ROWS // max(len(runnable), 1) - 1  # a process
         budget, work = self._runner.budget, list[Work]()
-        for sequence in runnable[: self._runner.processes]:
+        for sequence in runnable:
             if budget == 0:
                 break
             if sequence.computed == 0 and not sequence.pages:
                 sequence.find_prefix()
             count = min(sequence.behind, budget)
-            if self._make_room(sequence, count, [item.sequence for item in work]):
-                work.append(Work(sequence, count))
-                budget -= count
+            if not self._make_room(sequence, count, [item.sequence for item in work]):
+                continue
+            draft = self._draft(sequence, min(drafts, budget - count)) if count == sequence.behind else []
+            work.append(Work(sequence, count, draft))
+            budget -= count + len(draft)
         return work
+
+    def _draft(self, sequence: Sequence, limit: int) -> list[int]:
+        """A guess at what follows, where it needs no room that others could use."""
+        draft = sequence.drafter.propose(sequence.tokens, min(limit, sequence.end - len(sequence.tokens) - 1))
+        try:
+            sequence.grow(sequence.behind + len(draft))
+        except PoolExhausted:
+            return []
+        return draft
 
     def _make_room(self, sequence: Sequence, count: int, planned: list[Sequence]) -> bool:
         """Give `sequence` pages for `count` tokens, preempting the youngest others if it must. A preempted
@@ -210,42 +227,60 @@ class Engine:
                     self._remove(sequence, e)
                     return False
 
-    def _masks(
-        self, sequences: list[Sequence]
-    ) -> tuple[NDArray[np.uint32] | None, dict[Sequence, LLMOSError]]:
+    def _masks(self, work: list[Work]) -> tuple[NDArray[np.uint32] | None, dict[Sequence, LLMOSError]]:
         """Allowed tokens [B, W] (None where nobody has a grammar), and whose grammar failed."""
         failed: dict[Sequence, LLMOSError] = {}
-        if all(s.request.grammar is None for s in sequences):
+        if all(item.sequence.request.grammar is None for item in work):
             return None, failed
-        mask_BW = np.full((len(sequences), -(-self._runner.vocab // 32)), 0xFFFFFFFF, np.uint32)
-        for row_W, sequence in zip(mask_BW, sequences, strict=True):
-            if (grammar := sequence.request.grammar) is not None:
+        count = sum(1 + len(item.draft) for item in work)
+        mask_BW = np.full((count, -(-self._runner.vocab // 32)), 0xFFFFFFFF, np.uint32)
+        row = 0
+        for item in work:
+            rows = mask_BW[row : row + 1 + len(item.draft)]
+            row += len(rows)
+            if (grammar := item.sequence.request.grammar) is not None:
                 try:
-                    grammar.mask(row_W)
+                    grammar.masks(item.draft, rows)
                 except LLMOSError as e:
-                    failed[sequence] = e
+                    failed[item.sequence] = e
         return mask_BW, failed
 
-    def _take(self, sequence: Sequence, emitted: Emitted) -> None:
-        """Append a sampled token, and what its grammar forces after it."""
-        request = sequence.request
-        accepted = [emitted]
-        if request.grammar is not None and emitted.id not in request.stop:
-            try:
-                accepted += [Emitted(t, None) for t in request.grammar.accept(emitted.id)]
-            except LLMOSError as e:
-                self._remove(sequence, e)
-                return
-        for item in accepted:
+    def _take(self, item: Work, rows: list[Emitted]) -> None:
+        """Append what was sampled: row j holds for as long as the draft's first j tokens are what came."""
+        sequence, request, draft = item.sequence, item.sequence.request, list(item.draft)
+        taken: list[Emitted] = []
+        for j, row in enumerate(rows):
+            if [t.id for t in taken[:j]] != draft[:j]:
+                break
+            if len(taken) > j:  # a grammar forced this one already
+                continue
+            taken.append(row)
+            if request.grammar is not None and row.id not in request.stop:
+                try:
+                    taken += [Emitted(t, None) for t in request.grammar.accept(row.id)]
+                except LLMOSError as e:
+                    self._remove(sequence, e)
+                    return
+                if request.grammar.finished:
+                    break
+            if row.id in request.stop:
+                break
+        kept = 0  # tokens of the draft that came true: their KV is there already
+        while kept < min(len(draft), len(taken)) and draft[kept] == taken[kept].id:
+            kept += 1
+        if draft:
+            sequence.drafter.learn(len(draft), kept)
+        for token in taken:
             self.counters.emitted += 1
-            if item.id in request.stop:
+            if token.id in request.stop:
                 self._finish(sequence, "stop")
                 return
-            sequence.tokens.append(item.id)
-            sequence.stream.put(item)
+            sequence.tokens.append(token.id)
+            sequence.stream.put(token)
             if len(sequence.tokens) >= sequence.end:
                 self._finish(sequence, "length")
                 return
+        sequence.advance(kept)
         if request.grammar is not None and request.grammar.finished:
             self._finish(sequence, "stop")
 

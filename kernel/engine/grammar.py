@@ -3,11 +3,12 @@
 What: `GrammarCompiler` holds the vocabulary once; `TokenGrammar` is one process's position in one grammar.
 Invariant: a token that the mask forbids is never accepted; forced tokens are part of the meaning, so plain
     decoding takes them too.
-Interface: `GrammarCompiler(tokenizer, vocab)`, `.compile(lark)`, `TokenGrammar.mask/accept/finished/fork`.
+Interface: `GrammarCompiler(tokenizer, vocab)`, `.compile(lark)`, `TokenGrammar.masks/accept/finished/fork`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,12 +72,24 @@ class TokenGrammar:
     def __init__(self, matcher: LLMatcher, words: int) -> None:
         self._matcher, self._words = matcher, words
 
-    def mask(self, out: NDArray[np.uint32]) -> None:
-        """Write the allowed tokens into `out` [ceil(V/32)], bit i of word j for token 32 j + i."""
-        if out.shape != (self._words,) or not out.flags.c_contiguous:
-            raise GrammarError(f"a mask of {out.shape} words was offered, {self._words} are needed")
-        self._matcher.unsafe_compute_mask_ptr(out.ctypes.data, out.nbytes)
+    def masks(self, draft: Sequence[int], out: NDArray[np.uint32]) -> None:
+        """Write the allowed tokens into `out` [1 + len(draft), ceil(V/32)], bit i of word j for token 32 j + i:
+        first for now, then after each token of `draft`, up to the first that is not allowed."""
+        if out.shape != (1 + len(draft), self._words) or not out.flags.c_contiguous:
+            raise GrammarError(f"masks of shape {out.shape} were offered for a draft of {len(draft)}")
+        consumed = 0
+        for i, row_W in enumerate(out):
+            self._matcher.unsafe_compute_mask_ptr(row_W.ctypes.data, row_W.nbytes)
+            if i == len(draft) or not row_W[draft[i] // 32] >> (draft[i] % 32) & 1:
+                break
+            self._matcher.consume_token(draft[i])
+            consumed += 1
+            if self._matcher.is_stopped():
+                break
         self._check()
+        if consumed:
+            self._matcher.rollback(consumed)
+            self._check()
 
     def accept(self, token: int) -> list[int]:
         """Advance by `token` and over everything it forces; returns the forced tokens."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmos.abi.errors import LLMOSError
-from llmos.abi.limits import MAX_UNREAD
+from llmos.abi.limits import MAX_DRAFT, MAX_UNREAD
+from llmos.kernel.engine.draft import Drafter
 from llmos.kernel.engine.pages import PageHash, PagePool, page_hash
 from llmos.kernel.engine.sampling import Greedy, Randomness, Strategy
 
@@ -27,8 +29,9 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class Grammar(Protocol):
     """What a constrained sequence needs from its grammar. Stateful: it advances with `accept`."""
 
-    def mask(self, out: NDArray[np.uint32]) -> None:
-        """Write the bit set of allowed tokens."""
+    def masks(self, draft: Rows[int], out: NDArray[np.uint32]) -> None:
+        """Write the bit sets of allowed tokens [1 + len(draft), W]: now, and after each token of a draft.
+        Rows after a token that is not allowed are left alone."""
 
     def accept(self, token: int) -> list[int]:
         """Advance by `token`; returns the tokens that must follow, already advanced over."""
@@ -42,7 +45,8 @@ class Grammar(Protocol):
 class Request:
     """What to generate: continue `tokens` by at most `max_tokens`, until a token of `stop`.
 
-    `top` asks for that many of the likeliest tokens beside each one chosen.
+    `top` asks for that many of the likeliest tokens beside each one chosen; `draft` is the longest draft that
+    a step may check (0: none; the output is the same).
     """
 
     tokens: tuple[int, ...]
@@ -52,6 +56,7 @@ class Request:
     randomness: Randomness = field(default_factory=Randomness)
     grammar: Grammar | None = None
     top: int = 0
+    draft: int = MAX_DRAFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,7 @@ class Sequence:
         self.pages: list[int] = []
         self.peak_pages = 0
         self.cancelled = False
+        self.drafter = Drafter(request.draft)
         self.stream: Stream
         self._pool = pool
         self._hashes: list[PageHash] = []  # of full pages, as far as known

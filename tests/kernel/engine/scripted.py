@@ -34,6 +34,8 @@ class ScriptedRunner:
         self.gate = threading.Event()
         self.gate.set()
 
+    following = staticmethod(following)
+
     def forward(self, batch: Batch) -> Batch:
         self.gate.wait()
         assert len(batch.tokens_T) <= self.budget
@@ -53,7 +55,7 @@ class ScriptedRunner:
         assert isinstance(handle, Batch)
         last = handle.logit_rows_B
         assert len(last) == len(rows.temperature_B)
-        tokens = [following(int(handle.tokens_T[r]), int(handle.positions_T[r])) for r in last]
+        tokens = [self.following(int(handle.tokens_T[r]), int(handle.positions_T[r])) for r in last]
         if rows.mask_BW is not None:
             for i, token in enumerate(tokens):
                 allowed = [t for t in range(self.vocab) if rows.mask_BW[i, t // 32] >> (t % 32) & 1]

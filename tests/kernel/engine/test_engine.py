@@ -51,7 +51,7 @@ def test_stop_token_ends_without_being_emitted(engine: Engine) -> None:
 def test_a_long_prompt_is_chunked_by_the_budget(engine: Engine, runner: ScriptedRunner) -> None:
     prompt = [i % 97 for i in range(50)]
     assert read(ask(engine, prompt, 3)) == continuation(prompt, 3)
-    assert [len(b.tokens_T) for b in runner.batches[:3]] == [32, 18, 1]
+    assert [len(b.tokens_T) for b in runner.batches[:2]] == [32, 18]
 
 
 def test_many_at_once_get_what_they_get_alone(runner: ScriptedRunner) -> None:
@@ -127,7 +127,7 @@ class OnlyEven:
 
     finished = False
 
-    def mask(self, out: np.ndarray) -> None:
+    def masks(self, draft: list[int], out: np.ndarray) -> None:
         out[:] = 0x55555555
 
     def accept(self, token: int) -> list[int]:
@@ -145,7 +145,7 @@ def test_a_grammar_masks_forces_and_ends(engine: Engine) -> None:
 
 def test_a_failing_grammar_fails_its_own_process(engine: Engine) -> None:
     class Broken(OnlyEven):
-        def mask(self, out: np.ndarray) -> None:
+        def masks(self, draft: list[int], out: np.ndarray) -> None:
             raise GrammarError("broken")
 
     bad, good = ask(engine, [1], 40, grammar=Broken()), ask(engine, [2], 40)
@@ -165,6 +165,46 @@ def test_a_failing_step_is_an_error_and_the_engine_lives(engine: Engine, runner:
     with pytest.raises(EngineError, match="device lost"):
         read(ask(engine, [1], 5))
     assert read(ask(engine, [1], 5)) == continuation([1], 5)
+
+
+class Repeating(ScriptedRunner):
+    """Says 1..9 over and over, but every 40th position something else."""
+
+    @staticmethod
+    def following(token: int, position: int) -> int:
+        return 50 if position % 40 == 39 else (token % 9) + 1
+
+
+@pytest.mark.parametrize("grammar", [None, "even"])
+def test_drafts_save_steps_and_change_nothing(grammar: str | None) -> None:
+    def run(draft: int) -> tuple[list[int], int]:
+        runner = Repeating(pages=200, page=4, window=400)
+        engine = Engine(runner)
+        stream = ask(engine, [1, 2, 3], 300, draft=draft, grammar=None if grammar is None else OnlyEven())
+        ids = read(stream)
+        engine.close()
+        assert engine.pool.leaked == 0
+        return ids, len(runner.batches)
+
+    plain, many = run(0)
+    drafted, few = run(8)
+    assert plain == drafted and len(plain) == 300
+    assert few < many * 0.7
+
+
+def test_hopeless_drafts_are_given_up() -> None:
+    """A text whose n-grams come again and never go on as before costs few rows more than plain decoding."""
+
+    class Fickle(ScriptedRunner):
+        @staticmethod
+        def following(token: int, position: int) -> int:
+            return [1, 2, 3, 10 + position // 4 % 80][position % 4]
+
+    runner = Fickle(pages=200, page=4, window=700)
+    engine = Engine(runner)
+    read(ask(engine, [3], 600))
+    engine.close()
+    assert sum(len(b.tokens_T) for b in runner.batches) < 600 * 1.1
 
 
 def test_close_cancels_what_runs(runner: ScriptedRunner) -> None:
