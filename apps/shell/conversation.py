@@ -1,7 +1,7 @@
 """The conversation loop.
 
 What: the shell's commands and its loop.
-Invariant: see the package; one process a conversation, and /new starts another one.
+Invariant: see the package; one process for the whole session.
 Interface: `Shell.run()`. A new command is a method `_do_NAME` whose docstring is its help.
 """
 
@@ -21,7 +21,6 @@ from llmos.drivers.terminal import neutralise
 
 if TYPE_CHECKING:
     from llmos.kernel.boot import Kernel
-    from llmos.kernel.process import Process
 
 PROMPT = "› "
 
@@ -56,7 +55,7 @@ class Shell:
         self.out, self.notes = out or sys.stdout, notes or sys.stderr
         self.history = history
         self.turns = 0
-        self.process = self._spawn()
+        self.process = kernel.spawn(mounts=self.mounts, progress=progress)
 
     def run(self) -> int:
         """Reads lines until /quit or the end of the input; returns the exit code."""
@@ -96,6 +95,8 @@ class Shell:
         except KeyboardInterrupt:
             if turn is not None:
                 turn.cancel()
+                for _ in turn:  # the tokens that were under way; the process is free after them
+                    pass
             self._say("\n(stopped)")
         except LLMOSError as error:
             self._complain(error)
@@ -139,21 +140,17 @@ class Shell:
             mount = Mount(Path(path), "mine")
         else:
             mount = Mount(Path(path if path and last == "shared" else rest))
-        self.process.mount(mount, progress=self.progress)
+        self.process.mount(mount, self.progress)
         self.mounts.append(mount)
         self._say(f"mounted {neutralise(str(mount.path))} ({mount.trust})")
 
     def _do_new(self, _: str) -> None:
         """/new: forget this conversation and start another one"""
-        fresh = self._spawn()
-        self.process.close()
-        self.process, self.turns = fresh, 0
+        self.process.forget()
+        self.turns = 0
         self._say("a new conversation")
 
     # --- helpers --------------------------------------------------------------------------------------------
-
-    def _spawn(self) -> Process:
-        return self.kernel.spawn(mounts=self.mounts, progress=self.progress)
 
     def _say(self, text: str) -> None:
         self.notes.write(text + "\n")

@@ -1,0 +1,85 @@
+"""The front door is light: public names, import time, nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import llmos
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "faiss",
+    "tokenizers",
+    "huggingface_hub",
+    "pydantic",
+    "yaml",
+    "gguf",
+)
+QUICK = 0.3  # seconds; measured by the best of a few tries, since the machine may be busy
+
+
+def _python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    return done.stdout
+
+
+def test_the_public_surface() -> None:
+    assert set(llmos.__all__) == {
+        "Cancelled",
+        "ConfigError",
+        "DiskFull",
+        "DocumentError",
+        "EngineError",
+        "LLMOSError",
+        "MemoryFault",
+        "Mount",
+        "ProcessError",
+        "TemplateError",
+        "WeightsError",
+        "__version__",
+        "connect",
+    }
+    assert all(hasattr(llmos, name) for name in llmos.__all__)
+    assert callable(llmos.connect)
+
+
+@pytest.mark.parametrize(
+    "code", ["import llmos", "from llmos.cli.parser import parser; parser().format_help()"]
+)
+def test_nothing_heavy_is_imported(code: str) -> None:
+    found = _python(f"{code}\nimport sys; print(*(m for m in {HEAVY} if m in sys.modules))")
+    assert found.split() == []
+
+
+@pytest.mark.parametrize("floor", ["abi", "drivers", "memory", "kernel", "apps"])
+def test_no_floor_imports_jax_by_itself(floor: str) -> None:
+    assert _python(f"import sys, llmos.{floor}; print('jax' in sys.modules)") == "False\n"
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import llmos"], ["-m", "llmos", "--help"]])
+def test_start_is_quick(arguments: list[str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment)
+        best = min(best, time.perf_counter() - started)
+        if best <= QUICK:
+            return
+    pytest.fail(f"the best of ten took {best:.2f} s")
