@@ -4,8 +4,8 @@ What: one folder a model under the cache, `models/NAME/`, with the file, its com
 Invariant: a file is used only after its whole sha256 was compared with the catalogue's. The comparison is remembered
     by path, size and time of change, so that a start need not read half a gigabyte; any change undoes it.
     Nothing here touches the network.
-Interface: `home(entry, cache)`; `locate(entry, cache, folders)` -> WeightsFiles or None; `digest(path)`;
-    `remember(entry, path, cache)`; `user_folders()`.
+Interface: `locate(entry, cache, folders)` -> WeightsFiles or None; `home`, `digest`, `remember`, `forget`,
+    `remembered`, `whereabouts`, `user_folders`.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def locate(
     entry: Entry, cache: Path, folders: Sequence[Path] = (), *, progress: Progress = silent
 ) -> WeightsFiles | None:
     """The model's verified files: in the cache, else in one of `folders`. None if they are not on this machine."""
-    remembered = _remembered(entry, cache)
-    if remembered is not None and _complete(entry, remembered):
-        return _files(entry, remembered)
+    known = remembered(entry, cache)
+    if known is not None and _complete(entry, known):
+        return files(entry, known)
     for path in _candidates(entry, cache, folders):
         if _complete(entry, path) and digest(path, f"verifying {entry.name}", progress) == entry.sha256:
             remember(entry, path, cache)
-            return _files(entry, path)
+            return files(entry, path)
     return None
 
 
@@ -80,7 +80,13 @@ def _stamp(path: Path) -> dict[str, int]:
     return {"bytes": stat.st_size, "changed_ns": stat.st_mtime_ns, "inode": stat.st_ino}
 
 
-def _remembered(entry: Entry, cache: Path) -> Path | None:
+def forget(entry: Entry, cache: Path) -> None:
+    """Undo `remember`."""
+    (home(entry, cache) / "verified.json").unlink(missing_ok=True)
+
+
+def remembered(entry: Entry, cache: Path) -> Path | None:
+    """The file that was verified, if it is still the one that was."""
     try:
         note = json.loads((home(entry, cache) / "verified.json").read_bytes())
         path = Path(note.pop("path"))
@@ -89,6 +95,12 @@ def _remembered(entry: Entry, cache: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # no note, or a damaged one: verify anew
     return None
+
+
+def whereabouts(entry: Entry, cache: Path, folders: Sequence[Path]) -> Path | None:
+    """Where the model seems to lie, by name and size; nothing is read."""
+    known = remembered(entry, cache)
+    return known if known is not None else next(iter(_candidates(entry, cache, folders)), None)
 
 
 def _candidates(entry: Entry, cache: Path, folders: Sequence[Path]) -> list[Path]:
@@ -111,5 +123,6 @@ def _complete(entry: Entry, path: Path) -> bool:
     return all((path.parent / name).is_file() for name in entry.companions)
 
 
-def _files(entry: Entry, path: Path) -> WeightsFiles:
+def files(entry: Entry, path: Path) -> WeightsFiles:
+    """The entry's files, its weights being `path`."""
     return WeightsFiles(entry.name, "gguf" if entry.format == "gguf" else "hf", path.parent, (path,))

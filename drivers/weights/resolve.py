@@ -59,8 +59,14 @@ def find(
         if path.suffix == ".safetensors":
             return WeightsFiles(path.parent.name, "hf", path.parent, (path,))
         return WeightsFiles(path.stem, "gguf", path.parent, (path,))
+    raise unknown(model)
+
+
+def unknown(model: str) -> ModelNotFound:
+    """The error for a name that is neither in the catalogue nor a path."""
+    known = catalogue()
     near = difflib.get_close_matches(model, list(known), n=3, cutoff=0.4)
-    raise ModelNotFound(
+    return ModelNotFound(
         f"no model, file or folder is called {model!r}",
         why="the catalogue has " + ", ".join(known),
         do=f"did you mean {' or '.join(near)}?" if near else "give a name from the catalogue, or a path",
