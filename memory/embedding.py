@@ -2,40 +2,43 @@
 
 What: text -> unit vectors of 384 numbers whose dot product is likeness of meaning.
 Invariant: a text's vector does not depend on its neighbours in a batch beyond f32 rounding; what is longer
-    than MAX_TOKENS is not embedded whole, so callers bound their texts with `count` (the chunker does).
-Interface: `Encoder.load(weights_path, tokenizer_path) -> Encoder`; `encoder.encode(texts) -> float32 [N, D]`;
-    `encoder.count(texts) -> list[int]` (word pieces, special tokens not counted); `encoder.identity`.
-    jax is imported, and the encoder compiled, on the first `encode` only. Thread-safe.
+    than MAX_TOKENS is embedded by its beginning, so callers bound their texts with `count` (the chunker does).
+Interface: `Encoder.find(model)` or `Encoder.load(weights_path, tokenizer_path)`; `encoder.encode(texts) ->
+    float32 [N, D]`; `encoder.count(texts) -> list[int]` (word pieces, special tokens not counted);
+    `encoder.identity`. jax is imported, and the encoder compiled, on the first `encode` only. Thread-safe.
 
 Shapes are buckets, so that few programs are compiled: one text at a time in a short bucket (a query), else
-equal batches of texts of like length. The word table (half of the file) is never copied: rows are looked up in
-the mapped file. Layers are stacked and scanned: one layer is compiled, not six.
+equal batches of texts of like length. The word table (half of the file) is never copied: rows are looked up
+in the mapped file. Layers are stacked and scanned: one layer is compiled, not six (unrolled, it compiled
+three times as long and ran no faster).
 Source: Reimers and Gurevych 2019 (Sentence-BERT); Wang et al. 2020 (MiniLM).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from llmos.abi.errors import CorruptWeights, UnsupportedModel
 
-MAX_TOKENS = 256  # the length that the model was trained for, special tokens included
+Floats = npt.NDArray[np.float32]
+
+MAX_TOKENS = 256  # the length that the model was published for, special tokens included
 DIMENSION = 384
 HEADS = 12
 EPSILON = 1e-12  # of layer normalisation
 QUERY_BUCKETS = (16, 32, 64)  # tokens of a lone text
-BATCH_BUCKETS = (64, 128, 160, 192, 224, 256)  # tokens of each text of a batch
-BATCH = 8  # texts in a batch
+BATCH_BUCKETS = (64, 128, 192, 256)  # tokens of each text of a batch; each costs a second or two to compile, once
+BATCH = 8  # texts in a batch; 4 to 32 are equally fast, and small ones tell progress sooner
+_UNUSED = frozenset({"embeddings.position_ids"})  # a table 0, 1, 2, … that some files carry
+_WORDS = "embeddings.word_embeddings.weight"
 _LAYER = {
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -55,9 +58,9 @@ class _Bucket:
 
 
 class Encoder:
-    """all-MiniLM-L6-v2; build it with `load`."""
+    """all-MiniLM-L6-v2; build it with `find` or `load`."""
 
-    def __init__(self, weights: dict[str, np.ndarray], tokenizer: Tokenizer, identity: str) -> None:
+    def __init__(self, weights: Mapping[str, Floats], tokenizer: Tokenizer, identity: str) -> None:
         self._weights = weights
         self._tokenizer = tokenizer
         self.identity = identity
@@ -66,40 +69,62 @@ class Encoder:
         self._parameters: Any = None
 
     @classmethod
+    def find(cls, model: str = "all-minilm-l6-v2") -> Encoder:
+        """The encoder by catalogue name or path; fetched when it is in the catalogue and not on this machine.
+
+        Raises:
+            ModelNotFound, DownloadFailed: there are no such files.
+            CorruptWeights, UnsupportedModel: see `load`.
+        """
+        from llmos.drivers.weights import find
+
+        files = find(model)
+        return cls.load(files.path, files.folder / "tokenizer.json")
+
+    @classmethod
     def load(cls, weights_path: Path | str, tokenizer_path: Path | str) -> Encoder:
         """Map the safetensors file and read `tokenizer.json`; cheap, nothing is compiled yet.
 
         Raises:
+            ModelNotFound: a file cannot be opened.
             CorruptWeights: a file is not what its format says, or a tensor is missing.
             UnsupportedModel: the tensors are another model's.
         """
+        import hashlib
+
+        from llmos.drivers.weights.safetensors import read_file
+
         weights_path, tokenizer_path = Path(weights_path), Path(tokenizer_path)
-        weights, header = _map_safetensors(weights_path)
+        tensors, header = read_file(weights_path, _UNUSED)
+        weights: dict[str, Floats] = {}
+        for name, tensor in tensors.items():
+            aligned = tensor.type == "F32" and tensor.data.ctypes.data % 4 == 0
+            values = tensor.data.view(np.float32).reshape(tensor.shape) if aligned else tensor.dequantise()
+            weights[name.removeprefix("bert.")] = values
+        _check(weights, weights_path.name)
         try:
             tokenizer = Tokenizer.from_file(str(tokenizer_path))
-        except Exception as error:  # tokenizers raises bare Exception
+        except Exception as error:  # noqa: BLE001 (the library raises nothing narrower)
             raise CorruptWeights(
-                f"{tokenizer_path.name} is not a tokenizer",
-                why=str(error),
-                do="verify and pull the model again",
+                f"{tokenizer_path} is not a tokenizer", why=str(error), do="verify and pull the model again"
             ) from None
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        identity = (
-            f"minilm-{hashlib.sha256(header + str(weights_path.stat().st_size).encode()).hexdigest()[:16]}"
-        )
-        return cls(weights, tokenizer, identity)
+        mark = hashlib.sha256(header.tobytes())
+        mark.update(weights[_WORDS][:64].tobytes())  # a fine-tuned copy has the same header
+        mark.update(weights["encoder.layer.0.output.dense.weight"][:16].tobytes())
+        return cls(weights, tokenizer, f"minilm-{mark.hexdigest()[:16]}")
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Word pieces in each text, special tokens not counted; additive over white space."""
         return [len(e.ids) for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
+    def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Floats:
         """Unit vectors, float32 [len(texts), 384]; `progress` is told how many texts are done."""
         vectors = np.zeros((len(texts), DIMENSION), np.float32)
         if not texts:
             return vectors
-        ids = [e.ids for e in self._tokenizer.encode_batch(list(texts))]
+        ids = [e.ids for e in self._tokenizer.encode_batch_fast(list(texts))]
         ids = [row if len(row) <= MAX_TOKENS else row[: MAX_TOKENS - 1] + row[-1:] for row in ids]
         done = 0
         for bucket, rows in _plan([len(row) for row in ids]):
@@ -109,17 +134,17 @@ class Encoder:
                 progress(done)
         return vectors
 
-    def _run(self, rows: list[list[int]], bucket: _Bucket) -> np.ndarray:
+    def _run(self, rows: Sequence[Sequence[int]], bucket: _Bucket) -> Floats:
         ids = np.zeros((bucket.rows, bucket.length), np.int32)
         lengths = np.ones(bucket.rows, np.int32)  # an unused row attends to one token: no division by zero
         for k, row in enumerate(rows):
             ids[k, : len(row)] = row
             lengths[k] = len(row)
-        words = self._weights["embeddings.word_embeddings.weight"][ids]
+        words_BTD = self._weights[_WORDS][ids]
         with self._lock:
             if self._forward is None:
                 self._forward, self._parameters = _build(self._weights)
-        return np.asarray(self._forward(self._parameters, words, lengths))[: len(rows)]
+        return np.asarray(self._forward(self._parameters, words_BTD, lengths))[: len(rows)]
 
 
 def _plan(lengths: Sequence[int]) -> list[tuple[_Bucket, list[int]]]:
@@ -134,113 +159,84 @@ def _plan(lengths: Sequence[int]) -> list[tuple[_Bucket, list[int]]]:
     return plan
 
 
-def _map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], bytes]:
-    """The f32 tensors of a file as read-only views of its mapping, and the raw header."""
-
-    def corrupt(why: str) -> CorruptWeights:
-        return CorruptWeights(f"{path.name} is damaged", why=why, do="verify and pull the model again")
-
-    try:
-        data = np.memmap(path, np.uint8, mode="r")
-    except (OSError, ValueError) as error:
-        raise corrupt(str(error)) from None
-    size = int.from_bytes(data[:8].tobytes(), "little") if data.size >= 8 else 0
-    if not 2 <= size <= data.size - 8:
-        raise corrupt("the header does not fit the file")
-    header = data[8 : 8 + size].tobytes()
-    weights: dict[str, np.ndarray] = {}
-    try:
-        entries = json.loads(header)
-        for name, entry in entries.items():
-            if name == "__metadata__" or entry["dtype"] != "F32":
-                continue
-            start, end = (8 + size + int(offset) for offset in entry["data_offsets"])
-            shape = tuple(int(n) for n in entry["shape"])
-            if (
-                not 8 + size <= start <= end <= data.size
-                or end - start != 4 * math.prod(shape)
-                or min(shape) < 1
-            ):
-                raise corrupt(f"tensor {name} does not fit the file")
-            weights[name.removeprefix("bert.")] = (
-                np.ndarray(shape, np.float32, data[start:end].tobytes())
-                if (start % 4)
-                else data[start:end].view(np.float32).reshape(shape)
-            )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise corrupt(f"its header is not a tensor list ({error})") from None
-    expected = {
-        "embeddings.word_embeddings.weight": (None, DIMENSION),
+def _check(weights: Mapping[str, Floats], name: str) -> None:
+    """Every tensor that the forward reads is there, in the shape that it needs."""
+    table = {
+        _WORDS: (None, DIMENSION),
         "embeddings.position_embeddings.weight": (None, DIMENSION),
         "embeddings.token_type_embeddings.weight": (None, DIMENSION),
         "embeddings.LayerNorm.weight": (DIMENSION,),
         "embeddings.LayerNorm.bias": (DIMENSION,),
-        "encoder.layer.0.intermediate.dense.weight": (4 * DIMENSION, DIMENSION),
     }
-    for name, shape in expected.items():
-        have = weights[name].shape if name in weights else ()
-        if len(have) != len(shape) or any(
-            want not in (None, got) for want, got in zip(shape, have, strict=True)
-        ):
+    wide = {"up": (4 * DIMENSION, DIMENSION), "down": (DIMENSION, 4 * DIMENSION)}
+    for layer in range(_layers(weights)):
+        for part, path in _LAYER.items():
+            shape = (DIMENSION,) if "norm" in part else wide.get(part, (DIMENSION, DIMENSION))
+            table[f"encoder.layer.{layer}.{path}.weight"] = shape
+            table[f"encoder.layer.{layer}.{path}.bias"] = shape[:1]
+    for tensor, shape in table.items():
+        have = weights[tensor].shape if tensor in weights else None
+        fits = have is not None and len(have) == len(shape)
+        if not fits or any(want not in (None, got) for want, got in zip(shape, have or (), strict=True)):
             raise UnsupportedModel(
-                f"{path.name} is not all-MiniLM-L6-v2", why=f"tensor {name} is {have or 'missing'}, not {shape}",
+                f"{name} is not all-MiniLM-L6-v2",
+                why=f"tensor {tensor} is {'missing' if have is None else f'{have}, not {shape}'}",
                 do="use the catalogue's all-minilm-l6-v2",
-            )  # fmt: skip
-    return weights, header
+            )
 
 
-def _build(weights: dict[str, np.ndarray]) -> tuple[Callable[..., Any], Any]:
+def _layers(weights: Mapping[str, Floats]) -> int:
+    numbers = {name.split(".")[2] for name in weights if name.startswith("encoder.layer.")}
+    return max((int(n) + 1 for n in numbers if n.isdecimal()), default=1)
+
+
+def _build(weights: Mapping[str, Floats]) -> tuple[Callable[..., Any], Any]:
     """The jitted forward (parameters, words_BTD, lengths_B) -> vectors_BD, and its parameters on the device."""
     import jax
     import jax.numpy as jnp
 
-    layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer."))
+    layers = range(_layers(weights))
 
-    def stacked(part: str, leaf: str) -> Any:
-        return jnp.asarray(np.stack([weights[f"encoder.layer.{n}.{part}.{leaf}"] for n in range(layers)]))
+    def stacked(*parts: str) -> tuple[Any, Any]:
+        """Weights [L, in, out] and biases [L, out] of all layers; several parts side by side."""
+        names = [[f"encoder.layer.{n}.{_LAYER[part]}" for part in parts] for n in layers]
+        weight = np.stack([np.concatenate([weights[f"{n}.weight"].T for n in row], -1) for row in names])
+        bias = np.stack([np.concatenate([weights[f"{n}.bias"] for n in row]) for row in names])
+        return jnp.asarray(weight), jnp.asarray(bias)
 
-    try:
-        stack = {name: (stacked(part, "weight"), stacked(part, "bias")) for name, part in _LAYER.items()}
-    except (KeyError, ValueError) as error:
-        raise CorruptWeights(
-            "the encoder's layers are incomplete", why=str(error), do="pull the model again"
-        ) from None
     places = weights["embeddings.position_embeddings.weight"][:MAX_TOKENS]
     kinds = weights["embeddings.token_type_embeddings.weight"][0]
-    norm = (weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"])
     parameters = {
-        "stack": stack,
         "offset": jnp.asarray(places + kinds),
-        "norm": tuple(map(jnp.asarray, norm)),
+        "norm": tuple(jnp.asarray(weights[f"embeddings.LayerNorm.{leaf}"]) for leaf in ("weight", "bias")),
+        "stack": {"qkv": stacked("query", "key", "value")}
+        | {part: stacked(part) for part in ("out", "norm1", "up", "down", "norm2")},
     }
 
-    def normalise(x_BTD: Any, scale_bias: tuple[Any, Any]) -> Any:
-        mean = x_BTD.mean(-1, keepdims=True)
-        variance = ((x_BTD - mean) ** 2).mean(-1, keepdims=True)
-        return (x_BTD - mean) * jax.lax.rsqrt(variance + EPSILON) * scale_bias[0] + scale_bias[1]
-
-    def linear(x_BTD: Any, weight_bias: tuple[Any, Any]) -> Any:
-        return jnp.einsum("btd,fd->btf", x_BTD, weight_bias[0]) + weight_bias[1]
+    def normalise(x: Any, p: tuple[Any, Any]) -> Any:
+        centred = x - x.mean(-1, keepdims=True)
+        return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + EPSILON) * p[0] + p[1]
 
     @jax.jit
     def forward(parameters: Any, words_BTD: Any, lengths_B: Any) -> Any:
         B, T, D = words_BTD.shape
-        x_BTD = normalise(words_BTD + parameters["offset"][:T], parameters["norm"])
+        H = D // HEADS
         real_BT = jnp.arange(T) < lengths_B[:, None]
-        bias_B11T = jnp.where(real_BT, 0.0, jnp.finfo(jnp.float32).min)[:, None, None, :]
+        hide_B11T = jnp.where(real_BT, 0.0, -1e30)[:, None, None, :]
+        x = normalise(words_BTD + parameters["offset"][:T], parameters["norm"]).reshape(B * T, D)
 
-        def layer(x_BTD: Any, p: Any) -> tuple[Any, None]:
-            q, k, v = (
-                linear(x_BTD, p[n]).reshape(B, T, HEADS, D // HEADS) for n in ("query", "key", "value")
-            )
-            scores = jnp.einsum("bthd,bshd->bhts", q, k) * (D // HEADS) ** -0.5 + bias_B11T
-            mixed = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores, -1), v).reshape(B, T, D)
-            x_BTD = normalise(x_BTD + linear(mixed, p["out"]), p["norm1"])
-            up = jax.nn.gelu(linear(x_BTD, p["up"]), approximate=False)
-            return normalise(x_BTD + linear(up, p["down"]), p["norm2"]), None
+        def layer(x: Any, p: Any) -> tuple[Any, None]:
+            qkv = (x @ p["qkv"][0] + p["qkv"][1]).reshape(B, T, 3, HEADS, H)
+            q, k, v = qkv.transpose(2, 0, 3, 1, 4).reshape(3, B * HEADS, T, H)
+            scores = (q @ k.transpose(0, 2, 1)).reshape(B, HEADS, T, T) * H**-0.5 + hide_B11T
+            mixed = jax.nn.softmax(scores, -1).reshape(B * HEADS, T, T) @ v
+            mixed = mixed.reshape(B, HEADS, T, H).transpose(0, 2, 1, 3).reshape(B * T, D)
+            x = normalise(x + mixed @ p["out"][0] + p["out"][1], p["norm1"])
+            up = jax.nn.gelu(x @ p["up"][0] + p["up"][1], approximate=False)
+            return normalise(x + up @ p["down"][0] + p["down"][1], p["norm2"]), None
 
-        x_BTD, _ = jax.lax.scan(layer, x_BTD, parameters["stack"])
-        sums_BD = jnp.einsum("btd,bt->bd", x_BTD, real_BT.astype(x_BTD.dtype))
+        x, _ = jax.lax.scan(layer, x, parameters["stack"])
+        sums_BD = jnp.einsum("btd,bt->bd", x.reshape(B, T, D), real_BT.astype(x.dtype))
         return sums_BD / jnp.linalg.norm(sums_BD, axis=-1, keepdims=True)  # the mean's length cancels
 
     return forward, parameters
