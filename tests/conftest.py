@@ -63,7 +63,7 @@ def run_llmos() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, timeout: float = 100, **options: object) -> subprocess.CompletedProcess[str]:
         if "input" not in options:
-            options["stdin"] = subprocess.DEVNULL
+            options.setdefault("stdin", subprocess.DEVNULL)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(options.pop("env", None) or {})}  # type: ignore[dict-item]
         return subprocess.run(
             [sys.executable, "-m", "llmos", *arguments],
