@@ -50,7 +50,8 @@ class _ByteLevel:
         self._words: dict[str, tuple[int, ...]] = {}
 
     def encode(self, text: str, *, start: bool) -> list[int]:
-        known, ids = self._words, []
+        known = self._words
+        ids: list[int] = []
         for word in self._split(text):
             found = known.get(word)
             ids.extend(self._word(word) if found is None else found)
@@ -87,11 +88,12 @@ class _SentencePiece:
     ) -> None:
         self.size = len(tokens)
         self._tokens = tokens
-        self._types = types
         raw = tokens.all_raw()
         self._ids = {r: i for i, r in enumerate(raw) if types[i] == _NORMAL and i not in added}
         self._scores = scores
-        self._bytes = {int(raw[i][3:5], 16): i for i in range(self.size) if types[i] == _BYTE and _is_byte(raw[i])}
+        named = {i: byte_of(raw[i]) for i in range(self.size) if types[i] == _BYTE}
+        self._byte_of = {i: byte for i, byte in named.items() if byte is not None}
+        self._bytes = {byte: i for i, byte in self._byte_of.items()}
         self._unknown = next((i for i in range(self.size) if types[i] == _UNKNOWN), None)
         # Where no token crosses from a letter to a space, words can be merged, and remembered, one at a time.
         space = _SPACE.encode()
@@ -134,14 +136,16 @@ class _SentencePiece:
                         yield found
 
     def token_bytes(self, token: int) -> bytes:
-        raw = self._tokens.raw(token)
-        if self._types[token] == _BYTE and _is_byte(raw):
-            return bytes((int(raw[3:5], 16),))
-        return raw.replace(_SPACE.encode(), b" ")
+        byte = self._byte_of.get(token)
+        if byte is not None:
+            return bytes((byte,))
+        return self._tokens.raw(token).replace(_SPACE.encode(), b" ")
 
 
-def _is_byte(raw: bytes) -> bool:
-    return re.fullmatch(rb"<0x[0-9A-Fa-f]{2}>", raw) is not None
+def byte_of(token: bytes) -> int | None:
+    """The byte that a token like `<0x0A>` stands for."""
+    found = re.fullmatch(rb"<0x([0-9A-Fa-f]{2})>", token)
+    return int(found[1], 16) if found else None
 
 
 def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
