@@ -1,0 +1,1 @@
+"""Scripts that made the reference fixtures, and the fixtures of the GGUF models."""
