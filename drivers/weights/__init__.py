@@ -1,7 +1,8 @@
 """Models as files: the catalogue, fetching, GGUF and safetensors, tokenizers, chat templates.
 
 What: everything between a model's name and its opened weights.
-Invariant: importing this package imports nothing heavy; whatever comes from outside is checked before it is believed.
+Invariant: importing this package imports nothing heavy; whatever comes from outside is checked before it is
+    believed.
 Interface: the names below.
 """
 

@@ -50,8 +50,8 @@ BY_NAME = {t.name: t for t in _ALL}
 # Names of types that exist in the format and are not run here, for messages.
 OTHER_NAMES = {
     9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
-    20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
-    29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
+    20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64",
+    28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def _nibbles(block: Bytes) -> Bytes:
 
 def _fifth_bits(block: Bytes) -> Bytes:
     """[blocks, 4] bytes -> [blocks, 32]: each bit, worth 16."""
-    return np.unpackbits(block, axis=1, bitorder="little") << 4
+    return np.unpackbits(block, axis=1, bitorder="little") << np.uint8(4)
 
 
 def _f32(b: Bytes) -> Floats:
@@ -143,13 +143,13 @@ def _q4_k(b: Bytes) -> Floats:
 
 def _q5_k(b: Bytes) -> Floats:
     bit = np.arange(8, dtype=np.uint8).reshape(1, 8, 1)
-    fifth = (b[:, None, 16:48] >> bit & 1) << 4
+    fifth = (b[:, None, 16:48] >> bit & np.uint8(1)) << np.uint8(4)
     return _k_affine(b, _k_nibbles(b[:, 48:]) | fifth)
 
 
 def _q6_k(b: Bytes) -> Floats:
-    low = b[:, :128].reshape(-1, 2, 1, 64)
-    low = np.concatenate((low & 15, low >> 4), axis=2).reshape(-1, 8, 32)
+    halves = b[:, :128].reshape(-1, 2, 1, 64)
+    low = np.concatenate((halves & 15, halves >> 4), axis=2).reshape(-1, 8, 32)
     shift = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
     high = (b[:, 128:192].reshape(-1, 2, 1, 32) >> shift & 3).reshape(-1, 8, 32)
     q = ((low | high << 4).astype(np.int8) - np.int8(32)).reshape(-1, 16, 16).astype(np.float32)

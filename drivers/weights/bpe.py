@@ -1,13 +1,15 @@
 """Byte-pair encoding, with nothing to build before the first word.
 
-What: the merge loop of both kinds of vocabulary in GGUF files: ranked merges over bytes (GPT-2's kind) and scored
-    pieces over characters (SentencePiece's kind).
-Invariant: equals the reference implementations id for id (tests bind it to `tokenizers` and to recorded ids of
-    llama.cpp). Time is O(n log n) in a word's length, whatever the word.
-Interface: `merge(symbols, rank)`; `BYTE_SYMBOLS`, `symbol_bytes` map bytes to GPT-2's printable alphabet and back.
+What: the merge loop of both kinds of vocabulary in GGUF files: ranked merges over bytes (GPT-2's kind) and
+    scored pieces over characters (SentencePiece's kind).
+Invariant: equals the reference implementations id for id (tests bind it to `tokenizers` and to recorded ids
+    of llama.cpp). Time is O(n log n) in a word's length, whatever the word.
+Interface: `merge(symbols, rank)`; `BYTE_SYMBOLS`, `symbol_bytes` map bytes to GPT-2's printable alphabet and
+    back.
 
-Why not the library's own model: it wants all 151,000 tokens and merges as Python objects first, 0.4 s of every start;
-two dictionaries of byte strings straight from the map take a seventh of that, and words are remembered.
+Why not the library's own model: it wants all 151,000 tokens and merges as Python objects first, 0.4 s of
+every start; two dictionaries of byte strings straight from the map take a seventh of that, and words are
+remembered.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from heapq import heapify, heappop, heappush
 
 
 def _alphabet() -> list[str]:
-    """GPT-2's printable stand-in for each byte: itself where it prints, else the next free character from 256 on."""
+    """GPT-2's printable stand-in for each byte: itself where it prints, else one from 256 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     spare = iter(range(256, 512))
     return [chr(b) if b in printable else chr(next(spare)) for b in range(256)]
@@ -29,7 +31,7 @@ BYTE_SYMBOLS = tuple(letter.encode() for letter in _LETTERS)  # of byte 0, 1, ..
 
 
 def symbol_bytes(token: bytes) -> bytes:
-    """The bytes that a token written in the printable alphabet stands for; foreign characters stand for themselves."""
+    """The bytes that a token in the printable alphabet stands for; other characters stand for themselves."""
     out = bytearray()
     for letter in token.decode("utf-8", "replace"):
         byte = _BYTE_OF.get(letter)
@@ -61,6 +63,10 @@ def merge(symbols: Sequence[bytes], rank: Callable[[bytes, bytes], float | None]
             before[k] = i
             if (other := parts[k]) is not None and (r := rank(joined, other)) is not None:
                 heappush(heap, (r, i, joined, other))
-        if (h := before[i]) >= 0 and (other := parts[h]) is not None and (r := rank(other, joined)) is not None:
+        if (
+            (h := before[i]) >= 0
+            and (other := parts[h]) is not None
+            and (r := rank(other, joined)) is not None
+        ):
             heappush(heap, (r, h, other, joined))
     return [part for part in parts if part is not None]

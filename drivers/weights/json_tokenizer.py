@@ -1,8 +1,10 @@
 """The tokenizer and chat template of a Hugging Face folder.
 
-What: `tokenizer.json` run by the `tokenizers` library, with what its neighbours say about special ids and template.
-Invariant: the library is given a vocabulary without added tokens: they are taken out of its dictionary and of its
-    merges, so content cannot become one. (The id of "unknown" alone can come out, where a vocabulary has no bytes.)
+What: `tokenizer.json` run by the `tokenizers` library, with what its neighbours say about special ids and
+    template.
+Invariant: the library is given a vocabulary without added tokens: they are taken out of its dictionary and
+    of its merges, so content cannot become one. (The id of "unknown" alone can come out, where a vocabulary
+    has no bytes.)
 Interface: `from_folder(folder)` -> Tokenizer; `chat_template(folder)` -> (source, its variables).
 """
 
@@ -31,7 +33,7 @@ class _Library:
 
         try:
             self._library = tokenizers.Tokenizer.from_str(json.dumps(source))
-        except Exception as e:  # noqa: BLE001: the library raises bare Exception
+        except Exception as e:  # the library raises nothing narrower
             raise _bad(str(e)) from e
         self.size, self._style = size, style
 
@@ -61,7 +63,8 @@ def from_folder(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelNotFound(
-            f"{folder} has no tokenizer.json", do="fetch it too, or convert the model's own tokenizer file to it"
+            f"{folder} has no tokenizer.json",
+            do="fetch it too, or convert the model's own tokenizer file to it",
         )
     source = read_json(path)
     try:
@@ -73,7 +76,9 @@ def from_folder(folder: Path) -> Tokenizer:
 def _build(source: dict[str, Any], folder: Path) -> Tokenizer:
     listed = source.get("added_tokens") or []
     added = {
-        int(t["id"]): Added(t["content"], bool(t.get("special")), bool(t.get("lstrip")), bool(t.get("rstrip")))
+        int(t["id"]): Added(
+            t["content"], bool(t.get("special")), bool(t.get("lstrip")), bool(t.get("rstrip"))
+        )
         for t in listed
         # Runs of blanks (Gemma) are text that a document may contain, and can command nothing.
         if t.get("special") or t["content"].strip()
@@ -93,7 +98,10 @@ def _build(source: dict[str, Any], folder: Path) -> Tokenizer:
         "padding": None,
     }
     vocabulary = _Library(content, size, _style(source))
-    configs = [_optional(folder / name) for name in ("generation_config.json", "tokenizer_config.json", "config.json")]
+    configs = [
+        _optional(folder / name)
+        for name in ("generation_config.json", "tokenizer_config.json", "config.json")
+    ]
     by_text = {t.text: i for i, t in added.items()}
     ends = {i for text, i in by_text.items() if text in END_TEXTS}
     for config in configs:
@@ -106,7 +114,12 @@ def _build(source: dict[str, Any], folder: Path) -> Tokenizer:
     declared = configs[1].get("add_bos_token")
     add_bos = _begins_with(post, added[bos].text) if declared is None and bos is not None else bool(declared)
     return Tokenizer(
-        vocabulary, added, frozenset(ends), bos_id=bos, add_bos=add_bos and bos is not None, space_prefix=prefix
+        vocabulary,
+        added,
+        frozenset(ends),
+        bos_id=bos,
+        add_bos=add_bos and bos is not None,
+        space_prefix=prefix,
     )
 
 
@@ -127,7 +140,7 @@ def _without(model: dict[str, Any], gone: set[str]) -> dict[str, Any]:
 
 
 def _without_prefix(source: dict[str, Any]) -> bool:
-    """Whether this vocabulary puts a space before the first word; the tokenizer does so itself, where it belongs."""
+    """Whether it puts a space before the first word; if so, takes that away (`Tokenizer` does it)."""
     found = False
 
     def walk(node: Any) -> Any:
@@ -156,7 +169,7 @@ def _without_prefix(source: dict[str, Any]) -> bool:
 
 
 def _style(source: Mapping[str, Any]) -> str:
-    """How tokens are written: as GPT-2's printable bytes, as SentencePiece's pieces, or as WordPiece's words."""
+    """How tokens are written: GPT-2's printable bytes, SentencePiece's pieces, or WordPiece's words."""
     text = json.dumps([source.get("decoder"), source.get("pre_tokenizer")])
     if '"ByteLevel"' in text:
         return "bytes"

@@ -1,7 +1,8 @@
 """One process at a time.
 
 What: an advisory lock on a file, which the operating system lets go when its holder dies.
-Invariant: the lock file is never deleted while it may be held: two processes would then hold two different ones.
+Invariant: the lock file is never deleted while it may be held: two processes would then hold two different
+    ones.
 Interface: `with locked(path, waiting): ...`
 """
 

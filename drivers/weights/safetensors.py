@@ -13,7 +13,7 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def read(folder: Path, files: tuple[Path, ...]) -> Folder:
 
     Raises:
         ModelNotFound: a file cannot be opened.
-        CorruptWeights: a damaged header, a tensor that occurs twice, or one that the index promises and is missing.
+        CorruptWeights: a damaged header, a tensor that occurs twice, or is missing though the index has it.
         UnsupportedModel: a tensor type that is not run here.
     """
     config = read_json(folder / "config.json")
@@ -99,7 +99,9 @@ def read_json(path: Path) -> dict[str, Any]:
             raise _corrupt(path, "it is larger than any such file")
         value = json.loads(path.read_bytes())
     except OSError as e:
-        raise ModelNotFound(f"cannot read {path}", why=e.strerror or str(e), do="fetch the whole folder") from e
+        raise ModelNotFound(
+            f"cannot read {path}", why=e.strerror or str(e), do="fetch the whole folder"
+        ) from e
     except (ValueError, RecursionError) as e:
         raise _corrupt(path, f"it is not JSON: {e}") from e
     if not isinstance(value, dict):
@@ -142,7 +144,9 @@ def read_file(path: Path, ignore: frozenset[str] = frozenset()) -> tuple[dict[st
 def _tensor(path: Path, name: str, info: object, data: Bytes) -> Tensor:
     if not isinstance(info, dict):
         raise _corrupt(path, f"the description of {name!r} is no object")
-    kind, shape, offsets = info.get("dtype"), info.get("shape"), info.get("data_offsets")
+    kind: object = info.get("dtype")
+    shape: object = info.get("shape")
+    offsets: object = info.get("data_offsets")
     if not _integers(shape) or len(shape) > _MAX_AXES or any(not 1 <= n <= MAX_DIMENSION for n in shape):
         raise _corrupt(path, f"tensor {name!r} has the shape {str(shape)[:80]}")
     if not _integers(offsets) or len(offsets) != 2:
@@ -153,18 +157,20 @@ def _tensor(path: Path, name: str, info: object, data: Bytes) -> Tensor:
             why=f"what runs here is {', '.join(_KNOWN)}",
             do="use another file of the model",
         )
-    if kind not in _KNOWN:
+    if not isinstance(kind, str) or kind not in _KNOWN:
         raise _corrupt(path, f"tensor {name!r} has the unknown type {str(kind)[:40]!r}")
     size = BY_NAME[kind].bytes
     for n in shape:
         size *= n
     first, last = offsets
     if not 0 <= first <= last <= data.size or last - first != size:
-        raise _corrupt(path, f"tensor {name!r} needs {size} bytes and lies at {first} to {last} of {data.size}")
+        raise _corrupt(
+            path, f"tensor {name!r} needs {size} bytes and lies at {first} to {last} of {data.size}"
+        )
     return Tensor(name, tuple(shape), kind, data[first:last])
 
 
-def _integers(value: object) -> bool:
+def _integers(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(n) is int for n in value)
 
 
@@ -178,7 +184,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _index(folder: Path) -> dict[str, str]:
     path = folder / _INDEX
     names = read_json(path).get("weight_map")
-    plain = isinstance(names, dict) and all(isinstance(n, str) and n == Path(n).name and n for n in names.values())
+    plain = isinstance(names, dict) and all(
+        isinstance(n, str) and n == Path(n).name and n for n in names.values()
+    )
     if not isinstance(names, dict) or not plain or not names:
         raise _corrupt(path, "its weight_map is missing, or names files outside of the folder")
     return names

