@@ -127,9 +127,11 @@ class Kernel:
     @cached_property
     def encoder(self) -> Encoder:
         """The sentence encoder of the volumes; loaded on first use."""
+        from llmos.drivers.weights import find
         from llmos.memory.embedding import Encoder
 
-        return Encoder.find(self.config.memory.encoder)
+        files = find(self.config.memory.encoder)
+        return Encoder.load(files.path, files.folder / "tokenizer.json")
 
     def spawn(self, mounts: Iterable[Mount | str | Path] = (), *, progress: Progress | None = None) -> Process:
         """A new process that can read `mounts`."""

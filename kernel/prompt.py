@@ -36,9 +36,7 @@ class ChatPrompt:
         """The window's tokens for `messages`, ready for the model to answer."""
         t = self._tokenizer
         pieces = self._template.render([{"role": m.role, "content": m.text} for m in messages])
-        ids: list[int] = []
-        for piece in pieces:
-            ids += t.encode_control(piece.text) if piece.control else t.encode(piece.text)
+        ids = [i for piece in t.encode_pieces(pieces) for i in piece]
         if t.add_bos and t.bos_id is not None and ids[:1] != [t.bos_id]:
             ids.insert(0, t.bos_id)
         return ids

@@ -75,7 +75,10 @@ class ModelRunner:
     def forward(self, batch: Batch) -> Array:
         """Logits f32 [bucket, V], the batch's rows first; computed asynchronously."""
         count, wanted = len(batch.tokens_T), len(batch.logit_rows_B)
-        bucket = next(b for b in self.buckets if b >= count and min(b, self.processes) >= wanted)
+        return self._run(next(b for b in self.buckets if b >= count and min(b, self.processes) >= wanted), batch)
+
+    def _run(self, bucket: int, batch: Batch) -> Array:
+        count, wanted = len(batch.tokens_T), len(batch.logit_rows_B)
         ids_3T = np.zeros((3, bucket), np.int32)
         ids_3T[0, :count], ids_3T[1, :count] = batch.tokens_T, batch.positions_T
         ids_3T[2] = self.processes  # the extra slot: a table of page 0 only
@@ -94,15 +97,8 @@ class ModelRunner:
         return sample(logits, rows)
 
     def warm_up(self) -> None:
-        """Compile every bucket now, on empty batches."""
+        """Compile every bucket now, on batches without a valid row."""
+        empty = np.zeros(0, np.int32)
+        tables_BP = np.zeros((self.processes, self.window // self.page), np.int32)
         for bucket in self.buckets:
-            batch = Batch(
-                np.zeros(bucket, np.int32),
-                np.zeros(bucket, np.int32),
-                np.full(bucket, self.processes - 1, np.int32),
-                np.zeros((self.processes, self.window // self.page), np.int32),
-                np.zeros(1, np.int32),
-            )
-            self.forward(batch)
-
-
+            self._run(bucket, Batch(empty, empty, empty, tables_BP, empty))

@@ -31,7 +31,7 @@ Parameters = Mapping[str, Any]
 class Ops(Protocol):
     """The operations a device offers; see `xla_ops` for their meaning."""
 
-    def embed(self, table: Weight, tokens_T: Array, rows: Array) -> Array: ...
+    def embed(self, tokens_T: Array, table: Weight, rows: Array) -> Array: ...
 
     def rms_norm(self, x_TD: Array, weight_D: Array, rows: Array, *, eps: float) -> Array: ...
 
@@ -142,7 +142,7 @@ class Decoder(nnx.Module):
     def __call__(self, step: Step, pools: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         """Returns logits f32 [B, V] for the rows asked for, and the pools, one a layer."""
         config, ops, rows = self.config, self.ops, step.attention.rows
-        x_TD = ops.embed(self.embedding.get_value(), step.tokens_T, rows)
+        x_TD = ops.embed(step.tokens_T, self.embedding.get_value(), rows)
         if config.embed_scale != 1.0:
             x_TD = x_TD * jnp.float32(config.embed_scale)
         written = []

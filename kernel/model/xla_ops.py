@@ -10,6 +10,8 @@ Interface: the four functions, `Dense` weights; `cpu_ops` offers the same names.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,7 @@ class Dense:
         return int(self.data.shape[0])
 
 
-def embed(table: Dense, tokens_T: Array, rows: Array) -> Array:
+def embed(tokens_T: Array, table: Dense, rows: Array) -> Array:
     """Rows `tokens_T` of the table as f32 [T, D]."""
     return table.data[tokens_T].astype(jnp.float32)
 
@@ -59,7 +61,7 @@ def linear(
     """
     if norm is not None:
         x_TK = rms_norm(x_TK, norm, rows, eps=eps)
-    parts = [
+    parts_TN = [
         lax.dot_general(
             x_TK.astype(w.data.dtype),
             w.data,
@@ -69,13 +71,15 @@ def linear(
         )
         for w in weights
     ]
-    y_TN = jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+    # Parts are joined last: on a mesh each is split by itself, and gate and up need no joining at all.
     if bias is not None:
-        y_TN = y_TN + jnp.broadcast_to(bias, y_TN.shape)
+        ends = list(accumulate(w.outputs for w in weights[:-1]))
+        parts_TN = [y + jnp.broadcast_to(b, y.shape) for y, b in zip(parts_TN, jnp.split(bias, ends), strict=True)]
     if activation is not None:
-        gate, up = jnp.split(y_TN, 2, axis=-1)
+        gate, up = parts_TN if len(parts_TN) == 2 else jnp.split(parts_TN[0], 2, axis=-1)
         act = jax.nn.silu(gate) if activation == "silu" else jax.nn.gelu(gate, approximate=True)
-        y_TN = act * up
+        parts_TN = [act * up]
+    y_TN = jnp.concatenate(parts_TN, axis=-1) if len(parts_TN) > 1 else parts_TN[0]
     return y_TN if residual is None else residual + y_TN
 
 
@@ -85,17 +89,50 @@ def _rotate(x_TKH: Array, cos_TH: Array, sin_TH: Array) -> Array:
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def _to_pool(x: Array, pool: Array) -> Array:
-    """Round to the pool's type; bf16 is stored as its bits (XLA:CPU copies a donated bf16 pool)."""
-    if pool.dtype == jnp.uint16:
+def to_pool(x: Array, pool_type: Any) -> Array:
+    """Round to the pool's type; on CPU bf16 is stored as its bits (XLA:CPU copies a donated bf16 pool)."""
+    if pool_type == jnp.uint16:
         return lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16)
-    return x.astype(pool.dtype)
+    return x.astype(pool_type)
 
 
-def _from_pool(x: Array) -> Array:
+def from_pool(x: Array) -> Array:
+    """What the pool holds, as f32."""
     if x.dtype == jnp.uint16:
         return lax.bitcast_convert_type(x, jnp.bfloat16).astype(jnp.float32)
     return x.astype(jnp.float32)
+
+
+def rotated(
+    qkv_TC: Array,
+    pool_type: Any,
+    batch: AttentionBatch,
+    spec: AttentionSpec,
+    cos: Array,
+    sin: Array,
+    q_norm: Array | None,
+    k_norm: Array | None,
+) -> tuple[Array, Array, Array]:
+    """Queries [T, N, H], keys and values [T, K, H], f32: normed a head, rotated to their positions."""
+    N, K, H = spec.heads, spec.kv_heads, spec.head_dim
+    T = qkv_TC.shape[0]
+    q, k, v = jnp.split(qkv_TC, [N * H, (N + K) * H], axis=-1)
+    q_TNH, k_TKH, v_TKH = q.reshape(T, N, H), k.reshape(T, K, H), v.reshape(T, K, H)
+    if q_norm is not None and k_norm is not None:
+        q_TNH = rms_norm(q_TNH, q_norm, batch.rows, eps=spec.norm_eps)
+        k_TKH = rms_norm(k_TKH, k_norm, batch.rows, eps=spec.norm_eps)
+    cos_TH, sin_TH = cos[batch.positions_T], sin[batch.positions_T]
+    stored = from_pool(to_pool(k_TKH, pool_type))
+    return _rotate(q_TNH, cos_TH, sin_TH), _rotate(stored, cos_TH, sin_TH), v_TKH
+
+
+def store(k_TKH: Array, v_TKH: Array, pool: Array, batch: AttentionBatch) -> Array:
+    """The pool with the step's keys and values in their pages."""
+    S = pool.shape[1]
+    table_TP = batch.tables_BP[batch.slots_T]
+    page_T = jnp.take_along_axis(table_TP, (batch.positions_T // S)[:, None], axis=1)[:, 0]
+    kv_TK2H = jnp.stack([to_pool(k_TKH, pool.dtype), to_pool(v_TKH, pool.dtype)], axis=2)
+    return pool.at[page_T, batch.positions_T % S].set(kv_TK2H)
 
 
 def attention(
@@ -107,47 +144,40 @@ def attention(
     sin: Array,
     q_norm: Array | None = None,
     k_norm: Array | None = None,
+    *,
+    pages: int = 1,
 ) -> tuple[Array, Array]:
     """Rotate, write keys and values to the pool, attend: ([T, N * H] f32, the pool).
 
     Args:
         qkv_TC: f32 [T, (N + 2K) * H], before rotation.
-        pool: uint16 (bf16 bits) or f32 [pages, S, K, 2, H].
+        pool: uint16 (bf16 bits), bf16 or f32 [pages, S, K, 2, H].
         cos, sin: f32 [positions, H / 2].
         q_norm, k_norm: f32 [H], an RMS norm a head before rotation.
+        pages: how many are read at once; part of the result's rounding.
 
-    Softmax is accumulated page by page (online softmax, Milakov & Gimelshein 2018, arXiv 1805.02867), so the
+    Softmax is accumulated block by block (online softmax, Milakov & Gimelshein 2018, arXiv 1805.02867), so the
     work and the result depend on a token's own pages only.
     """
     N, K, H, S = spec.heads, spec.kv_heads, spec.head_dim, pool.shape[1]
-    T, G = qkv_TC.shape[0], N // K
-    q, k, v = jnp.split(qkv_TC, [N * H, (N + K) * H], axis=-1)
-    q_TNH, k_TKH, v_TKH = q.reshape(T, N, H), k.reshape(T, K, H), v.reshape(T, K, H)
-    if q_norm is not None and k_norm is not None:
-        q_TNH = rms_norm(q_TNH, q_norm, batch.rows, eps=spec.norm_eps)
-        k_TKH = rms_norm(k_TKH, k_norm, batch.rows, eps=spec.norm_eps)
-    cos_TH, sin_TH = cos[batch.positions_T], sin[batch.positions_T]
-    q_TNH = _rotate(q_TNH, cos_TH, sin_TH)
-    k_TKH = _rotate(_from_pool(_to_pool(k_TKH, pool)), cos_TH, sin_TH)
-
-    table_TP = batch.tables_BP[batch.slots_T]
-    page_T = jnp.take_along_axis(table_TP, (batch.positions_T // S)[:, None], axis=1)[:, 0]
-    kv_TK2H = jnp.stack([_to_pool(k_TKH, pool), _to_pool(v_TKH, pool)], axis=2)
-    pool = pool.at[page_T, batch.positions_T % S].set(kv_TK2H)
+    T, G, block = qkv_TC.shape[0], N // K, pages * S
+    q_TNH, k_TKH, v_TKH = rotated(qkv_TC, pool.dtype, batch, spec, cos, sin, q_norm, k_norm)
+    pool = store(k_TKH, v_TKH, pool, batch)
 
     q_TKGH = q_TNH.reshape(T, K, G, H) * jnp.float32(spec.scale)
     valid_T = jnp.arange(T) < batch.rows
-    last_page = jnp.max(jnp.where(valid_T, batch.positions_T, 0)) // S
+    last_block = jnp.max(jnp.where(valid_T, batch.positions_T, 0)) // block
+    tables_BP = jnp.pad(batch.tables_BP, ((0, 0), (0, -batch.tables_BP.shape[1] % pages)))
+    table_TP = tables_BP[batch.slots_T]
 
-    def page_step(p: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def block_step(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         best_TKG, total_TKG, out_TKGH = carry
-        kv = _from_pool(pool[lax.dynamic_index_in_dim(table_TP, p, axis=1, keepdims=False)])
-        score = jnp.einsum(
-            "tkgh,tskh->tkgs", q_TKGH, kv[:, :, :, 0], precision=lax.Precision.HIGHEST
-        )
+        kv = from_pool(pool[lax.dynamic_slice_in_dim(table_TP, i * pages, pages, axis=1)])
+        kv = kv.reshape(T, block, K, 2, H)
+        score = jnp.einsum("tkgh,tskh->tkgs", q_TKGH, kv[:, :, :, 0], precision=lax.Precision.HIGHEST)
         if spec.softcap:
             score = jnp.tanh(score / spec.softcap) * spec.softcap
-        position_TS = (p * S + jnp.arange(S, dtype=jnp.int32))[None, :]
+        position_TS = (i * block + jnp.arange(block, dtype=jnp.int32))[None, :]
         here = batch.positions_T[:, None]
         seen_TS = position_TS <= here
         if spec.window:
@@ -167,5 +197,5 @@ def attention(
         jnp.zeros((T, K, G), jnp.float32),
         jnp.zeros((T, K, G, H), jnp.float32),
     )
-    _, total_TKG, out_TKGH = lax.fori_loop(0, last_page + 1, page_step, start)
+    _, total_TKG, out_TKGH = lax.fori_loop(0, last_block + 1, block_step, start)
     return (out_TKGH / total_TKG[..., None]).reshape(T, N * H), pool
