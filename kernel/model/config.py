@@ -196,6 +196,13 @@ def _rope_scaling(raw: Any) -> RopeScaling | None:
     raise UnsupportedModel(f"rope scaling {kind!r} is not supported", why="only linear and llama3 are")
 
 
+# What transformers takes for granted; published descriptions leave these out.
+_GEMMA3_DEFAULTS: dict[str, Any] = dict(
+    vocab_size=262_208, num_attention_heads=8, num_key_value_heads=4, head_dim=256, rms_norm_eps=1e-6,
+    max_position_embeddings=131_072, query_pre_attn_scalar=256, sliding_window=4096, sliding_window_pattern=6,
+)  # fmt: skip
+
+
 def _from_hf(config: Metadata, tensors: Collection[str]) -> ModelConfig:
     family = config["model_type"]
     if family not in HF_FAMILIES:
@@ -203,6 +210,8 @@ def _from_hf(config: Metadata, tensors: Collection[str]) -> ModelConfig:
     if "text_config" in config:
         config = config["text_config"]
     gemma = family.startswith("gemma3")
+    if gemma:
+        config = {**_GEMMA3_DEFAULTS, **config}
     heads, dim = int(config["num_attention_heads"]), int(config["hidden_size"])
     rope = config.get("rope_parameters") or {}
     # transformers >= 5 nests rotary settings, for Gemma 3 by layer type; older files keep them flat.

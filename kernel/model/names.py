@@ -63,6 +63,8 @@ def tensor_name(source: str, family: str, ours: str, layer: int | None = None) -
     """The file's name of our parameter `ours`, in layer `layer` or outside all; "" where there is none."""
     names = _GGUF if source == "gguf" else _HF_GEMMA if family.startswith("gemma3") else _HF
     name = names[ours]
-    if layer is None or not name:
-        return name
-    return f"blk.{layer}.{name}" if source == "gguf" else f"model.layers.{layer}.{name}"
+    if layer is not None and name:
+        name = f"blk.{layer}.{name}" if source == "gguf" else f"model.layers.{layer}.{name}"
+    if source == "hf" and family == "gemma3" and name:  # the text half of a multimodal checkpoint
+        name = f"language_model.{name}"
+    return name
