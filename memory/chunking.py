@@ -1,6 +1,6 @@
 """Chunks: passages small enough to embed whole, cut where the document itself has joints.
 
-What: a section (the blocks under one path of headings) becomes one chunk when it fits the bound, else several
+What: a section (the blocks under one path of headings) becomes one chunk where it fits the bound, else several
     of about equal size, cut between blocks, else between sentences or lines, else between words; neighbours
     in one section overlap by a sentence or two. Short neighbouring sections of one parent share a chunk.
 Invariant: no text is lost: the chunks of a document, overlaps taken out, are its blocks, verbatim and in

@@ -35,7 +35,12 @@ DIMENSION = 384
 HEADS = 12
 EPSILON = 1e-12  # of layer normalisation
 QUERY_BUCKETS = (16, 32, 64)  # tokens of a lone text
-BATCH_BUCKETS = (64, 128, 192, 256)  # tokens of each text of a batch; each costs a second or two to compile, once
+BATCH_BUCKETS = (
+    64,
+    128,
+    192,
+    256,
+)  # tokens of each text of a batch; each costs a second or two to compile, once
 BATCH = 8  # texts in a batch; 4 to 32 are equally fast, and small ones tell progress sooner
 _UNUSED = frozenset({"embeddings.position_ids"})  # a table 0, 1, 2, … that some files carry
 _WORDS = "embeddings.word_embeddings.weight"
@@ -104,7 +109,7 @@ class Encoder:
         _check(weights, weights_path.name)
         try:
             tokenizer = Tokenizer.from_file(str(tokenizer_path))
-        except Exception as error:  # noqa: BLE001 (the library raises nothing narrower)
+        except Exception as error:  # the library raises nothing narrower
             raise CorruptWeights(
                 f"{tokenizer_path} is not a tokenizer", why=str(error), do="verify and pull the model again"
             ) from None
@@ -198,17 +203,21 @@ def _build(weights: Mapping[str, Floats]) -> tuple[Callable[..., Any], Any]:
     layers = range(_layers(weights))
 
     def stacked(*parts: str) -> tuple[Any, Any]:
-        """Weights [L, in, out] and biases [L, out] of all layers; several parts side by side."""
+        """Weights [L, in, out] (a norm's [L, 1, out]), biases [L, 1, out]; several parts side by side."""
         names = [[f"encoder.layer.{n}.{_LAYER[part]}" for part in parts] for n in layers]
-        weight = np.stack([np.concatenate([weights[f"{n}.weight"].T for n in row], -1) for row in names])
-        bias = np.stack([np.concatenate([weights[f"{n}.bias"] for n in row]) for row in names])
+        weight = np.stack(
+            [np.concatenate([np.atleast_2d(weights[f"{n}.weight"].T) for n in row], -1) for row in names]
+        )
+        bias = np.stack([np.concatenate([weights[f"{n}.bias"] for n in row])[None] for row in names])
         return jnp.asarray(weight), jnp.asarray(bias)
 
     places = weights["embeddings.position_embeddings.weight"][:MAX_TOKENS]
     kinds = weights["embeddings.token_type_embeddings.weight"][0]
     parameters = {
         "offset": jnp.asarray(places + kinds),
-        "norm": tuple(jnp.asarray(weights[f"embeddings.LayerNorm.{leaf}"]) for leaf in ("weight", "bias")),
+        "norm": tuple(
+            jnp.asarray(weights[f"embeddings.LayerNorm.{leaf}"][None]) for leaf in ("weight", "bias")
+        ),
         "stack": {"qkv": stacked("query", "key", "value")}
         | {part: stacked(part) for part in ("out", "norm1", "up", "down", "norm2")},
     }
@@ -221,9 +230,9 @@ def _build(weights: Mapping[str, Floats]) -> tuple[Callable[..., Any], Any]:
     def forward(parameters: Any, words_BTD: Any, lengths_B: Any) -> Any:
         B, T, D = words_BTD.shape
         H = D // HEADS
-        real_BT = jnp.arange(T) < lengths_B[:, None]
+        real_BT = jnp.arange(T)[None, :] < lengths_B[:, None]
         hide_B11T = jnp.where(real_BT, 0.0, -1e30)[:, None, None, :]
-        x = normalise(words_BTD + parameters["offset"][:T], parameters["norm"]).reshape(B * T, D)
+        x = normalise((words_BTD + parameters["offset"][None, :T]).reshape(B * T, D), parameters["norm"])
 
         def layer(x: Any, p: Any) -> tuple[Any, None]:
             qkv = (x @ p["qkv"][0] + p["qkv"][1]).reshape(B, T, 3, HEADS, H)

@@ -5,8 +5,8 @@ What: a faiss index behind four verbs. SQLite holds every vector; the index is a
 Invariant: an index read from disk is whole (its checksum is in its file name) and belongs to the generation
     of the volume that its file name says, or it is not used.
 Interface: `DenseIndex.build(ids, vectors)`, `.search(vectors, k) -> (scores [N, k], ids [N, k])`,
-    `.likeness(id, vector)`, `.save(folder, generation)`, `DenseIndex.load(folder, generation) -> DenseIndex | None`, `len(index)`.
-    Flat (exact) for now. faiss is imported on first use.
+    `.likeness(id, vector)`, `len(index)`, `.save(folder, generation)`, `DenseIndex.load(folder, generation)`,
+    which gives None where there is no good file. Flat (exact) for now. faiss is imported on first use.
 """
 
 from __future__ import annotations

@@ -16,13 +16,14 @@ RANK_OFFSET = 60  # the k of the paper: how little the very first ranks outweigh
 DUPLICATE = 0.8  # share of the smaller passage's word triples that the other one also has
 MAX_TERMS = 64  # of a query; a pasted page is searched by its first words
 _WORD = re.compile(r"\w+")
-STOP_WORDS = frozenset(
-    "a about after all also am an and any are as at be been before being but by can could did do does doing done "
-    "each else for from get had has have having he her here hers him his how i if in into is it its itself just "
-    "me more most my no nor not of on once only or other our out over own same she should so some such than that "
-    "the their them then there these they this those through to too under until up upon us very was we were what "
-    "when where whether which while who whom whose why will with within would you your".split()
-)
+_STOP_WORDS = """
+a about after all also am an and any are as at be been before being but by can could did do does doing
+done each else for from get had has have having he her here hers him his how i if in into is it its
+itself just me more most my no nor not of on once only or other our out over own same she should so some
+such than that the their them then there these they this those through to too under until up upon us very
+was we were what when where whether which while who whom whose why will with within would you your
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
 def fuse(rankings: Sequence[Sequence[int]], weights: Sequence[float]) -> list[tuple[int, float]]:
@@ -39,7 +40,9 @@ def distinct(texts: Iterable[str], k: int) -> list[int]:
     taken: list[tuple[int, frozenset[tuple[str, ...]]]] = []
     for n, text in enumerate(texts):
         words = _WORD.findall(text.lower())
-        triples = frozenset(zip(words, words[1:], words[2:])) or frozenset((word,) for word in words)
+        triples = frozenset(zip(words, words[1:], words[2:], strict=False)) or frozenset(
+            (word,) for word in words
+        )
         if all(len(triples & other) <= DUPLICATE * min(len(triples), len(other)) for _, other in taken):
             taken.append((n, triples))
             if len(taken) == k:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from llmos.abi.errors import DiskFull, VolumeError
-from llmos.abi.labels import Integrity, Label
+from llmos.abi.labels import UNTRUSTED, Integrity, Label
 from llmos.drivers.documents.document import Unit
 
 FORMAT = 1  # of the tables below; another number is another program's volume
@@ -69,7 +70,7 @@ class ChunkRow:
     first: int
     last: int
     source: str = ""
-    label: Label = Label(Integrity.UNTRUSTED)
+    label: Label = UNTRUSTED
 
 
 @contextlib.contextmanager
@@ -168,8 +169,8 @@ class Store:
     def writing(self, wait: float = 600.0) -> Iterator[None]:
         """Hold the volume's writer lock: one mount at a time, over all processes; it ends with its process."""
         with disk_errors(self.folder):
-            file = open(self.folder / "writer.lock", "wb")
-        with file:
+            lock = os.open(self.folder / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with os.fdopen(lock, "rb") as file:
             deadline = time.monotonic() + wait
             while True:
                 try:
@@ -178,9 +179,10 @@ class Store:
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise VolumeError(
-                            f"volume {self.folder} is locked", why=f"another process has been mounting for {wait:.0f} s",
+                            f"volume {self.folder} is locked",
+                            why=f"another process has been mounting for {wait:.0f} s",
                             do="wait for it, or end it",
-                        ) from None  # fmt: skip
+                        ) from None
                     time.sleep(0.05)
             yield
 

@@ -39,8 +39,8 @@ from llmos.memory.store import ChunkRow, Store
 RECIPE = 1  # of parsing, chunking and embedded text; another number makes the next mount start over
 HEADING_TOKENS = 50  # of the heading path that is embedded before a chunk's text
 CANDIDATES = 50  # taken from each ranking before they are fused
-WEIGHTS = (1.0, 1.0)  # of the dense and the lexical ranking
-COLUMNS = (1.0, 2.0, 1.0)  # BM25 weights of title, heading and text
+WEIGHTS = (1.0, 0.5)  # of the dense and the lexical ranking; see benchmarks/retrieval.py
+COLUMNS = (0.5, 1.0, 1.0)  # BM25 weights of title, heading and text
 _BATCH = 512  # chunks that are embedded together: enough to sort by length
 _RACY_SECONDS = (
     2.0  # a file that changed so shortly before it was read may change again under the same time stamp
@@ -72,7 +72,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class MountReport:
-    """What a mount did: counts of files and chunks, what was skipped and why, what was noted while reading."""
+    """What a mount did: files and chunks counted, what was skipped and why, what was noted while reading."""
 
     added: int
     changed: int
@@ -269,7 +269,7 @@ class _Mount:
             self.removed += 1
 
     def _files(self) -> list[tuple[str, Path]]:
-        """(source name, path) of every file below the root, in order of name; links that lead out are skipped."""
+        """(source name, path) of every file below the root, by name; links that lead out are skipped."""
         if not self._root.is_dir():
             return [(self._root.name, self._root)]
         found: list[tuple[str, Path]] = []
@@ -356,7 +356,7 @@ class _Mount:
         self.notes.extend((parsed.source, note) for note in parsed.document.notes)
 
     def _embedded_texts(self, parsed: _Parsed) -> list[str]:
-        """What of each chunk is embedded: its headings, outermost left out first where they are long, and its text."""
+        """What is embedded of each chunk: its headings (the outermost go first where they are long) and text."""
         paths = [parsed.document.title, *dict.fromkeys(h for c in parsed.chunks for h in c.path)]
         sizes = dict(zip(paths, self._encoder.count(paths), strict=True))
         texts = []
@@ -375,7 +375,7 @@ class _Mount:
 def _look(path: Path, known: str) -> tuple[str, str]:
     """(content hash, time stamp) of a file; the hash is "" where the time stamp is the known one."""
     try:
-        info = os.stat(path)
+        info = path.stat()
         if not stat.S_ISREG(info.st_mode):
             raise DocumentError(f"{path.name} is not a regular file", do="give a file or a folder of files")
         stamp = f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
@@ -387,7 +387,7 @@ def _look(path: Path, known: str) -> tuple[str, str]:
                 why=f"more than {MAX_DOCUMENT_BYTES >> 20} MiB",
                 do="split it into smaller files",
             )
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DocumentError(

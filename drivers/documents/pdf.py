@@ -73,7 +73,7 @@ def _read(pdf: pypdfium2.PdfDocument, name: str) -> Document:
 
 
 def _add_page(text: str, number: int, blocks: list[Block], outline: Outline) -> None:
-    """Split one page at numbered headings, blank lines and lines that end a sentence well short of the margin."""
+    """Split a page at numbered headings, blank lines and lines that end a sentence short of the margin."""
     lines = [_clean(line) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     width = max((len(line) for line in lines), default=0)
     part: list[str] = []

@@ -65,9 +65,9 @@ def _heading(lines: list[str], i: int) -> tuple[tuple[str, bool], int, int] | No
             return (rule(i), True), i + 1, i + 3
         return None
     fits = i == 0 or not lines[i - 1] or bool(_RULE.fullmatch(lines[i - 1]))
-    if fits and not lines[i][0].isspace() and len(lines[i]) <= _MAX_HEADING and rule(i + 1):
-        if len(lines[i + 1]) >= len(lines[i]) * 0.8:
-            return (rule(i + 1), False), i, i + 2
+    fits = fits and not lines[i][0].isspace() and len(lines[i]) <= _MAX_HEADING
+    if fits and rule(i + 1) and len(lines[i + 1]) >= len(lines[i]) * 0.8:
+        return (rule(i + 1), False), i, i + 2
     return None
 
 

@@ -36,7 +36,7 @@ _CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2
 
 
 def format_of(path: Path) -> Format | None:
-    """The format that a file's name promises, or None; `.gz` is looked through, no suffix means plain text."""
+    """The format that a file's name promises, or None; `.gz` is looked through; no suffix is plain text."""
     name = path.name.lower().removesuffix(".gz")
     stem, dot, suffix = name.rpartition(".")
     return _SUFFIXES.get("." + suffix if dot and stem else "")
@@ -86,7 +86,7 @@ def _parse(form: Format, text: str, name: str) -> Document:
 def read_bytes(path: Path) -> bytes:
     """The file's content, unpacked when its name ends in `.gz`."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
                 raise DocumentError(
@@ -124,7 +124,7 @@ def _gunzip(data: bytes, name: str) -> bytes:
         if size > MAX_EXPANDED_BYTES:
             raise DocumentError(
                 f"{name} is too large",
-                why=f"it unpacks to more than {MAX_EXPANDED_BYTES >> 20} MiB (a gzip bomb, or a very large file)",
+                why=f"it unpacks to more than {MAX_EXPANDED_BYTES >> 20} MiB (a gzip bomb, or very long)",
                 do="unpack it and split it into smaller files",
             )
         if not member.eof:

@@ -17,12 +17,15 @@ _HIDDEN = frozenset(
     {"script", "style", "template", "noscript", "nav", "svg", "object", "select", "head", "button"}
 )
 _HEADINGS = {f"h{n}": n for n in range(1, 7)}
-_BREAKS = frozenset(
-    "address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure footer "
-    "form header hr li main ol option p pre section summary table tbody tfoot thead title tr ul".split()
-) | frozenset(_HEADINGS)
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
-_OPEN_ENDED = frozenset("p li dt dd tr td th thead tbody tfoot body html".split())
+_BLOCKS = """
+address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure footer
+form header hr li main ol option p pre section summary table tbody tfoot thead title tr ul
+"""
+_BREAKS = frozenset(_BLOCKS.split()) | frozenset(_HEADINGS)
+_VOID = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
+)
+_OPEN_ENDED = frozenset({"p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "body", "html"})
 _CHROME_ROLES = frozenset({"navigation", "search", "banner"})
 _CHROME_CLASSES = frozenset({"headerlink", "sphinxsidebar", "related", "navheader", "navfooter", "footer"})
 
@@ -130,7 +133,7 @@ class _Reader(HTMLParser):
         return any(self._open.get(tag, 0) for tag in tags)
 
     def _break(self, tag: str) -> None:
-        """A block element begins or ends; the paragraphs of one list item and the rows of one table stay together."""
+        """A block element begins or ends; list items with a paragraph in them, and tables, stay together."""
         if tag in ("tr", "thead", "tbody", "tfoot") and self._inside("table"):
             self._lines.append((self.getpos()[0], []))
             self._row = False

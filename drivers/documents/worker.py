@@ -141,7 +141,7 @@ def main() -> None:
         except MemoryError:
             why = f"its parser needs more than {MAX_PARSE_BYTES >> 20} MiB"
             data = json.dumps({"error": [f"{path.name} cannot be parsed", why, "split the file"]}).encode()
-        except Exception as error:  # a parser's own bug or a file it never imagined: the parent reports it
+        except Exception as error:  # any bug of any parser: the parent reports it
             why = f"its parser failed ({type(error).__name__}: {error})"
             data = json.dumps({"error": [f"{path.name} cannot be parsed", why, "leave it out"]}).encode()
         replies.write(data + b"\n")
