@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from llmos.abi.progress import Progress, silent
@@ -49,7 +50,8 @@ def locate(
         return files(entry, known)
     for path in _candidates(entry, cache, folders):
         if _complete(entry, path) and digest(path, f"verifying {entry.name}", progress) == entry.sha256:
-            remember(entry, path, cache)
+            with suppress(OSError):  # a cache that cannot be written to: it is verified anew each time
+                remember(entry, path, cache)
             return files(entry, path)
     return None
 

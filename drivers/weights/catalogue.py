@@ -55,8 +55,8 @@ def catalogue() -> Mapping[str, Entry]:
     """All entries, by name."""
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # our own file: what counts is speed, not messages
-    raw = yaml.load(Path(__file__).with_name("catalogue.yaml").read_text("utf-8"), loader)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    raw = yaml.load(Path(__file__).with_name("catalogue.yaml").read_text("utf-8"), loader)  # noqa: S506 (it is safe)
     return MappingProxyType({name: _entry(name, values) for name, values in raw.items()})
 
 

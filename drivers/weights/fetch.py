@@ -59,22 +59,22 @@ class Verification:
 
 
 def pull(
-    name: str,
+    model: str | Entry,
     *,
     progress: Progress = silent,
     cache: Path | None = None,
     folders: Sequence[Path] | None = None,
     sources: Sequence[tuple[str, Source]] = _SOURCES,
 ) -> WeightsFiles:
-    """Make sure that a catalogue model is on this machine, whole and verified.
+    """Make sure that a catalogue model (or an entry that is not in it) is on this machine, whole and verified.
 
     Raises:
         ModelNotFound: no such name in the catalogue.
         DownloadFailed: no source could give it; the message says why each could not.
         DiskFull: there is no room; what was finished stays for the next try.
     """
-    entry, cache, folders = _entry(name), cache or places.default_cache(), _folders(folders)
-    home = places.home(entry, cache)
+    entry, cache, folders = _entry(model), cache or places.default_cache(), _folders(folders)
+    home, name = places.home(entry, cache), entry.name
     waiting = f"waiting for another process to fetch {name}"
     with _disk(cache), locked(home.with_name(name + ".lock"), lambda: progress(waiting, 0, 0)):
         found = places.locate(entry, cache, folders, progress=progress)
@@ -100,7 +100,7 @@ def pull(
 
 
 def _install(entry: Entry, file: Path, staging: Staging, home: Path) -> None:
-    """Verify what a source gave, and move it to its place, the model's file last: it is what is looked for."""
+    """Verify what a source gave, and move it into place; the file that is looked for comes last."""
     for name, sha256 in entry.companions.items():
         if places.digest(staging.folder / name) != sha256:
             staging.clear()
@@ -117,7 +117,7 @@ def _install(entry: Entry, file: Path, staging: Staging, home: Path) -> None:
 
 
 def verify(
-    name: str,
+    model: str | Entry,
     *,
     progress: Progress = silent,
     cache: Path | None = None,
@@ -129,8 +129,8 @@ def verify(
         ModelNotFound: no such name, or the model is not on this machine.
         CorruptWeights: a companion file is not the catalogue's.
     """
-    entry, cache = _entry(name), cache or places.default_cache()
-    path = places.whereabouts(entry, cache, _folders(folders))
+    entry, cache = _entry(model), cache or places.default_cache()
+    name, path = entry.name, places.whereabouts(entry, cache, _folders(folders))
     if path is None:
         raise ModelNotFound(f"{name} is not on this machine", do=f"fetch it: `llmos models pull {name}`")
     result = Verification(name, path, places.digest(path, f"verifying {name}", progress), entry.sha256)
@@ -148,7 +148,7 @@ def verify(
     return result
 
 
-def remove(name: str, *, cache: Path | None = None) -> int:
+def remove(model: str | Entry, *, cache: Path | None = None) -> int:
     """Delete a model from the cache, a stopped download too; the number of bytes that this freed.
 
     Files in the user's own folders are left alone.
@@ -156,8 +156,8 @@ def remove(name: str, *, cache: Path | None = None) -> int:
     Raises:
         ModelNotFound: no such name, or nothing of it in the cache.
     """
-    entry, cache = _entry(name), cache or places.default_cache()
-    home = places.home(entry, cache)
+    entry, cache = _entry(model), cache or places.default_cache()
+    home, name = places.home(entry, cache), entry.name
     if not home.is_dir():
         raise ModelNotFound(f"{name} is not in the cache", why=f"there is no {home}")
     with locked(home.with_name(name + ".lock"), lambda: None):
@@ -177,10 +177,12 @@ def statuses(*, cache: Path | None = None, folders: Sequence[Path] | None = None
     return out
 
 
-def _entry(name: str) -> Entry:
-    if name not in catalogue():
-        raise unknown(name)
-    return catalogue()[name]
+def _entry(model: str | Entry) -> Entry:
+    if isinstance(model, Entry):
+        return model
+    if model not in catalogue():
+        raise unknown(model)
+    return catalogue()[model]
 
 
 def _folders(folders: Sequence[Path] | None) -> Sequence[Path]:

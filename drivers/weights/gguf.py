@@ -182,6 +182,8 @@ class _Reader:
     def name(self) -> str:
         length = self.u64()
         at = self.take(length)
+        if not length:
+            raise self.fail(f"the name at byte {at} is empty")
         try:
             return self.map[at : at + length].decode("utf-8")
         except UnicodeDecodeError as e:

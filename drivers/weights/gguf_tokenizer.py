@@ -170,7 +170,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
         raise _bad("it lists no tokens")
     size = len(tokens)
     types = np.full(size, _NORMAL, np.int64) if types is None else np.asarray(types)
-    if types.shape != (size,):
+    if types.shape != (size,) or types.dtype.kind not in "iu":
         raise _bad(f"it lists {size} tokens but {types.size} token types")
     added = {}
     for token in np.flatnonzero(np.isin(types, (_UNKNOWN, _CONTROL, _USER))).tolist():
@@ -186,7 +186,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
         vocabulary = _ByteLevel(tokens, merges, str(get("pre") or "default"), added)
     else:
         scores = np.asarray(get("scores") if get("scores") is not None else ())
-        if scores.shape != (size,):
+        if scores.shape != (size,) or scores.dtype.kind != "f":
             raise _bad(f"it lists {size} tokens but {scores.size} scores")
         vocabulary = _SentencePiece(tokens, scores.tolist(), types.tolist(), added)
     ends = {i for i, token in added.items() if token.text in END_TEXTS}

@@ -338,7 +338,7 @@ def _marked(message: dict[str, Any], number: int, marks: _Marks) -> dict[str, An
 
 
 def _pieces(runs: Iterator[tuple[str, bool, int | None]], roles: set[str]) -> list[Piece]:
-    """Join neighbours of one origin. A bare role name counts as the template's, as do blanks between literals."""
+    """Join neighbours of one origin. A bare role name counts as the template's, as do bare blanks."""
     out: list[Piece] = []
     for text, control, message in runs:
         if not control and message is None:

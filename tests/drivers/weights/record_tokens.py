@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
 from pathlib import Path
+
+import numpy as np
+
+from tests.drivers.weights import files
 
 FIXTURE = Path(__file__).with_name("fixtures") / "tokens.json"
 MODELS = ("smollm2-135m", "qwen2.5-coder-0.5b")
@@ -41,10 +46,65 @@ TEXTS = [
 ]
 
 
+# A SentencePiece vocabulary made up here, since no model of that kind is in the catalogue.
+SPM_TEXTS = [
+    "the cat sat on the mat",
+    "  the  cats and the hats  ",
+    "thethe catcat\nthat",
+    "unknown: é 日本 😀 \t tab",
+    "a",
+    " ",
+    "",
+    "</s> is text here <s>",
+    "hatthathatthe" * 20,
+]
+
+
+def spm_metadata() -> dict[str, object]:
+    """The header keys of that vocabulary: specials, bytes, letters and pieces with scores."""
+    letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz:</>\n[]INST"]
+    pieces = [
+        "th",
+        "at",
+        "he",
+        "the",
+        "\u2581the",
+        "\u2581t",
+        "hat",
+        "that",
+        "\u2581\u2581",
+        "ca",
+        "cat",
+        "\u2581cat",
+        "an",
+        "tt",
+    ]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *pieces, *letters]
+    types = [2, 3, 3, *[6] * 256, *[1] * (len(pieces) + len(letters))]
+    scores = [0.0] * 259 + [-float(i) for i in range(len(pieces) + len(letters))]
+    return {
+        "general.architecture": "llama",
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": np.array(scores, np.float32),
+        "tokenizer.ggml.token_type": np.array(types, np.int32),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+
+
 def texts() -> list[str]:
     """The written texts, and some of random characters of many scripts."""
     draw = random.Random(0)
-    ranges = [(0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x600, 0x700), (0x4E00, 0x4F00), (0x1F300, 0x1F650)]
+    ranges = [
+        (0x20, 0x7F),
+        (0xA0, 0x250),
+        (0x370, 0x530),
+        (0x600, 0x700),
+        (0x4E00, 0x4F00),
+        (0x1F300, 0x1F650),
+    ]
     blanks = " \n\t\r\u00a0"
     made = []
     for _ in range(15):
@@ -63,7 +123,11 @@ def main() -> None:
     for name in MODELS:
         model = llama_cpp.Llama(str(find(name).path), vocab_only=True, verbose=False)
         recorded[name] = [model.tokenize(t.encode(), add_bos=False, special=False) for t in texts()]
-    body = json.dumps({"texts": texts(), "ids": recorded}, ensure_ascii=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = files.written(Path(folder), "spm.gguf", files.gguf(spm_metadata()))
+        model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+        spm = [model.tokenize(t.encode(), add_bos=False, special=False) for t in SPM_TEXTS]
+    body = json.dumps({"texts": texts(), "ids": recorded, "sentencepiece": spm}, ensure_ascii=True)
     FIXTURE.write_text(body.replace("], [", "],\n["))
 
 
