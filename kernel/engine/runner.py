@@ -9,12 +9,16 @@ Interface: `ModelRunner(model, pages=…, page=…, window=…)`; `forward`, `sa
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh, use_abstract_mesh
 
 from llmos.abi.limits import MAX_PROCESSES, PAGE_TOKENS, TOKEN_BUDGET
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled
@@ -22,10 +26,28 @@ from llmos.kernel.engine.sampler import sample
 from llmos.kernel.model.attention import AttentionBatch
 from llmos.kernel.model.decoder import Step
 from llmos.kernel.model.load import Model
+from llmos.kernel.model.mesh import POOL, TOKENS, Layout
 
 # Token buckets. The CPU kernels skip padding rows, so few buckets cost nothing; plain XLA computes them, and
 # 16 is the fewest rows at which its f32 results are the same at every width.
 BUCKETS = (16, 64, TOKEN_BUDGET)
+
+
+def compute(
+    graph: Any, state: Any, pools: tuple[Array, ...], ids_3T: Array, tables_BP: Array, tail: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    """One step of a decoder, the function that is compiled: logits f32 [B, V], and the pools.
+
+    Args:
+        graph, state: the decoder's halves.
+        pools: one [pages, S, *slot_shape] a layer.
+        ids_3T: tokens, positions and slots, i32.
+        tables_BP: page tables by slot.
+        tail: i32 [2 + B]: valid tokens, valid logit rows, and which tokens these rows are.
+    """
+    step = Step(ids_3T[0], AttentionBatch(ids_3T[1], ids_3T[2], tables_BP, tail[0]), tail[2:], tail[1])
+    logits_BV, pools = nnx.merge(graph, state)(step, pools)
+    return logits_BV, pools
 
 
 class ModelRunner:
@@ -40,42 +62,50 @@ class ModelRunner:
         window: int,
         processes: int = MAX_PROCESSES,
         budget: int = TOKEN_BUDGET,
+        mesh: Mesh | None = None,
     ) -> None:
+        """`mesh` (of `kernel.model.mesh.make_mesh`) spreads model and pool over its devices."""
         c = model.config
         self.pages, self.page, self.window = pages, page, window
         self.vocab, self.processes, self.budget = c.vocab, processes, budget
         self.identity = f"{model.identity}/page{page}"
         self.buckets = tuple(b for b in BUCKETS if b < budget) + (budget,)
-        self._arrays, structure = jax.tree.flatten(model.state)
-        self._arrays = tuple(self._arrays)
-        self.pools = tuple(
-            jnp.zeros((pages, page, c.kv_heads, 2, c.head_dim), model.pool_type) for _ in range(c.layers)
-        )
         self.compilations = 0
-
-        def forward(
-            arrays: tuple[Array, ...], pools: tuple[Array, ...], ids_3T: Array, tables_BP: Array, tail: Array
-        ) -> tuple[Array, tuple[Array, ...]]:
-            self.compilations += 1  # runs when traced, not when executed
-            decoder = nnx.merge(model.graph, jax.tree.unflatten(structure, arrays))
-            step = Step(
-                ids_3T[0], AttentionBatch(ids_3T[1], ids_3T[2], tables_BP, tail[0]), tail[2:], tail[1]
+        layout = None if mesh is None else Layout.of(model, mesh, math.gcd(*self.buckets))
+        state, options, pool_at = model.state, {}, None
+        if layout is not None:
+            self.identity += layout.identity
+            state, pool_at = layout.place(state), layout.sharding(POOL)
+            whole, pools_at = layout.sharding(), (pool_at,) * c.layers
+            arrays_at = tuple(jax.tree.leaves(layout.of_state(state)))
+            options = dict(
+                in_shardings=(arrays_at, pools_at, layout.sharding(TOKENS), whole, whole),
+                out_shardings=(whole, pools_at),
             )
-            logits, pools = decoder(step, pools)
-            return logits, pools
+        arrays, structure = jax.tree.flatten(state)
+        self._arrays = tuple(arrays)
+        shape = (pages, page, *model.slot_shape)
+        self.pools = tuple(jnp.zeros(shape, model.pool_type, device=pool_at) for _ in range(c.layers))
 
-        self._forward = jax.jit(forward, donate_argnums=1)
+        def forward(arrays: tuple[Array, ...], *rest: Any) -> tuple[Array, tuple[Array, ...]]:
+            self.compilations += 1  # runs when traced, not when executed
+            with nullcontext() if layout is None else use_abstract_mesh(layout.mesh.abstract_mesh):
+                return compute(model.graph, jax.tree.unflatten(structure, arrays), *rest)
+
+        self._forward = jax.jit(forward, donate_argnums=1, **options)
 
     @staticmethod
     def page_bytes(model: Model, page: int = PAGE_TOKENS) -> int:
         """Bytes of one page over all layers."""
         c = model.config
-        return c.layers * page * c.kv_heads * 2 * c.head_dim * jnp.dtype(model.pool_type).itemsize
+        return c.layers * page * math.prod(model.slot_shape) * jnp.dtype(model.pool_type).itemsize
 
     def forward(self, batch: Batch) -> Array:
         """Logits f32 [bucket, V], the batch's rows first; computed asynchronously."""
         count, wanted = len(batch.tokens_T), len(batch.logit_rows_B)
-        return self._run(next(b for b in self.buckets if b >= count and min(b, self.processes) >= wanted), batch)
+        return self._run(
+            next(b for b in self.buckets if b >= count and min(b, self.processes) >= wanted), batch
+        )
 
     def _run(self, bucket: int, batch: Batch) -> Array:
         count, wanted = len(batch.tokens_T), len(batch.logit_rows_B)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -24,7 +24,7 @@ from llmos.abi.errors import CorruptWeights
 from llmos.drivers import cpu
 from llmos.kernel.model import xla_ops
 from llmos.kernel.model.config import ModelConfig
-from llmos.kernel.model.decoder import Decoder
+from llmos.kernel.model.decoder import Decoder, Ops
 from llmos.kernel.model.names import tensor_name
 from llmos.kernel.model.rope import rope_tables
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from llmos.drivers.weights import Tensor, Weights
 
 Mode = Literal["native", "bf16", "f32"]
-Backend = Literal["cpu", "xla"]
+Backend = Literal["cpu", "gpu", "tpu", "xla"]  # each has its module of operations, `<backend>_ops`
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,38 @@ class Model:
     graph: Any  # nnx.GraphDef[Decoder]
     state: Any  # nnx.State: arrays only
     identity: str  # of weights, mode and kernels: equal identity means bit-equal KV
-    pool_type: Any  # jnp.uint16 (bf16 bits) or jnp.float32
+    backend: Backend
+    mode: Mode
+
+    @property
+    def pool_type(self) -> Any:
+        """The type of the pool's numbers. On CPU bf16 is stored as its bits: XLA:CPU copies a donated bf16 pool."""
+        if self.mode == "f32":
+            return jnp.float32
+        return jnp.bfloat16 if self.backend in ("gpu", "tpu") else jnp.uint16
+
+    @property
+    def slot_shape(self) -> tuple[int, int, int]:
+        """What one token takes in a layer's pool: [K, 2, H], padded where the device wants it so."""
+        if self.backend == "tpu":
+            from llmos.kernel.model.tpu_ops import slot_shape
+
+            return slot_shape(self.config.kv_heads, self.config.head_dim)
+        return self.config.kv_heads, 2, self.config.head_dim
 
 
 def default_backend() -> Backend:
-    """Our CPU kernels where they are built and the device is a CPU; else plain XLA."""
-    return "cpu" if jax.default_backend() == "cpu" and cpu.available() else "xla"
+    """What fits the device that JAX found: an accelerator's operations, our CPU kernels where they are built,
+    else plain XLA."""
+    device = jax.default_backend()
+    if device == "cpu":
+        return "cpu" if cpu.available() else "xla"
+    return device if device in ("gpu", "tpu") else "xla"
+
+
+def operations(backend: Backend) -> Ops:
+    """The module of operations of a backend."""
+    return import_module(f"llmos.kernel.model.{backend}_ops")
 
 
 def load_model(
@@ -76,18 +102,9 @@ def load_model(
     config = ModelConfig.from_metadata(weights.source, weights.metadata, weights.tensors.keys())
     loader = _Loader(weights, config, mode, backend, progress)
     parameters = loader.parameters(min(window, config.context) if window else config.context)
-    ops: ModuleType = xla_ops
-    if backend == "cpu":
-        from llmos.kernel.model import cpu_ops as ops
-    graph, state = nnx.split(Decoder(config, parameters, ops))
-    kernels = cpu.isa() if backend == "cpu" else f"xla-{jax.default_backend()}"
-    return Model(
-        config,
-        graph,
-        state,
-        f"{weights.identity}/{mode}/{kernels}",
-        jnp.float32 if mode == "f32" else jnp.uint16,
-    )
+    graph, state = nnx.split(Decoder(config, parameters, operations(backend)))
+    kernels = cpu.isa() if backend == "cpu" else f"{backend}-{jax.default_backend()}"
+    return Model(config, graph, state, f"{weights.identity}/{mode}/{kernels}", backend, mode)
 
 
 class _Loader:

@@ -74,7 +74,9 @@ def linear(
     # Parts are joined last: on a mesh each is split by itself, and gate and up need no joining at all.
     if bias is not None:
         ends = list(accumulate(w.outputs for w in weights[:-1]))
-        parts_TN = [y + jnp.broadcast_to(b, y.shape) for y, b in zip(parts_TN, jnp.split(bias, ends), strict=True)]
+        parts_TN = [
+            y + jnp.broadcast_to(b, y.shape) for y, b in zip(parts_TN, jnp.split(bias, ends), strict=True)
+        ]
     if activation is not None:
         gate, up = parts_TN if len(parts_TN) == 2 else jnp.split(parts_TN[0], 2, axis=-1)
         act = jax.nn.silu(gate) if activation == "silu" else jax.nn.gelu(gate, approximate=True)

@@ -13,7 +13,7 @@ from llmos.kernel.engine.runner import ModelRunner
 from llmos.kernel.model import xla_ops
 from llmos.kernel.model.config import ModelConfig
 from llmos.kernel.model.decoder import Decoder
-from llmos.kernel.model.load import Backend, Mode, Model, default_backend
+from llmos.kernel.model.load import Backend, Mode, Model, default_backend, operations
 from llmos.kernel.model.rope import rope_tables
 
 CONFIG = ModelConfig(
@@ -53,11 +53,8 @@ def tiny_model(
         "ropes": [tuple(map(jnp.asarray, rope_tables(c.rope_theta, None, None, c.head_dim, c.context)))],
         "rope_of_layer": [0] * c.layers,
     }  # fmt: skip
-    ops: Any = xla_ops
-    if backend == "cpu":
-        from llmos.kernel.model import cpu_ops as ops
-    graph, state = nnx.split(Decoder(config, parameters, ops))
-    return Model(config, graph, state, f"tiny-{seed}-{mode}-{backend}", jnp.float32 if mode == "f32" else jnp.uint16)
+    graph, state = nnx.split(Decoder(config, parameters, operations(backend)))
+    return Model(config, graph, state, f"tiny-{seed}-{mode}-{backend}", backend, mode)
 
 
 def tiny_runner(**changes: Any) -> ModelRunner:
