@@ -45,7 +45,7 @@ def boot(config: Config, progress: Progress = silent) -> Kernel:
     from llmos.drivers.weights import find, open_weights
     from llmos.kernel.model.load import load_model
 
-    weights = open_weights(find(config.kernel.model))
+    weights = open_weights(find(config.kernel.model, progress=progress, cache=config.machine.cache))
     model = load_model(
         weights,
         mode=config.kernel.numerics,

@@ -23,8 +23,11 @@ from llmos.abi.errors import (
     TemplateError,
     WeightsError,
 )
-from llmos.abi.mount import Mount
 from llmos.connect import connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from llmos.abi.mount import Mount
 
 __version__ = "0.1.0"
 
@@ -43,3 +46,12 @@ __all__ = [
     "__version__",
     "connect",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name != "Mount":
+        raise AttributeError(f"module 'llmos' has no attribute {name!r}")
+    from llmos.abi.mount import Mount  # dataclasses would be half of this package's import time
+
+    globals()["Mount"] = Mount
+    return Mount

@@ -9,13 +9,13 @@ Interface: `connect(config, **overrides)` for programs; `load_config` and `find_
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from llmos.abi.progress import Progress, silent
-
+TYPE_CHECKING = False  # without the import of typing: this module is part of `import llmos`
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llmos.abi.config import Config
+    from llmos.abi.progress import Progress
     from llmos.kernel.boot import Kernel
 
 FILE = "llmos.yaml"
@@ -24,7 +24,7 @@ FILE = "llmos.yaml"
 def connect(
     config: Config | str | os.PathLike[str] | None = None,
     *,
-    progress: Progress = silent,
+    progress: Progress | None = None,
     **overrides: object,
 ) -> Kernel:
     """Boots a kernel; use it as a context manager.
@@ -41,9 +41,10 @@ def connect(
         EngineError: the kernel cannot start on this machine.
     """
     settings = load_config(config, **overrides)
+    from llmos.abi.progress import silent
     from llmos.kernel.boot import boot
 
-    return boot(settings, progress=progress)
+    return boot(settings, progress=progress or silent)
 
 
 def load_config(config: Config | str | os.PathLike[str] | None = None, **overrides: object) -> Config:
@@ -61,6 +62,8 @@ def load_config(config: Config | str | os.PathLike[str] | None = None, **overrid
 
 def find_config() -> Path | None:
     """`$LLMOS_CONFIG`, `./llmos.yaml`, `llmos/llmos.yaml` in the user's configuration folder, or None."""
+    from pathlib import Path
+
     if named := os.environ.get("LLMOS_CONFIG"):
         return Path(named).expanduser()  # named but missing is an error, not a reason to look further
     home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()

@@ -7,55 +7,42 @@ Interface: `main(argv) -> exit code`. A verb's module has `add(verbs)` and `run(
     imports nothing heavy at its top, so that `--help` is quick.
 """
 
+# Only what the interpreter has loaded anyway: until `main` runs, Ctrl-C would show a traceback.
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
 
-INTERRUPTED = 130
-
-
-class _Interrupts:
-    """Turns the first Ctrl-C into KeyboardInterrupt and remembers it; an impatient third one ends at once."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        self.seen += 1
-        if self.seen > 2:
-            os._exit(INTERRUPTED)
-        raise KeyboardInterrupt
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command; returns its exit code."""
-    interrupts = _Interrupts()
+    from llmos.cli.interrupts import INTERRUPTED, Interrupts
+
+    interrupts = Interrupts()
+    interrupts.install()
     try:
-        signal.signal(signal.SIGINT, interrupts)
         from llmos.cli.parser import parser
 
         arguments = parser().parse_args(argv)
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return _interrupted()
+        sys.stderr.write("\nllmos: interrupted\n")
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output left: not an error, but nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:  # the last door: see the invariant
-        if interrupts.seen:  # a library may wrap the KeyboardInterrupt that it was hit by
-            return _interrupted()
+        if interrupts.caused(error):
+            sys.stderr.write("\nllmos: interrupted\n")
+            return INTERRUPTED
         if os.environ.get("LLMOS_DEBUG"):
             raise
         from llmos.cli.complain import complain
 
         return complain(error)
     return code
-
-
-def _interrupted() -> int:
-    sys.stderr.write("\nllmos: interrupted\n")
-    return INTERRUPTED

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ HEAVY = (
     "yaml",
     "gguf",
 )
-QUICK = 0.3  # seconds; measured by the best of a few tries, since the machine may be busy
+QUICK = 0.3  # seconds, the best of a few tries
 
 
 def _python(code: str) -> str:
@@ -74,12 +74,12 @@ def test_no_floor_imports_jax_by_itself(floor: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["-c", "import llmos"], ["-m", "llmos", "--help"]])
 def test_start_is_quick(arguments: list[str]) -> None:
+    """In processor time, which other work on the machine does not lengthen; seconds on the clock are a benchmark's."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     best = float("inf")
-    for _ in range(10):
-        started = time.perf_counter()
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment)
-        best = min(best, time.perf_counter() - started)
-        if best <= QUICK:
-            return
-    pytest.fail(f"the best of ten took {best:.2f} s")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert best <= QUICK
