@@ -130,7 +130,7 @@ class Kernel:
         from llmos.drivers.weights import find
         from llmos.memory.embedding import Encoder
 
-        files = find(self.config.memory.encoder)
+        files = find(self.config.memory.encoder, progress=self._progress, cache=self.config.machine.cache)
         return Encoder.load(files.path, files.folder / "tokenizer.json")
 
     def spawn(self, mounts: Iterable[Mount | str | Path] = (), *, progress: Progress | None = None) -> Process:
