@@ -202,9 +202,9 @@ def test_hopeless_drafts_are_given_up() -> None:
 
     runner = Fickle(pages=200, page=4, window=700)
     engine = Engine(runner)
-    read(ask(engine, [3], 600))
+    read(ask(engine, [3], 300))
     engine.close()
-    assert sum(len(b.tokens_T) for b in runner.batches) < 600 * 1.1
+    assert sum(len(b.tokens_T) for b in runner.batches) < 300 * 1.1
 
 
 def test_close_cancels_what_runs(runner: ScriptedRunner) -> None:
