@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -21,6 +21,8 @@ from llmos.abi.progress import Unit
 # C0 without tab and newline, DEL, C1; the bidirectional overrides and isolates ("Trojan Source").
 _HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _REFRESH = 0.1  # seconds between two drawings of a bar
+_LOG = 15.0  # seconds between two lines about one task in a log
+_WORTH = 1.0  # seconds that a task must take to be worth a line in a log
 
 
 def neutralise(text: str) -> str:
@@ -58,9 +60,10 @@ def chart(rows: Sequence[tuple[str, float]], *, width: int | None = None) -> lis
 
 @dataclass(slots=True)
 class Bar:
-    """Draws progress on one line of a terminal; on anything else writes a line when a task is done."""
+    """Draws progress on one line of a terminal; in a log, writes a line now and then for what takes long."""
 
     stream: TextIO
+    clock: Callable[[], float] = time.monotonic
     _task: str = ""
     _started: float = 0.0
     _drawn: float = 0.0
@@ -71,20 +74,25 @@ class Bar:
         self._tty = self.stream.isatty()
 
     def __call__(self, task: str, done: int, total: int, unit: Unit = "items", /) -> None:
-        now = time.monotonic()
+        now = self.clock()
         finished = 0 < total <= done
         if task != self._task or (self._finished and not finished):
             self._end_line()
             self._task, self._started, self._finished = task, now, False
-        if self._finished or (not finished and now - self._drawn < _REFRESH):
-            return
-        self._drawn = now
+            self._drawn = 0.0 if self._tty else now
         took = now - self._started
+        due = now - self._drawn >= (_REFRESH if self._tty else _LOG)
+        if self._finished or not (due or (finished and (self._tty or took >= _WORTH))):
+            self._finished = finished
+            return
+        self._drawn, self._finished = now, finished
         if self._tty:
             self.stream.write("\r\x1b[K" + self._line(task, done, total, unit, took))
         elif finished:
             self.stream.write(f"{neutralise(task)}: {_amount(total, unit)} in {took:.1f} s\n")
-        self._finished = finished
+        else:
+            of = f" of {_amount(total, unit)}" if total else ""
+            self.stream.write(f"{neutralise(task)}: {_amount(done, unit)}{of} after {took:.0f} s\n")
         if finished:
             self._end_line()
         self.stream.flush()

@@ -57,17 +57,24 @@ def test_a_bar_on_a_terminal_ends_its_line() -> None:
     assert text.endswith("\n")
 
 
-def test_a_bar_in_a_log_is_one_line_a_task() -> None:
-    out = io.StringIO()
-    bar = Bar(out)
-    for done in range(0, 2_000_001, 1000):
-        bar("fetching", done, 2_000_000, "bytes")
-    bar("indexing", 3, 3)
+def test_a_bar_in_a_log_tells_what_takes_long() -> None:
+    out, now = io.StringIO(), [100.0]
+    bar = Bar(out, clock=lambda: now[0])
+    for done in range(41):
+        bar("fetching", done * 1000, 40_000, "bytes")
+        now[0] += 1.0
+    bar("quick", 0, 3)
+    bar("quick", 3, 3)
+    bar("waiting", 0, 0)
+    now[0] += 20
+    bar("waiting", 0, 0)
     bar.close()
-    lines = out.getvalue().splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("fetching: 2.0 MB in ")
-    assert lines[1].startswith("indexing: 3 in ")
+    assert out.getvalue().splitlines() == [
+        "fetching: 15.0 KB of 40.0 KB after 15 s",
+        "fetching: 30.0 KB of 40.0 KB after 30 s",
+        "fetching: 40.0 KB in 40.0 s",
+        "waiting: 0 after 20 s",
+    ]
 
 
 def test_a_table_is_aligned() -> None:
