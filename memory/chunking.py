@@ -143,7 +143,7 @@ def _sections(atoms: list[_Atom], limits: ChunkLimits) -> Iterator[list[_Atom]]:
 
 def _near(joined: list[_Atom], run: list[_Atom], limits: ChunkLimits, size: int, added: int) -> bool:
     above, here = joined[0].block.path, run[0].block.path
-    related = above[:-1] == here[:-1] or above == here[: len(above)]
+    related = above == here[: len(above)] or (len(above) > 1 and above[:-1] == here[:-1])
     return related and size <= limits.merge and added <= limits.merge
 
 

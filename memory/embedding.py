@@ -166,7 +166,7 @@ def _plan(lengths: Sequence[int]) -> list[tuple[_Bucket, list[int]]]:
 
 def _check(weights: Mapping[str, Floats], name: str) -> None:
     """Every tensor that the forward reads is there, in the shape that it needs."""
-    table = {
+    table: dict[str, tuple[int | None, ...]] = {
         _WORDS: (None, DIMENSION),
         "embeddings.position_embeddings.weight": (None, DIMENSION),
         "embeddings.token_type_embeddings.weight": (None, DIMENSION),
@@ -176,9 +176,9 @@ def _check(weights: Mapping[str, Floats], name: str) -> None:
     wide = {"up": (4 * DIMENSION, DIMENSION), "down": (DIMENSION, 4 * DIMENSION)}
     for layer in range(_layers(weights)):
         for part, path in _LAYER.items():
-            shape = (DIMENSION,) if "norm" in part else wide.get(part, (DIMENSION, DIMENSION))
-            table[f"encoder.layer.{layer}.{path}.weight"] = shape
-            table[f"encoder.layer.{layer}.{path}.bias"] = shape[:1]
+            square = wide.get(part, (DIMENSION, DIMENSION))
+            table[f"encoder.layer.{layer}.{path}.weight"] = (DIMENSION,) if "norm" in part else square
+            table[f"encoder.layer.{layer}.{path}.bias"] = square[:1]
     for tensor, shape in table.items():
         have = weights[tensor].shape if tensor in weights else None
         fits = have is not None and len(have) == len(shape)

@@ -34,7 +34,7 @@ class DenseIndex:
     @classmethod
     def build(cls, ids: np.ndarray, vectors: np.ndarray) -> DenseIndex:
         """From int64 ids [N] and float32 vectors [N, D]."""
-        import faiss  # type: ignore[import-untyped]
+        import faiss
 
         index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
         index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(ids, np.int64))

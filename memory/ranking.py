@@ -38,6 +38,7 @@ def fuse(rankings: Sequence[Sequence[int]], weights: Sequence[float]) -> list[tu
 def distinct(texts: Iterable[str], k: int) -> list[int]:
     """Indices of the first k texts, leaving out any that mostly repeats one taken before."""
     taken: list[tuple[int, frozenset[tuple[str, ...]]]] = []
+    triples: frozenset[tuple[str, ...]]
     for n, text in enumerate(texts):
         words = _WORD.findall(text.lower())
         triples = frozenset(zip(words, words[1:], words[2:], strict=False)) or frozenset(

@@ -216,7 +216,10 @@ class Store:
             rows = self._db.execute(
                 query + where + " ORDER BY id", () if mount is None else (mount,)
             ).fetchall()
-        return [DocumentRow(*row[:5], _label(row[5], row[6])) for row in rows]
+        return [
+            DocumentRow(id_, mount, source, hash, stat, _label(integrity, readers))
+            for id_, mount, source, hash, stat, integrity, readers in rows
+        ]
 
     def put_document(
         self,
@@ -350,7 +353,12 @@ class Store:
         )
         with self._lock, disk_errors(self.folder):
             found = [row for id_ in ids if (row := self._db.execute(query, (id_,)).fetchone())]
-        return {row[0]: ChunkRow(*row[:9], _label(row[9], row[10])) for row in found}
+        return {
+            id_: ChunkRow(
+                id_, ordinal, heading, text, overlap, unit, first, last, source, _label(integrity, readers)
+            )
+            for id_, ordinal, heading, text, overlap, unit, first, last, source, integrity, readers in found
+        }
 
 
 def _readers(label: Label) -> str | None:

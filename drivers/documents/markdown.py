@@ -52,7 +52,8 @@ def parse_markdown(text: str, name: str) -> Document:
             words = tokens[i + 1].content.strip()
             if words:
                 path = outline.enter(int(token.tag[1:]), words)
-                blocks.append(Block("heading", " ".join(words.split()), (start + 1,), path))
+                places = tuple(range(start + 1, start + 2 + words.count("\n")))
+                blocks.append(Block("heading", words, places, path))
         elif token.type in _KINDS:
             add(_KINDS[token.type], start, end, outline.path)
     add("paragraph", done, len(lines), outline.path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-import pypdfium2  # type: ignore[import-untyped]
+import pypdfium2
 
 from llmos.abi.errors import DocumentError
 from llmos.abi.limits import MAX_EXPANDED_BYTES

@@ -97,6 +97,8 @@ class _Reader(HTMLParser):
                 self._heading = 0
         if self._open.get(tag, 0):
             self._open[tag] -= 1
+        if tag in ("ul", "ol") and not self._inside("ul", "ol"):
+            self._open["li"] = 0  # their ends may be left out
 
     def handle_data(self, data: str) -> None:
         if self._inside("title"):
@@ -146,6 +148,8 @@ class _Reader(HTMLParser):
 
     def flush(self) -> None:
         """Close the block that is being read."""
+        if not self._lines:
+            return
         lines = [(place, "".join(pieces).rstrip()) for place, pieces in self._lines]
         self._lines = []
         verbatim = self._inside("pre")

@@ -79,7 +79,6 @@ class DocumentReader:
         size = 0
         try:
             child.stdin.write(json.dumps(request).encode() + b"\n")
-            child.stdin.flush()
         except BrokenPipeError:
             raise self._failed(name, "the parser process ended") from None
         while not (parts and parts[-1].endswith(b"\n")):
@@ -111,6 +110,7 @@ def _start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        bufsize=0,  # a path is written at once, or the child is gone
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         start_new_session=True,  # Ctrl-C belongs to the parent, which then ends the child
     )

@@ -1,0 +1,48 @@
+"""Fusion is deterministic, duplicates are left out, and no question can break the full-text query."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmos.memory.ranking import MAX_TERMS, distinct, fuse, lexical_query
+
+
+def test_fusion_prefers_what_both_rankings_found_and_breaks_ties_by_id() -> None:
+    assert [id_ for id_, _ in fuse([[1, 2, 3], [4, 3, 9]], (1.0, 1.0))] == [3, 1, 4, 2, 9]
+    assert [id_ for id_, _ in fuse([[7, 1], [1, 7]], (1.0, 1.0))] == [1, 7]
+    assert [id_ for id_, _ in fuse([[1], [2]], (0.5, 1.0))] == [2, 1]
+
+
+def test_a_passage_that_repeats_another_is_left_out() -> None:
+    one = "Every package must have a maintainer, except for orphaned packages."
+    same = "Every  package must have a maintainer, except for orphaned packages. 3"
+    other = "Every package must have a priority value."
+    assert distinct([one, same, other, one], 3) == [0, 2]
+    assert distinct([one, other], 1) == [0]
+    assert distinct(["x", "y", "x"], 3) == [0, 1]
+
+
+def test_a_question_becomes_quoted_words() -> None:
+    assert lexical_query('What is "AND" OR (foo*) NEAR/3 -bar:baz ^qux') == (
+        '"foo" OR "near" OR "3" OR "bar" OR "baz" OR "qux"'
+    )
+    assert lexical_query("who is it?") == '"who" OR "is" OR "it"'
+    assert lexical_query("?! …") == ""
+    assert lexical_query(" ".join(f"w{n}" for n in range(999))).count(" OR ") == MAX_TERMS - 1
+
+
+@given(st.text())
+def test_any_text_is_a_valid_query(text: str) -> None:
+    db = sqlite3.connect(":memory:")
+    try:
+        db.execute(
+            "CREATE VIRTUAL TABLE words USING fts5 (text, tokenize='porter unicode61 remove_diacritics 2')"
+        )
+        query = lexical_query(text)
+        if query:
+            assert db.execute("SELECT count(*) FROM words WHERE words MATCH ?", (query,)).fetchone() == (0,)
+    finally:
+        db.close()
