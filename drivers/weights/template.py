@@ -67,10 +67,11 @@ class Piece:
 
 
 class _Marks:
-    """One render's marks. `literals`, `constants`, `outside`: see `_GENTLER`."""
+    """One render's marks; see `_GENTLER` for what is marked."""
 
-    def __init__(self, *, literals: bool, constants: bool, outside: bool) -> None:
-        self.literals, self.constants, self.outside = literals, constants, outside
+    def __init__(self, *, literals: bool, contents: bool, constants: bool, outside: bool) -> None:
+        self.literals, self.contents = literals, contents
+        self.constants, self.outside = constants, outside
         salt = "".join(chr(0xF0000 + secrets.randbelow(0xFFFE)) for _ in range(8))
         self._literal = (salt + "\ue001", salt + "\ue002")
         self._content = (salt + "\ue003", salt + "\ue004")
@@ -86,7 +87,7 @@ class _Marks:
     def content(self, text: str, message: int) -> str:
         """`text` as that of message number `message`."""
         before, core, after = _around(text)
-        if not core or not self.literals:
+        if not core or not self.contents:
             return text
         number = "".join(chr(0xE010 + int(d)) for d in str(message)) + "\ue005"
         return before + self._content[0] + number + core + self._content[1] + number + after
@@ -130,14 +131,15 @@ def _around(text: str) -> tuple[str, str, str]:
 
 
 _marks: ContextVar[_Marks] = ContextVar("marks")
-_PLAIN = partial(_Marks, literals=False, constants=False, outside=False)
+_PLAIN = partial(_Marks, literals=False, contents=False, constants=False, outside=False)
 # Ways to mark, from the fullest: all literals; with their blanks outside, for templates that trim what they
-# built; without those in assignments, loops and arguments, for templates that compare such a value later.
-_GENTLER = (
-    partial(_Marks, literals=True, constants=True, outside=False),
-    partial(_Marks, literals=True, constants=True, outside=True),
-    partial(_Marks, literals=True, constants=False, outside=False),
-    partial(_Marks, literals=True, constants=False, outside=True),
+# built; without those in assignments, loops and arguments, for templates that compare such a value later; and
+# the same without contents, for templates that cut or measure them (data is then nobody's in particular).
+_GENTLER = tuple(
+    partial(_Marks, literals=True, contents=contents, constants=constants, outside=outside)
+    for contents in (True, False)
+    for constants in (True, False)
+    for outside in (False, True)
 )
 
 
