@@ -1,0 +1,90 @@
+"""The JAX encoder against `transformers`, and what it does with files that are not its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmos.abi.errors import CorruptWeights, ModelNotFound, UnsupportedModel
+from llmos.memory.embedding import BATCH_BUCKETS, MAX_TOKENS, QUERY_BUCKETS, Encoder, _Bucket, _plan
+
+REFERENCE = json.loads((Path(__file__).parent / "data" / "minilm_reference.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def encoder(weights_path: Callable[[str], Path]) -> Encoder:
+    return Encoder.find("all-minilm-l6-v2")
+
+
+def test_vectors_equal_those_of_transformers(encoder: Encoder) -> None:
+    """Made by data/make_minilm_reference.py; accents, scripts, emoji, and a text that is too long among them."""
+    vectors = encoder.encode(REFERENCE["texts"])
+    assert np.abs(vectors - np.array(REFERENCE["vectors"])).max() < 2e-6
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    sizes = [min(n + 2, MAX_TOKENS) for n in encoder.count(REFERENCE["texts"])]
+    assert sizes == REFERENCE["tokens"]
+
+
+def test_a_text_means_the_same_alone_and_among_others(encoder: Encoder) -> None:
+    texts = REFERENCE["texts"]
+    together = encoder.encode([*texts, *(f"neighbour number {n}" for n in range(9))])
+    alone = np.stack([encoder.encode([text])[0] for text in texts[:4]])
+    assert np.abs(together[:4] - alone).max() < 2e-6
+    assert encoder.encode([]).shape == (0, 384)
+
+
+def test_counts_are_additive_over_white_space(encoder: Encoder) -> None:
+    """The chunker sums the sizes of sentences and lines."""
+    parts = [text.strip() for text in REFERENCE["texts"]]
+    assert encoder.count(["\n\n".join(parts)])[0] == sum(encoder.count(parts))
+
+
+def test_progress_counts_texts(encoder: Encoder) -> None:
+    seen: list[int] = []
+    encoder.encode([f"text {n}" for n in range(11)], seen.append)
+    assert seen[-1] == 11
+    assert seen == sorted(seen)
+
+
+def test_every_length_has_a_bucket_and_every_row_a_place() -> None:
+    assert _plan([10]) == [(_Bucket(1, 16), [0])]
+    assert max(QUERY_BUCKETS) <= MAX_TOKENS == BATCH_BUCKETS[-1]
+    plan = _plan([n % (MAX_TOKENS + 1) or 1 for n in range(1000)])
+    assert sorted(row for _, rows in plan for row in rows) == list(range(1000))
+    assert all(len(rows) <= bucket.rows for bucket, rows in plan)
+
+
+def test_loading_imports_no_jax(weights_path: Callable[[str], Path]) -> None:
+    weights = weights_path("all-minilm-l6-v2")
+    code = (
+        "import sys; from llmos.memory.embedding import Encoder\n"
+        f"e = Encoder.load({str(weights)!r}, {str(weights.parent / 'tokenizer.json')!r})\n"
+        "assert e.count(['two words']) == [2] and 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_other_files_are_refused(tmp_path: Path, weights_path: Callable[[str], Path]) -> None:
+    weights = weights_path("all-minilm-l6-v2")
+    tokenizer = weights.parent / "tokenizer.json"
+    with pytest.raises(ModelNotFound):
+        Encoder.load(tmp_path / "gone.safetensors", tokenizer)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(weights.read_bytes()[:1_000_000])
+    with pytest.raises(CorruptWeights):
+        Encoder.load(cut, tokenizer)
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "other.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(UnsupportedModel, match="word_embeddings"):
+        Encoder.load(tmp_path / "other.safetensors", tokenizer)
+    shutil.copy(tokenizer, tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CorruptWeights, match="is not a tokenizer"):
+        Encoder.load(weights, tmp_path / "tokenizer.json")
