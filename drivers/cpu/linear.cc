@@ -59,17 +59,7 @@ void quantise(const float* x, int64_t blocks, ActBlock* out) {
       for (int i = 0; i < 4; ++i) v[i] = zero();
     }
     for (int i = 0; i < 4; ++i) store_i8(out->q + 8 * i, round_even(mul(v[i], set1(inverse))));
-    int s[2][2] = {{0, 0}, {0, 0}};
-    for (int h = 0; h < 2; ++h)
-      for (int j = 0; j < 16; j += 4) {
-        const int8_t* q = out->q + 16 * h + j;
-        s[h][0] += q[0] + q[1];
-        s[h][1] += q[2] + q[3];
-      }
-    for (int p = 0; p < 2; ++p) {
-      out->whole[p] = static_cast<int16_t>(s[0][p] + s[1][p]);
-      out->first_half[p] = static_cast<int16_t>(s[0][p]);
-    }
+    pair_sums(out->q, out->whole, out->first_half);
     float scale = bad != bad ? bad : amax >= 1e-30f ? amax / 127.0f : 0.0f;
     out->scale = scale;
     out->sum = scale * static_cast<float>(out->whole[0] + out->whole[1]);
@@ -168,12 +158,13 @@ void tile_direct(const uint8_t* w, int64_t blocks, const ActBlock* x, float* out
   for (int r = 0; r < R; ++r) store(out + r * stride, y[r]);
 }
 
-// Many rows: a tile's codes are unpacked once (256 bytes and up to 3 x 8 floats a block) and reused for every row.
-constexpr int64_t kUnpacked = 256 + 96;
+// Many rows: the codes of C tiles are unpacked once (256 bytes and 2 x 8 floats a block and tile) and reused for every
+// group of R rows; R x C integer sums live in registers, the float sums in L1.
+constexpr int64_t kUnpacked = 256 + 64;
 
 template <int F>
-void unpack_tile(const uint8_t* w, int64_t blocks, uint8_t* out) {
-  for (int64_t b = 0; b < blocks; ++b, w += block_bytes(F), out += kUnpacked) {
+void unpack_tile(const uint8_t* w, int64_t blocks, uint8_t* out, int64_t stride) {
+  for (int64_t b = 0; b < blocks; ++b, w += block_bytes(F), out += stride) {
     B32 u[8];
     F8 scale[2], minimum;
     unpack<F>(w, u);
@@ -185,39 +176,125 @@ void unpack_tile(const uint8_t* w, int64_t blocks, uint8_t* out) {
   }
 }
 
-template <int F, int R>
-void tile_unpacked(const uint8_t* w, int64_t blocks, const ActBlock* x, float* out, int64_t stride) {
-  F8 y[R];
-  for (int r = 0; r < R; ++r) y[r] = zero();
-  for (int64_t b = 0; b < blocks; ++b, w += kUnpacked) {
-    B32 u[8];
-    for (int j = 0; j < 8; ++j) u[j] = load_bytes(w + 32 * j);
-    const float* f = reinterpret_cast<const float*>(w + 256);
-    F8 scale[2] = {load(f), load(f + 8)};
-    for (int r = 0; r < R; ++r) y[r] = block_terms<F>(u, scale, scale[1], x[r * blocks + b], y[r]);
+// Integer sums of k-groups [from, to) of one block.
+template <int R, int C>
+LLMOS_INLINE void sums(const uint8_t* w, const ActBlock* const* x, int from, int to, Acc acc[R][C]) {
+#pragma GCC unroll 8
+  for (int j = from; j < to; ++j) {
+    B32 u[C];
+    for (int c = 0; c < C; ++c) u[c] = load_bytes(w + c * kUnpacked + 32 * j);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      B32 q = repeat4(x[r]->q + 4 * j);
+      for (int c = 0; c < C; ++c) acc[r][c] = acc_dot(acc[r][c], u[c], q);
+    }
   }
-  for (int r = 0; r < R; ++r) store(out + r * stride, y[r]);
+}
+
+template <int R, int C>
+LLMOS_INLINE void add_terms(const uint8_t* w, int which, const ActBlock* const* x, const Acc acc[R][C], float* y) {
+  for (int c = 0; c < C; ++c) {
+    F8 scale = load(reinterpret_cast<const float*>(w + c * kUnpacked + 256) + 8 * which);
+    for (int r = 0; r < R; ++r) {
+      float* to = y + (r * C + c) * 8;
+      store(to, fma(acc_sum(acc[r][c]), mul(scale, set1(x[r]->scale)), load(to)));
+    }
+  }
+}
+
+template <int F, int R, int C>
+LLMOS_INLINE void block_unpacked(const uint8_t* w, const ActBlock* const* x, float* y) {
+  if constexpr (F == kQ8) {
+    for (int c = 0; c < C; ++c) {
+      Acc8 acc[R];
+      for (int r = 0; r < R; ++r) acc[r] = acc8_start(repeat4(x[r]->whole));
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) {
+        B32 u = load_bytes(w + c * kUnpacked + 32 * j);
+        for (int r = 0; r < R; ++r) acc[r] = acc8_dot(acc[r], u, repeat4(x[r]->q + 4 * j));
+      }
+      F8 scale = load(reinterpret_cast<const float*>(w + c * kUnpacked + 256));
+      for (int r = 0; r < R; ++r) {
+        float* to = y + (r * C + c) * 8;
+        store(to, fma(acc8_sum(acc[r]), mul(scale, set1(x[r]->scale)), load(to)));
+      }
+    }
+  } else if constexpr (F == kQ6) {
+    Acc acc[R][C];
+    for (int half = 0; half < 2; ++half) {
+      for (int r = 0; r < R; ++r) {
+        B32 first = repeat4(x[r]->first_half);
+        Acc start = acc_offset(half ? sub_i16(repeat4(x[r]->whole), first) : first, code_offset(F));
+        for (int c = 0; c < C; ++c) acc[r][c] = start;
+      }
+      sums<R, C>(w, x, 4 * half, 4 * half + 4, acc);
+      add_terms<R, C>(w, half, x, acc, y);
+    }
+  } else {
+    constexpr int offset = F == kQ5M ? 16 : code_offset(F);
+    Acc acc[R][C];
+    for (int r = 0; r < R; ++r) {
+      Acc start = offset ? acc_offset(repeat4(x[r]->whole), offset) : acc_zero();
+      for (int c = 0; c < C; ++c) acc[r][c] = start;
+    }
+    sums<R, C>(w, x, 0, 8, acc);
+    if constexpr (!has_minimum(F)) return add_terms<R, C>(w, 0, x, acc, y);
+    for (int c = 0; c < C; ++c) {
+      const float* f = reinterpret_cast<const float*>(w + c * kUnpacked + 256);
+      F8 scale = load(f), minimum = load(f + 8);
+      for (int r = 0; r < R; ++r) {
+        float* to = y + (r * C + c) * 8;
+        F8 dot = acc_sum(acc[r][c]);
+        if constexpr (F == kQ5M) dot = add(dot, set1(16.0f * static_cast<float>(x[r]->whole[0] + x[r]->whole[1])));
+        F8 t = fma(dot, mul(scale, set1(x[r]->scale)), load(to));
+        store(to, fma(minimum, set1(x[r]->sum), t));
+      }
+    }
+  }
+}
+
+// y[R][C * 8]
+template <int F, int R, int C>
+void tile_unpacked(const uint8_t* w, int64_t blocks, const ActBlock* q, float* y) {
+  const ActBlock* x[R];
+  for (int r = 0; r < R; ++r) x[r] = q + r * blocks;
+  for (int i = 0; i < R * C; ++i) store(y + 8 * i, zero());
+  for (int64_t b = 0; b < blocks; ++b, w += C * kUnpacked) {
+    block_unpacked<F, R, C>(w, x, y);
+    for (int r = 0; r < R; ++r) ++x[r];
+  }
 }
 
 // ---- float products ------------------------------------------------------------------------------------------------
 
-template <int F, int R>
-void tile_float(const uint8_t* w, int64_t blocks, const float* x, float* out, int64_t stride) {
-  F8 y[R];
-  for (int r = 0; r < R; ++r) y[r] = zero();
-  for (int64_t b = 0; b < blocks; ++b, w += block_bytes(F)) {
-    F8 part[R];
-    for (int r = 0; r < R; ++r) part[r] = zero();
+// out[R][C * 8]; w points to C tiles.
+template <int F, int R, int C>
+void tile_float(const uint8_t* const* w, int64_t blocks, const float* x, float* out) {
+  for (int i = 0; i < R * C; ++i) store(out + 8 * i, zero());
+  for (int64_t b = 0; b < blocks; ++b) {
+    F8 part[R][C];
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) part[r][c] = zero();
     for (int i = 0; i < 32; ++i) {
-      F8 v = F == kBF16 ? load_bf16(w + 16 * i) : load(reinterpret_cast<const float*>(w) + 8 * i);
-      for (int r = 0; r < R; ++r) part[r] = fma(v, set1(x[(r * blocks + b) * 32 + i]), part[r]);
+      F8 v[C];
+      for (int c = 0; c < C; ++c) {
+        const uint8_t* p = w[c] + b * block_bytes(F);
+        v[c] = F == kBF16 ? load_bf16(p + 16 * i) : load(reinterpret_cast<const float*>(p) + 8 * i);
+      }
+      for (int r = 0; r < R; ++r) {
+        F8 one = set1(x[(r * blocks + b) * 32 + i]);
+        for (int c = 0; c < C; ++c) part[r][c] = fma(v[c], one, part[r][c]);
+      }
     }
-    for (int r = 0; r < R; ++r) y[r] = add(y[r], part[r]);
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) {
+        float* y = out + (r * C + c) * 8;
+        store(y, add(load(y), part[r][c]));
+      }
   }
-  for (int r = 0; r < R; ++r) store(out + r * stride, y[r]);
 }
 
-// ---- one tile against all rows -------------------------------------------------------------------------------------
+// ---- one or two tiles against all rows -------------------------------------------------------------------------------
 
 struct Inputs {
   int64_t rows, blocks;
@@ -227,40 +304,46 @@ struct Inputs {
 
 constexpr int64_t kDirectRows = 4;
 
-// out[row * stride .. + 8] for every row.
-template <int F>
-void tile_rows(const Inputs& in, const uint8_t* w, uint8_t* unpacked, float* out, int64_t stride) {
+// out[row][C * 8] for every row; w points to C tiles of one format.
+template <int F, int C>
+void tile_rows(const Inputs& in, const uint8_t* const* w, uint8_t* unpacked, float* out) {
+  constexpr int64_t width = C * 8;
   int64_t r = 0;
   if constexpr (is_float(F)) {
-    for (; r + 4 <= in.rows; r += 4) tile_float<F, 4>(w, in.blocks, in.f + r * in.blocks * 32, out + r * stride, stride);
-    for (; r < in.rows; ++r) tile_float<F, 1>(w, in.blocks, in.f + r * in.blocks * 32, out + r * stride, stride);
+    for (; r + 4 <= in.rows; r += 4) tile_float<F, 4, C>(w, in.blocks, in.f + r * in.blocks * 32, out + r * width);
+    for (; r < in.rows; ++r) tile_float<F, 1, C>(w, in.blocks, in.f + r * in.blocks * 32, out + r * width);
   } else if (in.rows <= kDirectRows) {
-    const ActBlock* x = in.q;
-    switch (in.rows) {
-      case 1: tile_direct<F, 1>(w, in.blocks, x, out, stride); break;
-      case 2: tile_direct<F, 2>(w, in.blocks, x, out, stride); break;
-      case 3: tile_direct<F, 3>(w, in.blocks, x, out, stride); break;
-      case 4: tile_direct<F, 4>(w, in.blocks, x, out, stride); break;
+    for (int c = 0; c < C; ++c) {
+      float* y = out + 8 * c;
+      switch (in.rows) {
+        case 1: tile_direct<F, 1>(w[c], in.blocks, in.q, y, width); break;
+        case 2: tile_direct<F, 2>(w[c], in.blocks, in.q, y, width); break;
+        case 3: tile_direct<F, 3>(w[c], in.blocks, in.q, y, width); break;
+        case 4: tile_direct<F, 4>(w[c], in.blocks, in.q, y, width); break;
+      }
     }
   } else {
-    unpack_tile<F>(w, in.blocks, unpacked);
-    for (; r + 4 <= in.rows; r += 4)
-      tile_unpacked<F, 4>(unpacked, in.blocks, in.q + r * in.blocks, out + r * stride, stride);
-    for (; r < in.rows; ++r)
-      tile_unpacked<F, 1>(unpacked, in.blocks, in.q + r * in.blocks, out + r * stride, stride);
+    for (int c = 0; c < C; ++c) unpack_tile<F>(w[c], in.blocks, unpacked + c * kUnpacked, C * kUnpacked);
+    for (; r + 4 <= in.rows; r += 4) tile_unpacked<F, 4, C>(unpacked, in.blocks, in.q + r * in.blocks, out + r * width);
+    switch (in.rows - r) {
+      case 1: tile_unpacked<F, 1, C>(unpacked, in.blocks, in.q + r * in.blocks, out + r * width); break;
+      case 2: tile_unpacked<F, 2, C>(unpacked, in.blocks, in.q + r * in.blocks, out + r * width); break;
+      case 3: tile_unpacked<F, 3, C>(unpacked, in.blocks, in.q + r * in.blocks, out + r * width); break;
+    }
   }
 }
 
-void tile_rows(int format, const Inputs& in, const uint8_t* w, uint8_t* unpacked, float* out, int64_t stride) {
+template <int C>
+void tile_rows(int format, const Inputs& in, const uint8_t* const* w, uint8_t* unpacked, float* out) {
   switch (format) {
-    case kQ4: return tile_rows<kQ4>(in, w, unpacked, out, stride);
-    case kQ4M: return tile_rows<kQ4M>(in, w, unpacked, out, stride);
-    case kQ5: return tile_rows<kQ5>(in, w, unpacked, out, stride);
-    case kQ5M: return tile_rows<kQ5M>(in, w, unpacked, out, stride);
-    case kQ6: return tile_rows<kQ6>(in, w, unpacked, out, stride);
-    case kQ8: return tile_rows<kQ8>(in, w, unpacked, out, stride);
-    case kBF16: return tile_rows<kBF16>(in, w, unpacked, out, stride);
-    case kF32: return tile_rows<kF32>(in, w, unpacked, out, stride);
+    case kQ4: return tile_rows<kQ4, C>(in, w, unpacked, out);
+    case kQ4M: return tile_rows<kQ4M, C>(in, w, unpacked, out);
+    case kQ5: return tile_rows<kQ5, C>(in, w, unpacked, out);
+    case kQ5M: return tile_rows<kQ5M, C>(in, w, unpacked, out);
+    case kQ6: return tile_rows<kQ6, C>(in, w, unpacked, out);
+    case kQ8: return tile_rows<kQ8, C>(in, w, unpacked, out);
+    case kBF16: return tile_rows<kBF16, C>(in, w, unpacked, out);
+    case kF32: return tile_rows<kF32, C>(in, w, unpacked, out);
   }
 }
 
@@ -287,7 +370,35 @@ inline F8 activate(int kind, F8 g) {
   return div(g, add(set1(1.0f), exp(mul(z, set1(-1.5957691216057308f)))));
 }
 
-constexpr int64_t kRowChunk = 64;  // rows whose raw outputs wait in scratch for the epilogue
+// One tile's raw outputs, raw[row * stride .. + 8], to columns c .. c + left (at most 8).
+void finish(const LinearArgs& a, const float* raw, int64_t stride, int64_t c, int64_t left, float unit) {
+  const int64_t n = left < 8 ? left : 8;
+  const F8 bias = a.bias ? load_some(a.bias + c, n) : zero();
+  for (int64_t r = 0; r < a.rows; ++r) {
+    F8 y = mul(load(raw + r * stride), set1(unit));
+    if (a.bias) y = add(y, bias);
+    if (a.residual) y = add(load_some(a.residual + r * a.n + c, n), y);
+    store_some(a.y + r * a.n + c, y, n);
+  }
+}
+
+void finish_gated(const LinearArgs& a, const float* gate, const float* up, int64_t gate_stride, int64_t up_stride,
+                  int64_t c) {
+  const int64_t n = a.n - c < 8 ? a.n - c : 8;
+  const F8 gate_bias = a.bias ? load_some(a.bias + c, n) : zero();
+  const F8 up_bias = a.bias ? load_some(a.bias + a.n + c, n) : zero();
+  for (int64_t r = 0; r < a.rows; ++r) {
+    F8 g = mul(load(gate + r * gate_stride), set1(a.segment[0].unit));
+    F8 u = mul(load(up + r * up_stride), set1(a.segment[1].unit));
+    if (a.bias) {
+      g = add(g, gate_bias);
+      u = add(u, up_bias);
+    }
+    F8 y = mul(activate(a.activation, g), u);
+    if (a.residual) y = add(load_some(a.residual + r * a.n + c, n), y);
+    store_some(a.y + r * a.n + c, y, n);
+  }
+}
 
 }  // namespace
 
@@ -334,41 +445,44 @@ void linear(const LinearArgs& a) {
   auto run = [&](int task) {
     const int64_t begin = tiles * task / tasks, end = tiles * (task + 1) / tasks;
     Scratch local(thread_arena(1));
-    uint8_t* unpacked = local.take<uint8_t>(blocks * kUnpacked);
-    float* raw[2] = {local.take<float>(a.rows * 8), gated ? local.take<float>(a.rows * 8) : nullptr};
+    const Inputs in{a.rows, blocks, q, f};
+    uint8_t* unpacked = local.take<uint8_t>(2 * blocks * kUnpacked);
+    float* raw[2] = {local.take<float>(a.rows * 16), local.take<float>(a.rows * 8)};
     int s = 0;
-    int64_t tile = begin, column = 0;
+    int64_t tile = begin, column = 0;  // tile within segment s, whose outputs start at column
     while (!gated && tile >= tiles_of(a.segment[s].n)) {
       tile -= tiles_of(a.segment[s].n);
-      column += a.segment[s].n;
-      ++s;
+      column += a.segment[s++].n;
     }
-    for (int64_t t = begin; t < end; ++t, ++tile) {
+    for (int64_t t = begin; t < end;) {
       if (!gated && tile == tiles_of(a.segment[s].n)) {
         tile = 0;
-        column += a.segment[s].n;
-        ++s;
+        column += a.segment[s++].n;
       }
-      const Inputs in{a.rows, blocks, q, f};
-      const int64_t n = a.segment[s].n, left = n - tile * 8 < 8 ? n - tile * 8 : 8;
-      for (int g = 0; g < (gated ? 2 : 1); ++g) {
-        const Segment& w = a.segment[s + g];
-        tile_rows(w.format, in, w.tiles + tile * blocks * block_bytes(w.format), unpacked, raw[g], 8);
-      }
-      const int64_t c = column + tile * 8;
-      const F8 unit = set1(a.segment[s].unit), unit_up = set1(a.segment[gated ? 1 : s].unit);
-      const F8 bias = a.bias ? load_some(a.bias + c, left) : zero();
-      const F8 bias_up = a.bias && gated ? load_some(a.bias + n + c, left) : zero();
-      for (int64_t r = 0; r < a.rows; ++r) {
-        F8 y = mul(load(raw[0] + 8 * r), unit);
-        if (a.bias) y = add(y, bias);
-        if (gated) {
-          F8 up = mul(load(raw[1] + 8 * r), unit_up);
-          if (a.bias) up = add(up, bias_up);
-          y = mul(activate(a.activation, y), up);
+      const Segment &w = a.segment[s], &up = a.segment[gated ? 1 : s];
+      const int64_t tile_bytes = blocks * block_bytes(w.format), c = column + tile * 8;
+      const uint8_t* at[2] = {w.tiles + tile * tile_bytes, nullptr};
+      if (gated) {
+        at[1] = up.tiles + tile * blocks * block_bytes(up.format);
+        if (w.format == up.format) {
+          tile_rows<2>(w.format, in, at, unpacked, raw[0]);
+          finish_gated(a, raw[0], raw[0] + 8, 16, 16, c);
+        } else {
+          tile_rows<1>(w.format, in, at, unpacked, raw[0]);
+          tile_rows<1>(up.format, in, at + 1, unpacked, raw[1]);
+          finish_gated(a, raw[0], raw[1], 8, 8, c);
         }
-        if (a.residual) y = add(load_some(a.residual + r * a.n + c, left), y);
-        store_some(a.y + r * a.n + c, y, left);
+        ++t, ++tile;
+      } else if (t + 1 < end && tile + 1 < tiles_of(w.n)) {
+        at[1] = at[0] + tile_bytes;
+        tile_rows<2>(w.format, in, at, unpacked, raw[0]);
+        finish(a, raw[0], 16, c, 8, w.unit);
+        finish(a, raw[0] + 8, 16, c + 8, column + w.n - c - 8, w.unit);
+        t += 2, tile += 2;
+      } else {
+        tile_rows<1>(w.format, in, at, unpacked, raw[0]);
+        finish(a, raw[0], 8, c, column + w.n - c, w.unit);
+        ++t, ++tile;
       }
     }
   };

@@ -22,6 +22,8 @@
 #endif
 #endif
 
+#define LLMOS_INLINE __attribute__((always_inline)) inline
+
 namespace llmos {
 namespace LLMOS_ISA {
 
@@ -88,6 +90,17 @@ inline void store_i8(int8_t* p, F8 v) {  // v holds integers in [-128, 127]
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(w, w));
 }
 
+// Sums of q over inputs {4j, 4j + 1} and {4j + 2, 4j + 3}: of all 32, and of the first 16.
+inline void pair_sums(const int8_t* q, int16_t whole[2], int16_t first_half[2]) {
+  __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
+  __m128i a = _mm256_castsi256_si128(pairs), b = _mm_add_epi16(a, _mm256_extracti128_si256(pairs, 1));
+  __m128i s = _mm_add_epi16(_mm_unpacklo_epi64(a, b), _mm_unpackhi_epi64(a, b));
+  s = _mm_add_epi16(s, _mm_shuffle_epi32(s, 0xb1));
+  uint32_t first = static_cast<uint32_t>(_mm_cvtsi128_si32(s)), all = static_cast<uint32_t>(_mm_extract_epi32(s, 2));
+  memcpy(first_half, &first, 4);
+  memcpy(whole, &all, 4);
+}
+
 inline B32 load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store_bytes(void* p, B32 v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 inline B32 mask_bytes(B32 a, int m) { return _mm256_and_si256(a, _mm256_set1_epi8(static_cast<char>(m))); }
@@ -125,14 +138,20 @@ inline Acc acc_zero() { return {_mm256_setzero_si256()}; }
 inline Acc acc_offset(B32 pair, int offset) {
   return {_mm256_mullo_epi16(pair, _mm256_set1_epi16(static_cast<short>(-offset)))};
 }
-inline Acc acc_dot(Acc a, B32 w, B32 x) { return {_mm256_add_epi16(a.v, _mm256_maddubs_epi16(w, x))}; }
+inline Acc acc_dot(Acc a, B32 w, B32 x) {
+  a.v = _mm256_add_epi16(a.v, _mm256_maddubs_epi16(w, x));
+  __asm__("" : "+x"(a.v));  // keeps the compiler from regrouping the sum, for which it spills every product
+  return a;
+}
 inline F8 acc_sum(Acc a) { return _mm256_cvtepi32_ps(_mm256_madd_epi16(a.v, _mm256_set1_epi16(1))); }
 // Signed bytes: |w| * sign(w) x, at most 2*128*127 = 32512, widened at once.
 struct Acc8 { __m256i v; };
 inline Acc8 acc8_start(B32) { return {_mm256_setzero_si256()}; }
 inline Acc8 acc8_dot(Acc8 a, B32 w, B32 x) {
   __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-  return {_mm256_add_epi32(a.v, _mm256_madd_epi16(p, _mm256_set1_epi16(1)))};
+  a.v = _mm256_add_epi32(a.v, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
+  __asm__("" : "+x"(a.v));
+  return a;
 }
 inline F8 acc8_sum(Acc8 a) { return _mm256_cvtepi32_ps(a.v); }
 #endif
@@ -227,6 +246,14 @@ inline void store_i8(int8_t* p, F8 a) {
   for (int i = 0; i < 8; ++i) p[i] = static_cast<int8_t>(__builtin_rintf(a.v[i]));
 }
 
+inline void pair_sums(const int8_t* q, int16_t whole[2], int16_t first_half[2]) {
+  int s[2][2] = {{0, 0}, {0, 0}};
+  for (int i = 0; i < 32; ++i) s[i / 16][(i >> 1) & 1] += q[i];
+  for (int p = 0; p < 2; ++p) {
+    whole[p] = static_cast<int16_t>(s[0][p] + s[1][p]);
+    first_half[p] = static_cast<int16_t>(s[0][p]);
+  }
+}
 inline B32 load_bytes(const void* p) {
   B32 r;
   memcpy(r.v, p, 32);
