@@ -2,7 +2,7 @@
 
 What: `sample` pads a SampleBatch to the logits' rows and runs the sampling kernel.
 Invariant: a row's choice depends on its logits, parameters, random number and mask alone.
-Interface: `sample(logits, rows)`. Meaning and order of the filters: `llmos.drivers.cpu.reference.sample`.
+Interface: `sample(logits, rows)`. Meaning and order of the filters: `llmos.drivers.cpu.sample`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from llmos.drivers import cpu
+from llmos.kernel.engine import xla_sampler
 from llmos.kernel.engine.batch import SampleBatch, Sampled
 from llmos.kernel.model.load import default_backend
 
@@ -33,7 +34,7 @@ def _sample(
     top: int,
     backend: str,
 ) -> tuple[Array, Array, Array, Array]:
-    kernel = cpu.sample if backend == "cpu" else cpu.reference.sample
+    kernel = cpu.sample if backend == "cpu" else xla_sampler.sample
     temperature, top_p, min_p, penalty, uniform = floats_5B
     return kernel(
         logits,

@@ -79,7 +79,7 @@ class Layout:
             )
         c, size = model.config, mesh.shape["tensor"]
         splits = {
-            "heads": c.kv_heads % size == 0 and _pool_splits(model, size),
+            "heads": _heads_split(model, size),
             "ffn": c.ffn % size == 0,
             "vocab": c.vocab % size == 0,
             "token": tokens % mesh.shape["data"] == 0,
@@ -110,10 +110,9 @@ class Layout:
         return jax.device_put(state, self.of_state(state))
 
 
-def _pool_splits(model: Model, size: int) -> bool:
-    pool_heads = model.slot_shape[0]
+def _heads_split(model: Model, size: int) -> bool:
     if model.backend == "tpu":
         from llmos.kernel.model.tpu_ops import splits
 
-        return splits(pool_heads, size)
-    return pool_heads % size == 0
+        return splits(model.config.kv_heads, size)
+    return model.config.kv_heads % size == 0

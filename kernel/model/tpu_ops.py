@@ -5,7 +5,7 @@ What: `attention` gives the step to `jax.experimental.pallas.ops.tpu.ragged_page
     the pool's heads are padded with zeros (`slot_shape`) and the queries with them; no model is refused.
 Invariant: the names and the meaning of `xla_ops`; results differ by rounding (bf16 products on a bf16 pool).
     The tokens of one slot stand next to each other in the batch, in the order of their positions.
-Not tested on hardware yet: the step is lowered for TPU, and the kernel runs interpreted on CPU, in tests.
+Not tested on hardware yet: tests lower the step for TPU, and on CPU put JAX's reference in the kernel's place.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ def attention(
 ) -> tuple[Array, Array]:
     """`xla_ops.attention` over a pool of [pages, S, *slot_shape], bf16 or f32.
 
-    Under a mesh (`jax.set_mesh`) with an axis "tensor" that divides the pool's heads, each device attends with
-    its own heads: a kernel call is opaque to the partitioner.
+    Under a mesh whose axis "tensor" divides the heads, each device attends with its own; else each with all.
     """
     T, G = qkv_TC.shape[0], spec.heads // spec.kv_heads
     _, _, K, _, H = pool.shape
@@ -65,18 +64,21 @@ def attention(
     q_TKGH = q_TNH.reshape(T, spec.kv_heads, G, spec.head_dim).astype(pool.dtype)
     q_TKGH = jnp.pad(q_TKGH, ((0, 0), (0, more_heads), (0, more_groups), (0, more_dims)))
     attend = partial(_attend, spec=spec)
-    heads, whole = PartitionSpec(None, "tensor"), PartitionSpec()
-    pages = PartitionSpec(None, None, "tensor")
-    shards = jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
-    if shards > 1 and splits(K, shards):
-        attend = jax.shard_map(attend, in_specs=(heads, pages, whole), out_specs=heads, check_vma=False)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size > 1:  # a kernel call is opaque to the partitioner
+        split = "tensor" if splits(spec.kv_heads, mesh.shape["tensor"]) else None
+        heads, pages = PartitionSpec(None, split), PartitionSpec(None, None, split)
+        attend = jax.shard_map(
+            attend, in_specs=(heads, pages, PartitionSpec()), out_specs=heads, check_vma=False
+        )
     out_TKGH = attend(q_TKGH, pool, batch)[:, : spec.kv_heads, :G, : spec.head_dim]
     return out_TKGH.reshape(T, spec.heads * spec.head_dim).astype(jnp.float32), pool
 
 
 def splits(kv_heads: int, shards: int) -> bool:
-    """Whether `shards` devices can share the pool's heads so that the kernel takes each one's part."""
-    return kv_heads % shards == 0 and padded_heads(kv_heads // shards) == kv_heads // shards
+    """Whether `shards` devices can share a model's kv heads so that the kernel takes each one's part."""
+    padded = padded_heads(kv_heads)
+    return kv_heads % shards == padded % shards == 0 and padded_heads(padded // shards) == padded // shards
 
 
 def _attend(q_TKGH: Array, pool: Array, batch: AttentionBatch, *, spec: AttentionSpec) -> Array:
