@@ -48,9 +48,12 @@ class DenseIndex:
         scores, ids = self._index.search(np.ascontiguousarray(vectors, np.float32), k)
         return scores, ids
 
-    def likeness(self, id_: int, vector: np.ndarray) -> float:
-        """The inner product of one stored vector with [D]."""
-        return float(self._index.reconstruct(id_) @ vector)
+    def likeness(self, id_: int, vector: np.ndarray) -> float | None:
+        """The inner product of one stored vector with [D]; None where it is not in the index (yet)."""
+        try:
+            return float(self._index.reconstruct(id_) @ vector)
+        except RuntimeError:
+            return None
 
     def save(self, folder: Path, generation: int) -> None:
         """Write the index beside the volume's database, atomically, and remove older ones."""

@@ -1,18 +1,18 @@
-"""How several rankings become one.
+"""How two rankings become one.
 
-What: reciprocal rank fusion of the dense and the lexical ranking, and the removal of passages that say the same
-    again (a manual that lies there as text and as HTML).
-Invariant: the order is a function of the rankings alone; ties go to the smaller id.
-Interface: `fuse(rankings, weights) -> list[(id, score)]`, `distinct(texts, k) -> list[index]`, `lexical_query(text)`.
-Source: Cormack, Clarke and Büttcher 2009 (reciprocal rank fusion).
+What: the fusion of likeness (cosines) and words (BM25), and the removal of passages that say the same again
+    (a manual that lies there as text and as HTML).
+Invariant: the order is a function of the scores alone; ties go to the smaller id.
+Interface: `fuse(similar, matching, weight) -> [(id, score)]`, `distinct(texts, k) -> [index]`,
+    `lexical_query(text)`.
+Source: Bruch, Gai and Ingber 2023 (a weighted sum of scores beats reciprocal rank fusion; it did here too).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
-RANK_OFFSET = 60  # the k of the paper: how little the very first ranks outweigh the next
 DUPLICATE = 0.8  # share of the smaller passage's word triples that the other one also has
 MAX_TERMS = 64  # of a query; a pasted page is searched by its first words
 _WORD = re.compile(r"\w+")
@@ -26,12 +26,18 @@ was we were what when where whether which while who whom whose why will with wit
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
-def fuse(rankings: Sequence[Sequence[int]], weights: Sequence[float]) -> list[tuple[int, float]]:
-    """Ids by the weighted sum of 1 / (RANK_OFFSET + rank), greatest first."""
-    scores: dict[int, float] = {}
-    for ranking, weight in zip(rankings, weights, strict=True):
-        for rank, id_ in enumerate(ranking, 1):
-            scores[id_] = scores.get(id_, 0.0) + weight / (RANK_OFFSET + rank)
+def fuse(
+    similar: Mapping[int, float], matching: Mapping[int, float], weight: float
+) -> list[tuple[int, float]]:
+    """Ids with their scores, greatest first: likeness + weight * BM25 / greatest BM25.
+
+    Args:
+        similar: the cosine with the question, of every candidate.
+        matching: BM25 scores (greater is better) of those that share a word with it.
+        weight: what the best match of words adds to a cosine.
+    """
+    best = max(matching.values(), default=0.0) or 1.0
+    scores = {id_: cosine + weight * matching.get(id_, 0.0) / best for id_, cosine in similar.items()}
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 

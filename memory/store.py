@@ -312,14 +312,14 @@ class Store:
             self._db.execute("DELETE FROM documents")
             self._bump()
 
-    def lexical(self, query: str, k: int, weights: tuple[float, float, float]) -> list[int]:
-        """Chunk ids by BM25 for an FTS5 query; weights are those of title, heading and text."""
+    def lexical(self, query: str, k: int, weights: tuple[float, float, float]) -> dict[int, float]:
+        """The k best chunks by BM25 (greater is better) for an FTS5 query; weights of title, heading and text."""
         with self._lock, disk_errors(self.folder):
             rows = self._db.execute(
-                "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, ?, ?, ?), rowid LIMIT ?",
-                (query, *weights, k),
+                "SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?",
+                (*weights, query, k),
             ).fetchall()
-        return [row[0] for row in rows]
+        return dict(rows)
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray, int]:
         """All chunk ids, their vectors, and the generation that they are of."""

@@ -39,7 +39,7 @@ from llmos.memory.store import ChunkRow, Store
 RECIPE = 1  # of parsing, chunking and embedded text; another number makes the next mount start over
 HEADING_TOKENS = 50  # of the heading path that is embedded before a chunk's text
 CANDIDATES = 50  # taken from each ranking before they are fused
-WEIGHTS = (1.0, 0.5)  # of the dense and the lexical ranking; see benchmarks/retrieval.py
+WORDS = 0.3  # what the best match of words adds to a cosine; see benchmarks/retrieval.py
 COLUMNS = (0.5, 1.0, 1.0)  # BM25 weights of title, heading and text
 _BATCH = 512  # chunks that are embedded together: enough to sort by length
 _RACY_SECONDS = (
@@ -58,7 +58,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk that was found; `score` is the fused rank score, `similarity` the cosine with the question."""
+    """A chunk that was found; `score` is the fused one, `similarity` the cosine with the question."""
 
     chunk_id: int
     source: str
@@ -176,21 +176,23 @@ class Volume:
         if not len(index) or k < 1 or not query.strip():
             return []
         vector = self._encoder.encode([query])
-        near_scores, near_ids = index.search(vector, max(CANDIDATES, k))
-        near = [int(id_) for id_ in near_ids[0]]
+        scores, ids = index.search(vector, max(CANDIDATES, k))
+        similar = dict(zip(ids[0].tolist(), scores[0].tolist(), strict=True))
         words = lexical_query(query)
-        matching = self._store.lexical(words, max(CANDIDATES, k), COLUMNS) if words else []
-        ranked = fuse([near, matching], WEIGHTS)
-        rows = self._store.rows([id_ for id_, _ in ranked])
-        ranked = [(id_, score) for id_, score in ranked if id_ in rows]
-        similarity = dict(zip(near, near_scores[0].tolist(), strict=True))
+        matching = self._store.lexical(words, max(CANDIDATES, k), COLUMNS) if words else {}
+        for id_ in matching.keys() - similar.keys():
+            if (cosine := index.likeness(id_, vector[0])) is not None:
+                similar[id_] = cosine
+        rows = self._store.rows(list(similar))
+        ranked = [(id_, score) for id_, score in fuse(similar, matching, WORDS) if id_ in rows]
         found = []
         for n in distinct((rows[id_].text for id_, _ in ranked), k):
             id_, score = ranked[n]
             row = rows[id_]
-            like = similarity[id_] if id_ in similarity else index.likeness(id_, vector[0])
             position = describe(row.unit, row.first, row.last)
-            found.append(Passage(id_, row.source, position, row.text, row.heading, row.label, score, like))
+            found.append(
+                Passage(id_, row.source, position, row.text, row.heading, row.label, score, similar[id_])
+            )
         return found
 
     def _stale(self) -> bool:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from llmos.memory.ranking import MAX_TERMS, distinct, fuse, lexical_query
 
 
-def test_fusion_prefers_what_both_rankings_found_and_breaks_ties_by_id() -> None:
-    assert [id_ for id_, _ in fuse([[1, 2, 3], [4, 3, 9]], (1.0, 1.0))] == [3, 1, 4, 2, 9]
-    assert [id_ for id_, _ in fuse([[7, 1], [1, 7]], (1.0, 1.0))] == [1, 7]
-    assert [id_ for id_, _ in fuse([[1], [2]], (0.5, 1.0))] == [2, 1]
+def test_fusion_adds_weighted_words_to_likeness_and_breaks_ties_by_id() -> None:
+    assert fuse({1: 0.5, 2: 0.4, 3: 0.1}, {2: 8.0, 3: 4.0}, 0.4) == [(2, 0.8), (1, 0.5), (3, 0.1 + 0.2)]
+    assert [id_ for id_, _ in fuse({9: 0.5, 3: 0.5, 5: 0.5}, {}, 0.3)] == [3, 5, 9]
+    assert [id_ for id_, _ in fuse({1: 0.9, 2: 0.1}, {1: 0.0, 2: 0.0}, 0.3)] == [1, 2]
 
 
 def test_a_passage_that_repeats_another_is_left_out() -> None:

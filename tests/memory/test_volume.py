@@ -1,0 +1,384 @@
+"""A volume says what its files say: added, changed, moved, deleted, damaged; crashed, shared, full."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from llmos.abi.errors import DiskFull, DocumentError, VolumeError
+from llmos.abi.labels import STORE, UNTRUSTED, Integrity, Label
+from llmos.memory.chunking import ChunkLimits
+from llmos.memory.store import FILE, Store
+from llmos.memory.volume import Volume
+from tests.memory.words_encoder import WordsEncoder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Path:
+    folder = tmp_path / "books"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "leave.md").write_text(
+        "# Leave\n\nEverybody has 25 days of holiday.\n\n## Sick\n\nCall before nine.\n"
+    )
+    (folder / "inner" / "pay.txt").write_text("Pay\n===\n\nSalaries are paid on the last Friday.\n")
+    (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0")
+    (folder / "empty.txt").write_text("")
+    (folder / ".hidden.txt").write_text("not for search\n")
+    return folder
+
+
+@pytest.fixture
+def encoder() -> WordsEncoder:
+    return WordsEncoder()
+
+
+@pytest.fixture
+def volume(tmp_path: Path, encoder: WordsEncoder) -> Iterator[Volume]:
+    opened = Volume.open(tmp_path / "volume", encoder)
+    yield opened
+    opened.close()
+
+
+def age(folder: Path) -> None:
+    """Let the files look old: what changed a moment ago is always read again."""
+    for path in folder.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+
+
+def top(volume: Volume, question: str) -> tuple[str, str]:
+    passage = volume.search(question, k=1)[0]
+    return passage.source, passage.position
+
+
+def test_a_folder_is_mounted_and_searched(volume: Volume, books: Path) -> None:
+    report = volume.mount(books, label=STORE)
+    assert (report.added, report.changed, report.unchanged, report.removed) == (2, 0, 0, 0)
+    assert report.chunks == len(volume) >= 2
+    assert dict(report.skipped) == {
+        "books/picture.png": "files of type .png are not read",
+        "books/empty.txt": "empty.txt is empty. there is no text in it. leave it out, or fill it.",
+    }
+    passage = volume.search("on which Friday are salaries paid?", k=1)[0]
+    assert (passage.source, passage.position, passage.heading) == ("books/inner/pay.txt", "lines 1-4", "Pay")
+    assert "last Friday" in passage.text
+    assert passage.label == STORE
+    assert 0 < passage.similarity <= 1.0001
+    assert top(volume, "holiday days") == ("books/leave.md", "lines 1-7")
+
+
+def test_only_what_changed_is_embedded_again(volume: Volume, books: Path, encoder: WordsEncoder) -> None:
+    volume.mount(books)
+    before = encoder.embedded
+    assert volume.mount(books).unchanged == 2
+    assert encoder.embedded == before
+    (books / "leave.md").write_text("# Leave\n\nEverybody has 30 days of holiday.\n")
+    (books / "inner" / "pay.txt").rename(books / "inner" / "wages.txt")
+    (books / "new.rst").write_text("New\n===\n\nfresh words\n")
+    report = volume.mount(books)
+    assert (report.added, report.changed, report.unchanged, report.removed) == (2, 1, 0, 1)
+    texts = [p.text for p in volume.search("days of holiday salaries fresh words", k=9)]
+    assert any("30 days" in t for t in texts) and not any("25 days" in t for t in texts)
+    assert top(volume, "salaries")[0] == "books/inner/wages.txt"
+
+
+def test_an_unchanged_file_is_known_by_its_stamp_or_else_by_its_content(
+    volume: Volume, books: Path, encoder: WordsEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (books / "empty.txt").unlink()
+    monkeypatch.setattr("llmos.memory.volume._RACY_SECONDS", -1e9)
+    volume.mount(books)
+    monkeypatch.setattr("llmos.memory.volume.hashlib.file_digest", None)  # not called: the stamp is enough
+    assert volume.mount(books).unchanged == 2
+    monkeypatch.undo()
+    before = encoder.embedded
+    age(books)
+    assert volume.mount(books).unchanged == 2
+    assert encoder.embedded == before
+
+
+def test_a_label_follows_the_mount_without_work(volume: Volume, books: Path, encoder: WordsEncoder) -> None:
+    volume.mount(books, label=STORE)
+    before = encoder.embedded
+    mine = Label(Integrity.UNTRUSTED, frozenset({"me"}))
+    volume.mount(books, label=mine)
+    assert encoder.embedded == before
+    assert {p.label for p in volume.search("days salaries", k=9)} == {mine}
+
+
+def test_one_file_and_what_is_wrong_with_one(volume: Volume, books: Path) -> None:
+    assert volume.mount(books / "leave.md").added == 1
+    assert volume.search("sick", k=1)[0].label == UNTRUSTED
+    with pytest.raises(DocumentError, match="does not exist"):
+        volume.mount(books / "gone.md")
+    with pytest.raises(DocumentError, match="is empty"):
+        volume.mount(books / "empty.txt")
+    (books / "leave.md").write_text("")
+    with pytest.raises(DocumentError, match="is empty"):
+        volume.mount(books / "leave.md")
+    assert volume.search("sick", k=1) == []  # what the file no longer says is not answered
+
+
+def test_links_out_special_and_unreadable_files_are_skipped(
+    volume: Volume, books: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.txt").write_text("password\n")
+    (books / "out.txt").symlink_to(tmp_path / "secret.txt")
+    (books / "loop").symlink_to(books)
+    (books / "also.txt").symlink_to(books / "inner" / "pay.txt")
+    os.mkfifo(books / "pipe.txt")
+    skipped = dict(volume.mount(books).skipped)
+    assert "link" in skipped["books/out.txt"] and "link" in skipped["books/loop"]
+    assert "not a regular file" in skipped["books/pipe.txt"]
+    assert "books/also.txt" not in skipped
+    assert not any("password" in p.text for p in volume.search("password", k=9))
+    if os.getuid():
+        (books / "leave.md").chmod(0)
+        assert "Permission denied" in dict(volume.mount(books).skipped)["books/leave.md"]
+
+
+def test_the_same_words_in_two_files_are_found_once(volume: Volume, books: Path) -> None:
+    shutil.copy(books / "inner" / "pay.txt", books / "pay-copy.txt")
+    volume.mount(books)
+    found = [p.source for p in volume.search("salaries Friday", k=9)]
+    assert len([source for source in found if "pay" in source]) == 1
+
+
+def test_any_question_is_safe(volume: Volume, books: Path) -> None:
+    assert volume.search("anything", k=5) == []
+    volume.mount(books)
+    for question in [
+        '"',
+        "a AND",
+        "(",
+        "*",
+        "NEAR(",
+        "x:y",
+        "-",
+        "'; DROP TABLE chunks; --",
+        "東京",
+        "\0",
+        "\ud800",
+        "",
+    ]:
+        assert len(volume.search(question, k=5)) <= 5
+    assert volume.search("days", k=0) == []
+    assert len(volume) > 0
+
+
+def test_the_order_is_deterministic(volume: Volume, books: Path) -> None:
+    volume.mount(books)
+    assert volume.search("days nine Friday", k=5) == volume.search("days nine Friday", k=5)
+
+
+def test_a_new_encoder_or_chunking_starts_over(tmp_path: Path, books: Path) -> None:
+    first = Volume.open(tmp_path / "v", WordsEncoder())
+    first.mount(books)
+    first.close()
+    for encoder, limits in (
+        (WordsEncoder("words-2"), None),
+        (WordsEncoder("words-2"), ChunkLimits(bound=50)),
+    ):
+        again = Volume.open(tmp_path / "v", encoder, limits)
+        assert again.mount(books).added == 2
+        again.close()
+
+
+def test_progress_ends_complete(volume: Volume, books: Path) -> None:
+    seen: dict[str, list[tuple[int, int]]] = {}
+
+    def progress(task: str, done: int, total: int, unit: str = "items", /) -> None:
+        seen.setdefault(task, []).append((done, total))
+
+    volume.mount(books, progress=progress)
+    assert set(seen) == {"read", "embed"}
+    for calls in seen.values():
+        assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+        assert calls[-1][0] == calls[-1][1] > 0
+
+
+def test_a_lost_or_damaged_index_is_rebuilt(tmp_path: Path, books: Path, encoder: WordsEncoder) -> None:
+    with_index = Volume.open(tmp_path / "v", encoder)
+    with_index.mount(books)
+    want = [p.chunk_id for p in with_index.search("salaries", k=3)]
+    with_index.close()
+    (saved,) = (tmp_path / "v").glob("*.faiss")
+    data = saved.read_bytes()
+    for damage in (b"", data[: len(data) // 2], data[:-1] + bytes([data[-1] ^ 1]), os.urandom(100), None):
+        if damage is None:
+            saved.unlink()
+        else:
+            saved.write_bytes(damage)
+        again = Volume.open(tmp_path / "v", encoder)
+        assert [p.chunk_id for p in again.search("salaries", k=3)] == want
+        again.close()
+
+
+def test_a_damaged_database_is_said_so(tmp_path: Path, books: Path, encoder: WordsEncoder) -> None:
+    volume = Volume.open(tmp_path / "v", encoder)
+    volume.mount(books)
+    volume.close()
+    whole = (tmp_path / "v" / FILE).read_bytes()
+    for damage in (
+        b"not a database" * 1000,
+        whole[: len(whole) // 2],
+        whole[:4096] + os.urandom(len(whole) - 4096),
+    ):
+        (tmp_path / "v" / FILE).write_bytes(damage)
+        with pytest.raises(VolumeError, match="is damaged") as caught:
+            broken = Volume.open(tmp_path / "v", encoder)
+            try:
+                broken.mount(books)
+                broken.search("salaries", k=3)
+            finally:
+                broken.close()
+        assert "mount the documents again" in caught.value.do
+
+
+def test_a_folder_that_cannot_be_used(tmp_path: Path, encoder: WordsEncoder) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(VolumeError, match="cannot be used"):
+        Volume.open(tmp_path / "file", encoder)
+
+
+def test_a_full_disk_leaves_whole_documents_and_the_next_mount_goes_on(
+    tmp_path: Path, encoder: WordsEncoder
+) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for n in range(40):
+        (many / f"{n:02}.txt").write_text(f"document {n} " * 500)
+    volume = Volume.open(tmp_path / "v", encoder)
+    pages = volume._store._db.execute("PRAGMA page_count").fetchone()[0]
+    volume._store._db.execute(f"PRAGMA max_page_count = {pages + 60}")  # SQLite's own way to a full disk
+    with pytest.raises(DiskFull, match="no room") as caught:
+        volume.mount(many)
+    assert "goes on where it stopped" in caught.value.do
+    stored = volume._store.documents()
+    assert 0 < len(stored) < 40
+    assert volume.search("document 0", k=1)
+    volume._store._db.execute("PRAGMA max_page_count = 1000000")
+    report = volume.mount(many)
+    assert (report.added, report.unchanged) == (40 - len(stored), len(stored))
+    volume.close()
+
+
+def test_two_writers_take_turns_and_a_reader_sees_the_news(
+    tmp_path: Path, books: Path, encoder: WordsEncoder
+) -> None:
+    reader = Volume.open(tmp_path / "v", encoder)
+    assert reader.search("salaries", k=1) == []
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from llmos.memory.volume import Volume\nfrom tests.memory.words_encoder import WordsEncoder\n"
+        f"v = Volume.open({str(tmp_path / 'v')!r}, WordsEncoder()); r = v.mount({str(books)!r}); print(r.added)"
+    )
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    added = sorted(int(run.communicate(timeout=120)[0]) for run in runs)
+    assert added == [0, 2]  # the second one found the work done
+    assert reader.search("salaries", k=1)[0].source == "books/inner/pay.txt"
+    reader.close()
+
+
+def test_a_writer_that_waits_too_long_says_so(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "v"), Store(tmp_path / "v")
+    with store.writing(), pytest.raises(VolumeError, match="is locked"), other.writing(wait=0.1):
+        pass
+    with other.writing(wait=0.1):
+        pass
+    store.close()
+    other.close()
+
+
+def test_threads_may_search_while_one_mounts(volume: Volume, books: Path) -> None:
+    volume.mount(books)
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def search() -> None:
+        try:
+            while not done.is_set():
+                assert volume.search("salaries Friday", k=3)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for n in range(5):
+        (books / f"new{n}.txt").write_text(f"more words {n}\n")
+        volume.mount(books)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+@pytest.mark.slow
+def test_a_killed_mount_loses_nothing_and_repeats_nothing(tmp_path: Path, encoder: WordsEncoder) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for n in range(300):
+        (many / f"{n:03}.txt").write_text(
+            f"Document {n}\n" + "=" * 12 + "\n\n" + f"words of number {n}. " * 200
+        )
+    code = (
+        "from llmos.memory import volume; volume._BATCH = 20\nfrom tests.memory.words_encoder import WordsEncoder\n"
+        f"volume.Volume.open({str(tmp_path / 'v')!r}, WordsEncoder()).mount({str(many)!r})"
+    )
+    before = 0
+    for delay in (0.8, 1.0, 1.2, 1.5):
+        run = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+        time.sleep(delay)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        volume = Volume.open(tmp_path / "v", encoder)
+        stored = len(volume._store.documents())
+        assert stored >= before
+        check = volume._store._db.execute("PRAGMA integrity_check").fetchone()[0]
+        words = volume._store._db.execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)")
+        assert check == "ok" and words is not None
+        before = stored
+        volume.close()
+    volume = Volume.open(tmp_path / "v", encoder)
+    report = volume.mount(many)
+    assert report.added + report.unchanged == 300
+    assert report.unchanged == before
+    volume.close()
+
+
+def test_end_to_end_with_the_real_encoder(
+    tmp_path: Path, books: Path, weights_path: Callable[[str], Path]
+) -> None:
+    from llmos.memory.embedding import Encoder
+
+    volume = Volume.open(tmp_path / "real", Encoder.find("all-minilm-l6-v2"))
+    volume.mount(books, label=STORE)
+    assert (
+        volume.search("When do I get my wages?", k=1)[0].source == "books/inner/pay.txt"
+    )  # no word in common
+    volume.close()
+
+
+def test_a_database_of_another_version_is_refused(tmp_path: Path, encoder: WordsEncoder) -> None:
+    Volume.open(tmp_path / "v", encoder).close()
+    db = sqlite3.connect(tmp_path / "v" / FILE)
+    db.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
+    db.commit()
+    db.close()
+    with pytest.raises(VolumeError, match="has format 99"):
+        Volume.open(tmp_path / "v", encoder)
