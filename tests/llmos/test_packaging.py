@@ -43,19 +43,24 @@ def test_the_installed_metadata() -> None:
     assert script.load() is llmos.cli.main
 
 
-@pytest.mark.slow
-def test_a_wheel_holds_every_module_once(tmp_path: Path) -> None:
-    source = tmp_path / "source"  # a build leaves a folder behind that the next one would take files from
+def _wheel(folder: Path, **environment: str) -> Path:
+    """A wheel of a copy of the sources: a build leaves a folder behind that the next one would take files from."""
+    source = folder / "source"
     for name in (*FLOORS, "llmos"):
         ignore = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignore)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run(
-        [*command, "-w", tmp_path, source], check=True, env={**os.environ, "LLMOS_NO_CPU_LIBRARY": "1"}
-    )
-    (wheel,) = tmp_path.glob("llmos-*.whl")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder]
+    subprocess.run([*command, source], check=True, env={**os.environ, **environment})
+    (wheel,) = folder.glob("llmos-*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_every_module_once(tmp_path: Path) -> None:
+    wheel = _wheel(tmp_path, LLMOS_NO_CPU_LIBRARY="1")
+    assert wheel.name.endswith("-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert len(names) == len(set(names))
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"llmos"}
@@ -67,3 +72,19 @@ def test_a_wheel_holds_every_module_once(tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(unpacked)
     code = f"import sys; sys.path.insert(0, {str(unpacked)!r}); import llmos.kernel as k; print(k.__file__)"
     assert _elsewhere(code, tmp_path).startswith(str(unpacked))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler here")
+def test_a_wheel_holds_the_library_where_there_is_a_compiler(tmp_path: Path) -> None:
+    names = zipfile.ZipFile(_wheel(tmp_path)).namelist()
+    assert [n for n in names if n.endswith(".so")] == ["llmos/drivers/cpu/_build/libllmos_cpu.so"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["false", "there-is-no-such-compiler"])
+def test_without_a_compiler_the_installation_succeeds(tmp_path: Path, compiler: str) -> None:
+    names = zipfile.ZipFile(_wheel(tmp_path, CXX=compiler)).namelist()
+    assert "llmos/drivers/cpu/linear.cc" in names
+    assert not [n for n in names if n.endswith(".so")]
