@@ -18,6 +18,8 @@ TEST_MODELS := smollm2-135m $(MODELS)
 # A change in any of these means a new installation; everything else is picked up as it is (editable).
 BUILT_FROM := pyproject.toml $(wildcard setup.py drivers/cpu/*.cc drivers/cpu/*.h drivers/cpu/build.py)
 
+LIBRARY := drivers/cpu/_build/libllmos_cpu.so
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -26,7 +28,10 @@ BUILT_FROM := pyproject.toml $(wildcard setup.py drivers/cpu/*.cc drivers/cpu/*.
 help:
 	@sed -n '2,6s/^# *//p' Makefile
 
+# Without a compiler the installation succeeds all the same; with one that came later, the library is built now.
 install: $(VENV)/.installed
+	@test -e $(LIBRARY) || ! command -v g++ >/dev/null || $(BIN)/python -m llmos.drivers.cpu.build || true
+	@test -e $(LIBRARY) || echo "no CPU kernels, the slower pure-JAX path will run: apt-get install g++, then again"
 
 $(VENV)/.venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,11 +58,11 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	  echo "llama-cpp-python did not install: the benchmarks run without the comparison"
 	@touch $@
 
-demo: $(VENV)/.installed
+demo: install
 	@$(BIN)/llmos models pull $(MODELS)
 	@$(BIN)/python -m examples.demo --seed $(SEED)
 
-lint: $(VENV)/.installed-dev
+lint: install $(VENV)/.installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
@@ -66,11 +71,11 @@ test: lint
 	@$(BIN)/llmos models pull $(TEST_MODELS)
 	@$(BIN)/python -m pytest $(PYTEST)
 
-test-slow: $(VENV)/.installed-dev
+test-slow: install $(VENV)/.installed-dev
 	@$(BIN)/llmos models pull $(TEST_MODELS)
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST)
 
-bench: $(VENV)/.installed-bench
+bench: install $(VENV)/.installed-bench
 	@$(BIN)/llmos models pull $(TEST_MODELS)
 	@$(BIN)/python -m benchmarks $(or $(BENCH),all --quick)
 
