@@ -160,7 +160,7 @@ def remove(model: str | Entry, *, cache: Path | None = None) -> int:
     home, name = places.home(entry, cache), entry.name
     if not home.is_dir():
         raise ModelNotFound(f"{name} is not in the cache", why=f"there is no {home}")
-    with locked(home.with_name(name + ".lock"), lambda: None):
+    with _disk(cache), locked(home.with_name(name + ".lock"), lambda: None):
         freed = _size(home)
         shutil.rmtree(home, ignore_errors=True)
     return freed

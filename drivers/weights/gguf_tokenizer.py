@@ -10,7 +10,7 @@ Interface: `from_gguf(metadata)` -> Tokenizer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,16 @@ _SPACE = "\u2581"
 class _ByteLevel:
     """GPT-2's kind: words by expressions, bytes as printable letters, merges by rank."""
 
-    def __init__(self, tokens: Strings, merges: Strings, pre: str, added: Mapping[int, Added]) -> None:
+    def __init__(
+        self, tokens: Strings, merges: Strings, pre: str, hidden: Set[int], unused: Set[int]
+    ) -> None:
         self.size = len(tokens)
+        self._unused = unused
         self._tokens = tokens
         self._split = splitter(pre)
         self._whole_words = pre in WHOLE_WORDS
         self._ids = dict(zip(tokens.all_raw(), range(self.size), strict=True))
-        for token in added:
+        for token in hidden | unused:
             if self._ids.get(raw := tokens.raw(token)) == token:
                 del self._ids[raw]
         self._ranks = dict(zip(merges.all_raw(), range(len(merges)), strict=True))
@@ -77,19 +80,24 @@ class _ByteLevel:
                 yield from (ids[s] for letter in part.decode() if (s := letter.encode()) in ids)
 
     def token_bytes(self, token: int) -> bytes:
-        return symbol_bytes(self._tokens.raw(token))
+        return b"" if token in self._unused else symbol_bytes(self._tokens.raw(token))
 
 
 class _SentencePiece:
     """SentencePiece BPE: characters, the best-scored neighbours joined first, unknown characters as bytes."""
 
     def __init__(
-        self, tokens: Strings, scores: Sequence[float], types: Sequence[int], added: Mapping[int, Added]
+        self,
+        tokens: Strings,
+        scores: Sequence[float],
+        types: Sequence[int],
+        hidden: Set[int],
+        unused: Set[int],
     ) -> None:
         self.size = len(tokens)
-        self._tokens = tokens
+        self._tokens, self._unused = tokens, unused
         raw = tokens.all_raw()
-        self._ids = {r: i for i, r in enumerate(raw) if types[i] == _NORMAL and i not in added}
+        self._ids = {r: i for i, r in enumerate(raw) if types[i] in (_NORMAL, _USER) and i not in hidden}
         self._scores = scores
         named = {i: byte_of(raw[i]) for i in range(self.size) if types[i] == _BYTE}
         self._byte_of = {i: byte for i, byte in named.items() if byte is not None}
@@ -139,6 +147,8 @@ class _SentencePiece:
         byte = self._byte_of.get(token)
         if byte is not None:
             return bytes((byte,))
+        if token in self._unused:
+            return b""
         return self._tokens.raw(token).replace(_SPACE.encode(), b" ")
 
 
@@ -178,17 +188,18 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
         # User-defined runs of blanks (Gemma) are text that a document may contain, and can command nothing.
         if types[token] == _CONTROL or text.strip():
             added[token] = Added(text, control=bool(types[token] != _USER))
+    hidden, unused = frozenset(added), frozenset(np.flatnonzero(types == _UNUSED).tolist())
     vocabulary: _ByteLevel | _SentencePiece
     if kind == "gpt2":
         merges = get("merges")
         if not isinstance(merges, Strings):
             raise _bad("it lists no merges")
-        vocabulary = _ByteLevel(tokens, merges, str(get("pre") or "default"), added)
+        vocabulary = _ByteLevel(tokens, merges, str(get("pre") or "default"), hidden, unused)
     else:
         scores = np.asarray(get("scores") if get("scores") is not None else ())
         if scores.shape != (size,) or scores.dtype.kind != "f":
             raise _bad(f"it lists {size} tokens but {scores.size} scores")
-        vocabulary = _SentencePiece(tokens, scores.tolist(), types.tolist(), added)
+        vocabulary = _SentencePiece(tokens, scores.tolist(), types.tolist(), hidden, unused)
     ends = {i for i, token in added.items() if token.text in END_TEXTS}
     ends |= {
         i

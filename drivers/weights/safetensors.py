@@ -2,7 +2,7 @@
 
 What: an 8-byte length, a JSON header of names, types, shapes and offsets, then the tensors' bytes.
 Invariant: as in `gguf`: nothing is believed unchecked, nothing is copied, and what comes out of a bad file is
-    `CorruptWeights` or `UnsupportedModel`.
+    `CorruptWeights`.
 Interface: `shards(folder)` -> files; `read(folder, files)` -> Folder(config, tensors, headers).
 """
 
@@ -17,13 +17,16 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from llmos.abi.errors import CorruptWeights, ModelNotFound, UnsupportedModel
+from llmos.abi.errors import CorruptWeights, ModelNotFound
 from llmos.abi.limits import MAX_DIMENSION, MAX_HEADER_BYTES, MAX_TENSORS
-from llmos.drivers.weights.blocks import BY_NAME, Bytes
+from llmos.drivers.weights.blocks import Bytes
 from llmos.drivers.weights.tensor import Tensor
 
-_KNOWN = ("F32", "F16", "BF16")
-_OTHERS = ("F64", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "C64")
+# Bytes of a value. Only the first three are run; the others occur beside weights (position ids, masks).
+_WIDTHS = {
+    "F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
+    "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8,
+}  # fmt: skip
 _MAX_AXES = 8
 _INDEX = "model.safetensors.index.json"
 
@@ -72,7 +75,6 @@ def read(folder: Path, files: tuple[Path, ...]) -> Folder:
     Raises:
         ModelNotFound: a file cannot be opened.
         CorruptWeights: a damaged header, a tensor that occurs twice, or is missing though the index has it.
-        UnsupportedModel: a tensor type that is not run here.
     """
     config = read_json(folder / "config.json")
     tensors: dict[str, Tensor] = {}
@@ -151,15 +153,9 @@ def _tensor(path: Path, name: str, info: object, data: Bytes) -> Tensor:
         raise _corrupt(path, f"tensor {name!r} has the shape {str(shape)[:80]}")
     if not _integers(offsets) or len(offsets) != 2:
         raise _corrupt(path, f"tensor {name!r} has the offsets {str(offsets)[:80]}")
-    if kind in _OTHERS:
-        raise UnsupportedModel(
-            f"tensor {name!r} of {path.name} is {kind}",
-            why=f"what runs here is {', '.join(_KNOWN)}",
-            do="use another file of the model",
-        )
-    if not isinstance(kind, str) or kind not in _KNOWN:
+    if not isinstance(kind, str) or kind not in _WIDTHS:
         raise _corrupt(path, f"tensor {name!r} has the unknown type {str(kind)[:40]!r}")
-    size = BY_NAME[kind].bytes
+    size = _WIDTHS[kind]
     for n in shape:
         size *= n
     first, last = offsets

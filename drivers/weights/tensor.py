@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmos.abi.errors import UnsupportedModel
 from llmos.drivers.weights.blocks import BY_NAME, Bytes, Floats, dequantise
 
 
@@ -25,6 +26,16 @@ class Tensor:
     data: Bytes
 
     def dequantise(self) -> Floats:
-        """The values as a new float32 array of `shape`."""
+        """The values as a new float32 array of `shape`.
+
+        Raises:
+            UnsupportedModel: a type that is no weight's (an integer buffer beside the weights).
+        """
+        if self.type not in BY_NAME:
+            raise UnsupportedModel(
+                f"tensor {self.name!r} is {self.type}",
+                why=f"what runs here is {', '.join(BY_NAME)}",
+                do="use another file of the model",
+            )
         count = int(np.prod(self.shape, dtype=np.int64))
         return dequantise(self.data, BY_NAME[self.type], count).reshape(self.shape)

@@ -6,19 +6,22 @@ Invariant: opening reads headers only; tensors are views of mapped files; tokeni
 Interface: `open_weights(files)` -> Weights.
 
 `identity` names the weights for stores that outlive the process (KV pages, swap). It is a hash over the
-file's size, its whole header and 256 bytes from the middle of every tensor: some milliseconds, the same
-wherever the file lies and whenever it was written, different for any retrained, merged or requantised model.
-It is no proof against someone who forges a file to have it: that is what the sha256 of `llmos models verify`
-is for.
+file's size, its whole header (of a folder, its configuration too) and 256 bytes from the middle of every
+tensor: some milliseconds, the same wherever the file lies and whenever it was written, different for any
+retrained, merged or requantised model. It is no proof against someone who forges a file to have it: that is
+what the sha256 of `llmos models verify` is for.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from llmos.drivers.weights.blocks import Bytes
 from llmos.drivers.weights.tensor import Tensor
@@ -111,7 +114,8 @@ def open_weights(files: WeightsFiles) -> Weights:
     from llmos.drivers.weights import safetensors
 
     folder = safetensors.read(files.folder, files.weights)
-    return Weights(files, "hf", folder.config, folder.tensors, folder.headers)
+    config = np.frombuffer(json.dumps(folder.config, sort_keys=True).encode(), np.uint8)
+    return Weights(files, "hf", folder.config, folder.tensors, (config, *folder.headers))
 
 
 def _identity(size: int, headers: Iterable[Bytes], tensors: Iterable[Tensor]) -> str:

@@ -152,9 +152,12 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str) -> None:
     assert e.value.what and e.value.why and e.value.do
 
 
-def test_a_type_that_exists_but_is_not_run(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModel, match="F8_E4M3"):
-        read_file(files.written(tmp_path, "x.safetensors", _header(a=_info(kind="F8_E4M3"))))
+def test_a_buffer_beside_the_weights_is_listed_but_not_run(tmp_path: Path) -> None:
+    head = _header(a=_info(kind="I64", shape=(2,)), b=_info(offsets=(16, 32)))
+    tensors, _ = read_file(files.written(tmp_path, "x.safetensors", head))
+    assert tensors["b"].dequantise().shape == (4,)
+    with pytest.raises(UnsupportedModel, match="I64"):
+        tensors["a"].dequantise()
 
 
 def test_every_cut_is_refused(tmp_path: Path) -> None:

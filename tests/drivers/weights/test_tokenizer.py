@@ -234,6 +234,13 @@ def test_a_sentencepiece_prefix_stands_at_the_start_only(folder: Path) -> None:
     assert tokenizer.decode(tokenizer.encode(" two")) == " two"
 
 
+def test_padding_of_the_vocabulary_is_nothing(weights_path: Callable[[str], Path]) -> None:
+    tokenizer = real(weights_path("qwen2.5-coder-0.5b"))
+    assert tokenizer.vocab_size == 151936
+    assert tokenizer.token_bytes(151935) == b""
+    assert max(tokenizer.encode("[PAD151935]")) < 151643
+
+
 def test_lone_surrogates_become_replacement_characters(folder: Path) -> None:
     tokenizer = small(folder)
     assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
