@@ -34,10 +34,11 @@ _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY, mount TEXT NOT NULL, source TEXT NOT NULL, hash TEXT NOT NULL, stat TEXT NOT NULL,
-    title TEXT NOT NULL, notes TEXT NOT NULL, integrity INTEGER NOT NULL, readers TEXT, UNIQUE (mount, source));
+    title TEXT NOT NULL, notes TEXT NOT NULL, refusal TEXT, integrity INTEGER NOT NULL, readers TEXT,
+    UNIQUE (mount, source));
 CREATE TABLE chunks (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL REFERENCES documents (id), ordinal INTEGER NOT NULL,
-    title TEXT NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL, overlap INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL REFERENCES documents (id),
+    ordinal INTEGER NOT NULL, title TEXT NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL, overlap INTEGER NOT NULL,
     unit TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, vector BLOB NOT NULL);
 CREATE INDEX chunks_document ON chunks (document, ordinal);
 CREATE VIRTUAL TABLE words USING fts5 (
@@ -55,6 +56,7 @@ class DocumentRow:
     hash: str
     stat: str
     label: Label
+    refusal: tuple[str, str, str] | None  # what, why and do, of a file that is no document; it has no chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,15 +212,23 @@ class Store:
 
     def documents(self, mount: str | None = None) -> list[DocumentRow]:
         """The stored documents, of one mount or of all."""
-        query = "SELECT id, mount, source, hash, stat, integrity, readers FROM documents"
+        query = "SELECT id, mount, source, hash, stat, refusal, integrity, readers FROM documents"
         with self._lock, disk_errors(self.folder):
             where = " WHERE mount = ?" if mount is not None else ""
             rows = self._db.execute(
                 query + where + " ORDER BY id", () if mount is None else (mount,)
             ).fetchall()
         return [
-            DocumentRow(id_, mount, source, hash, stat, _label(integrity, readers))
-            for id_, mount, source, hash, stat, integrity, readers in rows
+            DocumentRow(
+                id_,
+                mount,
+                source,
+                hash,
+                stat,
+                _label(integrity, readers),
+                refusal and tuple(json.loads(refusal)),
+            )
+            for id_, mount, source, hash, stat, refusal, integrity, readers in rows
         ]
 
     def put_document(
@@ -233,23 +243,16 @@ class Store:
         notes: Sequence[str],
         chunks: Sequence[ChunkRow],
         vectors: np.ndarray,
+        refusal: tuple[str, str, str] | None = None,
     ) -> None:
-        """Store a document and its chunks in the place of any earlier version of it."""
+        """Store a document and its chunks (or why it is none) in the place of any earlier version of it."""
         with disk_errors(self.folder), self._transaction():
             self._forget(mount, source)
             document = self._db.execute(
-                "INSERT INTO documents (mount, source, hash, stat, title, notes, integrity, readers)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    mount,
-                    source,
-                    hash,
-                    stat,
-                    title,
-                    json.dumps(list(notes)),
-                    int(label.integrity),
-                    _readers(label),
-                ),
+                "INSERT INTO documents (mount, source, hash, stat, title, notes, refusal, integrity, readers)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (mount, source, hash, stat, title, json.dumps(list(notes)), refusal and json.dumps(refusal))
+                + (int(label.integrity), _readers(label)),
             ).lastrowid
             for c, vector in zip(chunks, vectors, strict=True):
                 blob = np.ascontiguousarray(vector, "<f4").tobytes()

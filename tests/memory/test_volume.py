@@ -97,9 +97,9 @@ def test_an_unchanged_file_is_known_by_its_stamp_or_else_by_its_content(
     volume: Volume, books: Path, encoder: WordsEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (books / "empty.txt").unlink()
-    monkeypatch.setattr("llmos.memory.volume._RACY_SECONDS", -1e9)
+    monkeypatch.setattr("llmos.memory.mounting._RACY_SECONDS", -1e9)
     volume.mount(books)
-    monkeypatch.setattr("llmos.memory.volume.hashlib.file_digest", None)  # not called: the stamp is enough
+    monkeypatch.setattr("llmos.memory.mounting.hashlib.file_digest", None)  # not called: the stamp is enough
     assert volume.mount(books).unchanged == 2
     monkeypatch.undo()
     before = encoder.embedded
@@ -128,6 +128,27 @@ def test_one_file_and_what_is_wrong_with_one(volume: Volume, books: Path) -> Non
     with pytest.raises(DocumentError, match="is empty"):
         volume.mount(books / "leave.md")
     assert volume.search("sick", k=1) == []  # what the file no longer says is not answered
+
+
+def test_a_refusal_is_remembered_with_the_content(
+    volume: Volume, books: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that takes a minute to fail must not take it again at every mount."""
+    bad = books / "bad.pdf"
+    bad.write_bytes(b"%PDF-1.4 damaged")
+    first = volume.mount(books)
+    monkeypatch.setattr("llmos.memory.mounting.DocumentReader.read", None)  # nothing is read again
+    again = volume.mount(books)
+    assert (again.skipped, again.unchanged, again.removed) == (first.skipped, 2, 0)
+    assert "is damaged" in dict(again.skipped)["books/bad.pdf"]
+    monkeypatch.undo()
+    bad.with_name("bad.txt").write_text("good")
+    bad.unlink()
+    (books / "leave.md").write_text("")
+    report = volume.mount(books)
+    assert (report.added, report.changed, report.unchanged, report.removed) == (1, 0, 1, 1)
+    (books / "leave.md").write_text("# Leave\n\nagain\n")
+    assert volume.mount(books).added == 1
 
 
 def test_links_out_special_and_unreadable_files_are_skipped(
@@ -191,6 +212,8 @@ def test_a_new_encoder_or_chunking_starts_over(tmp_path: Path, books: Path) -> N
         (WordsEncoder("words-2"), ChunkLimits(bound=50)),
     ):
         again = Volume.open(tmp_path / "v", encoder, limits)
+        with pytest.raises(VolumeError, match="another encoder or chunking"):
+            again.search("salaries")
         assert again.mount(books).added == 2
         again.close()
 
@@ -337,7 +360,8 @@ def test_a_killed_mount_loses_nothing_and_repeats_nothing(tmp_path: Path, encode
             f"Document {n}\n" + "=" * 12 + "\n\n" + f"words of number {n}. " * 200
         )
     code = (
-        "from llmos.memory import volume; volume._BATCH = 20\nfrom tests.memory.words_encoder import WordsEncoder\n"
+        "from llmos.memory import mounting, volume; mounting._BATCH = 20\n"
+        "from tests.memory.words_encoder import WordsEncoder\n"
         f"volume.Volume.open({str(tmp_path / 'v')!r}, WordsEncoder()).mount({str(many)!r})"
     )
     before = 0
