@@ -27,13 +27,20 @@ def _alphabet() -> list[str]:
 
 _LETTERS = _alphabet()
 _BYTE_OF = {letter: byte for byte, letter in enumerate(_LETTERS)}
+# Letters to bytes as Latin-1 text. What is no letter of the alphabet goes where Latin-1 cannot follow.
+_TO_LATIN = dict.fromkeys(range(256), "\uffff") | {ord(letter): chr(b) for letter, b in _BYTE_OF.items()}
 BYTE_SYMBOLS = tuple(letter.encode() for letter in _LETTERS)  # of byte 0, 1, ... 255, as UTF-8
 
 
 def symbol_bytes(token: bytes) -> bytes:
     """The bytes that a token in the printable alphabet stands for; other characters stand for themselves."""
+    text = token.decode("utf-8", "replace")
+    try:
+        return text.translate(_TO_LATIN).encode("latin-1")
+    except UnicodeEncodeError:
+        pass  # it holds characters that are none of the alphabet's
     out = bytearray()
-    for letter in token.decode("utf-8", "replace"):
+    for letter in text:
         byte = _BYTE_OF.get(letter)
         out += letter.encode() if byte is None else bytes((byte,))
     return bytes(out)

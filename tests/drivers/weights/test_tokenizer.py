@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from llmos.abi.errors import CorruptWeights, LLMOSError, ModelNotFound, UnsupportedModel
 from llmos.drivers.weights import Tokenizer, find, gguf, open_weights
+from llmos.drivers.weights.bpe import BYTE_SYMBOLS, symbol_bytes
 from llmos.drivers.weights.gguf_tokenizer import from_gguf
 from llmos.drivers.weights.json_tokenizer import from_folder
 from tests.drivers.weights import files
@@ -232,6 +233,15 @@ def test_a_sentencepiece_prefix_stands_at_the_start_only(folder: Path) -> None:
     whole = [i for ids in tokenizer.encode_pieces(pieces) for i in ids]
     assert tokenizer.decode(whole) == "[INST] the cat [/INST]"
     assert tokenizer.decode(tokenizer.encode(" two")) == " two"
+
+
+def test_the_printable_alphabet_and_what_is_not_of_it() -> None:
+    everything = bytes(range(256))
+    letters = b"".join(BYTE_SYMBOLS)
+    assert symbol_bytes(letters) == everything
+    assert len(letters.decode()) == 256 and letters.decode().isprintable()
+    for foreign in (" ", "\n", "\xad", "\x80", "日", "\u0200"):
+        assert symbol_bytes(f"a{foreign}Ġ".encode()) == f"a{foreign} ".encode()
 
 
 def test_padding_of_the_vocabulary_is_nothing(weights_path: Callable[[str], Path]) -> None:
