@@ -100,7 +100,9 @@ def from_hub(entry: Entry, staging: Staging) -> Path:
     try:
         names = {entry.upstream.file: entry.file} | {name: name for name in entry.companions}
         for remote, local in names.items():
-            got = hf_hub_download(entry.upstream.repository, remote, local_dir=folder, etag_timeout=_PROBE)
+            got = hf_hub_download(
+                entry.upstream.repository, remote, local_dir=folder, etag_timeout=_PROBE, endpoint=endpoint
+            )
             Path(got).replace(staging.folder / local)
     except (HfHubHTTPError, ValueError) as e:
         raise SourceFailed(_first_line(e)) from e

@@ -13,10 +13,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -173,7 +177,7 @@ def test_finished_parts_are_not_fetched_again(packages: Path, tmp_path: Path) ->
 def test_a_wrong_file_is_never_installed(packages: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     with pytest.raises(DownloadFailed, match="sha256"):
-        pull(entry(3, sha256="0" * 64), cache=cache, sources=MIRROR)
+        pull(entry(3, sha256="0" * 64), cache=cache, sources=READY)
     assert left(cache) == set()
     with pytest.raises(DownloadFailed, match=r"config\.json"):
         pull(entry(3, companions={"config.json": "0" * 64}), cache=cache, sources=MIRROR)
@@ -306,6 +310,80 @@ def test_the_hub_fails_fast_without_a_network(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DownloadFailed, match="HF_HUB_OFFLINE"):
         pull(model, cache=tmp_path)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of a hub as a download needs: sizes, tags, ranges."""
+
+    content: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, *, with_body: bool) -> None:
+        data = self.content.get(self.path.rpartition("/")[2])
+        self.asked.append(f"{self.command} {self.path}")
+        if data is None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(data[start:])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    """A hub on this machine."""
+    Hub.content, Hub.asked = {}, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield Hub
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_hub_gives_file_and_companions(hub: type[Hub], tmp_path: Path) -> None:
+    hub.content = {"theirs.gguf": DATA, "config.json": NOTE}
+    model = entry(
+        1,
+        upstream=Upstream("someone/something", "theirs.gguf"),
+        companions={"config.json": hashlib.sha256(NOTE).hexdigest()},
+    )
+    found = pull(model, cache=tmp_path)
+    assert found.path.read_bytes() == DATA
+    assert (found.folder / "config.json").read_bytes() == NOTE
+    assert left(tmp_path) == {f"models/tiny/{n}" for n in ("tiny.gguf", "config.json", "verified.json")}
+    assert any("GET /someone/something/resolve/main/theirs.gguf" in line for line in hub.asked)
+
+
+def test_a_hub_with_a_wrong_or_no_file_gives_way_to_the_mirror(
+    hub: type[Hub], packages: Path, tmp_path: Path
+) -> None:
+    for content in ({"theirs.gguf": b"not it"}, {}):
+        hub.content = content
+        cache = tmp_path / str(len(content))
+        found = pull(entry(3, upstream=Upstream("someone/something", "theirs.gguf")), cache=cache)
+        assert found.path.read_bytes() == DATA
+        assert hub.asked
 
 
 def test_names_near_a_wrong_one_are_shown(tmp_path: Path) -> None:
