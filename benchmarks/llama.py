@@ -5,7 +5,8 @@ What: loads a GGUF with `llama-cpp-python`'s C bindings and measures decoding, p
 Invariant: llama.cpp gets its best case: its batch API, no Python sampler (greedy by one numpy argmax), the best
     of threads {1, 2}, flash attention on and off, micro-batches of 128 and 512, each after a warm-up.
 Interface: `Llama(path, Settings(...), context=, streams=)` as a context manager; `.evaluate`, `.decode`,
-    `.prefill`, `.streams`; `best(llama, probe, choices)` finds the best settings; `installed()` says whether it can run.
+    `.prefill`, `.streams`; `best(llama, probe, choices)` finds the best settings; `installed()` says whether
+    it can run.
 
 `python -m benchmarks.llama MODEL.gguf` prints llama.cpp's own table.
 """
@@ -264,7 +265,14 @@ def main() -> None:
         ]
         for n in (1, 4, 16, 32):
             jobs.append(
-                (f"streams {n}", lambda x, n=n: x.streams(n, 16, 8), lambda x, n=n: x.streams(n), (512,), 256, n)
+                (
+                    f"streams {n}",
+                    lambda x, n=n: x.streams(n, 16, 8),
+                    lambda x, n=n: x.streams(n),
+                    (512,),
+                    256,
+                    n,
+                )
             )
         for title, probe, measure, ubatches, context, streams in jobs:
             choices = grid(ubatches)

@@ -53,6 +53,8 @@ def divergence(reference: Head, logits: Floats) -> Floats:
     """KL(reference || softmax(logits)) in nats over 64 tokens and the rest, [T]."""
     logprobs = log_softmax(logits)
     q = np.take_along_axis(logprobs, reference.ids.astype(np.int64), -1)
-    p = reference.logprobs.astype(np.float64)
-    p_rest, q_rest = reference.rest.astype(np.float64), _rest(logprobs, reference.ids)
-    return (np.exp(p) * (p - q)).sum(-1) + np.exp(p_rest) * (p_rest - q_rest)
+    p, p_rest = reference.logprobs.astype(np.float64), reference.rest.astype(np.float64)
+    # Stored in f32 they no longer sum to one exactly, which would be an error of the first order (1e-8).
+    total = np.log(np.exp(p).sum(-1) + np.exp(p_rest))
+    p, p_rest = p - total[..., None], p_rest - total
+    return (np.exp(p) * (p - q)).sum(-1) + np.exp(p_rest) * (p_rest - _rest(logprobs, reference.ids))

@@ -66,8 +66,10 @@ PROMPTS = (
     Prompt(
         "json",
         "text",
-        '{\n  "invoice": "2024-0117",\n  "customer": {"name": "Ada Lovelace", "city": "London", "vat": "GB123456789"},\n'
-        '  "lines": [\n    {"item": "analytical engine, spare cog", "quantity": 12, "unit_price": 3.5, "total": 42.0},\n'
+        '{\n  "invoice": "2024-0117",\n  "customer": {"name": "Ada Lovelace", "city": "London", '
+        '"vat": "GB123456789"},\n'
+        '  "lines": [\n    {"item": "analytical engine, spare cog", "quantity": 12, '
+        '"unit_price": 3.5, "total": 42.0},\n'
         '    {"item": "punched cards, box of 500", "quantity": 4, "unit_price": 11.25, "total": 45.0},\n'
         '    {"item": "machine oil, 1 l", "quantity": 2, "unit_price": 6.0, "total": 12.0}\n  ],\n'
         '  "net": 99.0,\n  "tax": 19.8,\n  "gross": 118.8,\n  "paid": false,\n  "due": "2024-02-16"\n}\n',
@@ -94,7 +96,8 @@ PROMPTS = (
         "Tous les êtres humains naissent libres et égaux en dignité et en droits. Todos los seres humanos nacen "
         "libres e iguales en dignidad y derechos. Все люди рождаются свободными и равными в своем достоинстве "
         "и правах. すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。 "
-        "يولد جميع الناس أحرارًا متساوين في الكرامة والحقوق. Tüm insanlar hür, haysiyet ve haklar bakımından eşit doğarlar.",
+        "يولد جميع الناس أحرارًا متساوين في الكرامة والحقوق. "
+        "Tüm insanlar hür, haysiyet ve haklar bakımından eşit doğarlar.",
     ),
     Prompt(
         "markdown",
@@ -141,5 +144,7 @@ PROMPTS = (
     Prompt("chat-list", "chat", "List the steps to make a cup of tea, with a short reason for each step."),
     Prompt("chat-story", "chat", "Tell a short story about a robot who learns to paint."),
     Prompt("chat-french", "chat", "Explique en français ce qu'est une base de données relationnelle."),
-    Prompt("chat-shell", "chat", "How do I find all files larger than 100 MB under /var and sort them by size?"),
+    Prompt(
+        "chat-shell", "chat", "How do I find all files larger than 100 MB under /var and sort them by size?"
+    ),
 )

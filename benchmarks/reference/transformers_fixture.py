@@ -43,7 +43,11 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int | None]] = {
             tie_word_embeddings=False,
             rms_norm_eps=1e-5,
             rope_parameters=dict(
-                rope_type="llama3", rope_theta=10_000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                rope_type="llama3",
+                rope_theta=10_000.0,
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
                 original_max_position_embeddings=32,
             ),
         ),
@@ -54,7 +58,11 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int | None]] = {
         "MistralForCausalLM",
         COMMON
         | dict(
-            vocab_size=131, head_dim=32, intermediate_size=64, sliding_window=16, tie_word_embeddings=False,
+            vocab_size=131,
+            head_dim=32,
+            intermediate_size=64,
+            sliding_window=16,
+            tie_word_embeddings=False,
             rms_norm_eps=1e-5,
             rope_parameters=dict(rope_type="default", rope_theta=1_000_000.0),
         ),
@@ -65,7 +73,10 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int | None]] = {
         "Qwen2ForCausalLM",
         COMMON
         | dict(
-            tie_word_embeddings=True, rms_norm_eps=1e-6, use_sliding_window=False, sliding_window=None,
+            tie_word_embeddings=True,
+            rms_norm_eps=1e-6,
+            use_sliding_window=False,
+            sliding_window=None,
             rope_parameters=dict(rope_type="default", rope_theta=1_000_000.0),
         ),
         None,
@@ -75,7 +86,11 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int | None]] = {
         "Qwen3ForCausalLM",
         COMMON
         | dict(
-            head_dim=32, num_key_value_heads=1, intermediate_size=64, tie_word_embeddings=True, rms_norm_eps=1e-6,
+            head_dim=32,
+            num_key_value_heads=1,
+            intermediate_size=64,
+            tie_word_embeddings=True,
+            rms_norm_eps=1e-6,
             rope_parameters=dict(rope_type="default", rope_theta=1_000_000.0),
         ),
         None,
@@ -85,8 +100,14 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int | None]] = {
         "Gemma3ForCausalLM",
         COMMON
         | dict(
-            num_hidden_layers=7, head_dim=16, sliding_window=12, query_pre_attn_scalar=24,
-            intermediate_size=32, tie_word_embeddings=True, rms_norm_eps=1e-6, final_logit_softcapping=6.0,
+            num_hidden_layers=7,
+            head_dim=16,
+            sliding_window=12,
+            query_pre_attn_scalar=24,
+            intermediate_size=32,
+            tie_word_embeddings=True,
+            rms_norm_eps=1e-6,
+            final_logit_softcapping=6.0,
             attn_logit_softcapping=4.0,
             rope_parameters=dict(
                 full_attention=dict(rope_type="linear", factor=4.0, rope_theta=1_000_000.0),
@@ -167,7 +188,9 @@ def make(family: str, root: Path) -> None:
     for file in folder.iterdir():
         file.chmod(0o644)
     size = sum(f.stat().st_size for f in folder.iterdir())
-    print(f"{family:8} {size / 1e3:7.1f} kB  logits std {logits.std():.2f}, absolute max {logits.abs().max():.2f}")
+    print(
+        f"{family:8} {size / 1e3:7.1f} kB  logits std {logits.std():.2f}, absolute max {logits.abs().max():.2f}"
+    )
 
 
 def main() -> None:

@@ -25,7 +25,10 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3")
 
 backends = pytest.mark.parametrize(
     "backend",
-    ["xla", pytest.param("cpu", marks=pytest.mark.skipif(not cpu.available(), reason="kernels not built here"))],
+    [
+        "xla",
+        pytest.param("cpu", marks=pytest.mark.skipif(not cpu.available(), reason="kernels not built here")),
+    ],
 )
 
 
