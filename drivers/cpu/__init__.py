@@ -3,8 +3,8 @@
 What: the public face of the floor's kernels; the C++ beside this file is compiled by `build.py`.
 Invariant: importing this package imports no jax and loads nothing; every op has a twin of the same signature in
     `reference.py` that defines what it means.
-Interface: available, isa, set_threads, tune_allocator, register (library.py); Packed, pack (packed.py); linear, attention,
-    rms_norm, embed, sample (ops.py).
+Interface: available, isa, set_threads, tune_allocator, register (library.py); Packed, pack (packed.py); linear,
+    attention, rms_norm, embed, sample (ops.py).
 """
 
 from __future__ import annotations

@@ -32,7 +32,16 @@ ISAS: dict[str, tuple[str, ...]] = {
         "-mprefer-vector-width=256",
     ),
 }  # fmt: skip
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-Wall",
+    "-Wextra",
+)
 
 
 class BuildError(RuntimeError):
@@ -76,7 +85,10 @@ def commands(cxx: str, objects: Path, flags: tuple[str, ...] = FLAGS) -> list[tu
     base = [*shlex.split(cxx), *flags]
     xla = ["-isystem", str(xla_include())]
     jobs = [
-        (objects / f"{source}.o", [*base, *have, *(xla if source == "ffi.cc" else ()), "-c", str(HERE / source)])
+        (
+            objects / f"{source}.o",
+            [*base, *have, *(xla if source == "ffi.cc" else ()), "-c", str(HERE / source)],
+        )
         for source in COMMON
     ]
     jobs += [
@@ -88,14 +100,14 @@ def commands(cxx: str, objects: Path, flags: tuple[str, ...] = FLAGS) -> list[tu
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"{shlex.join(command)}\n{done.stderr.strip()}")
     if done.stderr.strip():
         print(done.stderr.strip(), file=sys.stderr)
 
 
-def compile(out_dir: str | Path | None = None) -> Path:  # noqa: A001 (the name setup.py calls)
+def compile(out_dir: str | Path | None = None) -> Path:
     """Builds the library into `out_dir` (default: beside this file) and returns its path.
 
     Raises:

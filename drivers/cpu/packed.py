@@ -53,7 +53,9 @@ def pack_array(
 ) -> tuple[NDArray[np.uint8], str]:
     """`pack` without JAX: the packed bytes and the format's name."""
     if type not in SOURCES:
-        raise UnsupportedModel(f"tensor type {type}", why="the CPU kernels do not read it", do="use another file")
+        raise UnsupportedModel(
+            f"tensor type {type}", why="the CPU kernels do not read it", do="use another file"
+        )
     n, k = shape
     name = format or NATIVE[type]
     if name not in FORMATS:

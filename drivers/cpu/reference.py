@@ -1,31 +1,31 @@
-"""What each kernel computes, in plain jnp and numpy.
+"""What each kernel computes, in plain numpy.
 
-What: the twins of ops.py: same names, same arguments, no speed.
+What: the twins of ops.py: same names, same arguments, sums in f64, no speed.
 Invariant: they define the semantics (activations rounded to 8 bits per block of 32 where the weight is quantised, K
     rounded to the pool's type before and after rotation, the order of the sampler's filters); the kernels are bound to
     them by tests within f32 rounding. Unlike the kernels they compute every row, whatever `rows` says.
-Interface: unpack (the dense f32 matrix of a Packed), quantise, linear, attention, rms_norm, embed; sample is numpy.
+Interface: unpack (the dense f32 matrix of a Packed), quantise, linear, attention, rms_norm, embed, sample_row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from llmos.drivers.cpu.packed import Packed
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float32]
 
 BITS = {"q4": 4, "q4m": 4, "q5": 5, "q5m": 5, "q6": 6, "q8": 8}
 OFFSET = {"q4": 8, "q5": 16, "q6": 32}
 
 
-def unpack(weight: Packed) -> NDArray[np.float32]:
+def unpack(weight: Packed) -> Floats:
     """The dense matrix f32 [N, K] that a packed buffer stands for, read from the layout in formats.h."""
     n, k = weight.shape
     raw = np.asarray(weight.data)
@@ -56,7 +56,7 @@ def unpack(weight: Packed) -> NDArray[np.float32]:
     codes = codes - OFFSET.get(weight.format, 0)
     halves = body[..., code_bytes:].copy().view(np.float16).astype(np.float32).reshape(tiles, blocks, -1, 8)
 
-    def spread(x: NDArray[np.float32]) -> NDArray[np.float32]:  # [tiles, blocks, groups, 8] -> [rows, k]
+    def spread(x: Floats) -> Floats:  # [tiles, blocks, groups, 8] -> [rows, k]
         groups = x.transpose(0, 3, 1, 2).reshape(tiles * 8, -1)
         return np.repeat(groups, blocks * 32 // groups.shape[1], axis=1)
 
@@ -67,137 +67,148 @@ def unpack(weight: Packed) -> NDArray[np.float32]:
     return np.ascontiguousarray((dense * unit)[:n, :k], dtype=np.float32)
 
 
-def quantise(x: jax.Array) -> jax.Array:
+def quantise(x: ArrayLike) -> Floats:
     """x f32 [T, K] as the kernels see it beside quantised weights: 8 bits per block of 32 inputs."""
+    x = np.asarray(x, np.float32)
     blocks = x.reshape(x.shape[0], -1, 32)
-    top = jnp.max(jnp.abs(blocks), axis=-1, keepdims=True)
-    inverse = jnp.where(top >= 1e-30, 127.0 / jnp.maximum(top, 1e-30), 0.0)
-    codes = jnp.round(blocks * inverse)
-    return (codes * jnp.where(top >= 1e-30, top / 127.0, 0.0)).reshape(x.shape)
+    top = np.max(np.abs(blocks), axis=-1, keepdims=True)
+    live = top >= np.float32(1e-30)
+    inverse = np.where(live, np.float32(127) / np.where(live, top, np.float32(1)), np.float32(0))
+    codes = np.rint(blocks * inverse)
+    return (codes * np.where(live, top / np.float32(127), np.float32(0))).reshape(x.shape)
+
+
+def _normalise(x: Floats, weight: Floats, eps: float) -> Floats:
+    wide = x.astype(np.float64)
+    return (wide / np.sqrt(np.mean(wide * wide, axis=-1, keepdims=True) + eps) * weight).astype(np.float32)
 
 
 def rms_norm(
-    x: jax.Array, weight: jax.Array, rows: jax.Array, *, eps: float = 1e-6, residual: jax.Array | None = None
-) -> jax.Array:
+    x: ArrayLike, weight: ArrayLike, rows: ArrayLike, *, eps: float = 1e-6, residual: ArrayLike | None = None
+) -> Floats:
     """See ops.rms_norm."""
-    y = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps) * weight
-    return y if residual is None else residual + y
+    y = _normalise(np.asarray(x), np.asarray(weight), eps)
+    return y if residual is None else np.asarray(residual) + y
 
 
-def _activate(kind: str, x: jax.Array) -> jax.Array:
-    return jax.nn.silu(x) if kind == "silu" else jax.nn.gelu(x, approximate=True)
+def _activate(kind: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):
+        if kind == "silu":
+            return x / (1 + np.exp(-x))
+        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 def linear(
-    x: jax.Array,
+    x: ArrayLike,
     weights: Sequence[Packed],
-    rows: jax.Array,
+    rows: ArrayLike,
     *,
-    norm: jax.Array | None = None,
+    norm: ArrayLike | None = None,
     eps: float = 1e-6,
-    bias: jax.Array | None = None,
-    residual: jax.Array | None = None,
+    bias: ArrayLike | None = None,
+    residual: ArrayLike | None = None,
     activation: str | None = None,
-) -> jax.Array:
+) -> Floats:
     """See ops.linear."""
+    seen = np.asarray(x, np.float32)
     if norm is not None:
-        x = rms_norm(x, norm, rows, eps=eps)
+        seen = _normalise(seen, np.asarray(norm), eps)
     parts = []
     for w in weights:
-        seen = x if w.format in ("f32", "bf16") else quantise(x)
-        parts.append(jnp.matmul(seen, jnp.asarray(unpack(w)).T, precision="highest"))
-    y = jnp.concatenate(parts, axis=-1)
+        inputs = seen if w.format in ("f32", "bf16") else quantise(seen)
+        parts.append(inputs.astype(np.float64) @ unpack(w).T.astype(np.float64))
+    y = np.concatenate(parts, axis=-1)
     if bias is not None:
-        y = y + bias
+        y = y + np.asarray(bias)
     if activation:
-        gate, up = jnp.split(y, 2, axis=-1)
+        gate, up = np.split(y, 2, axis=-1)
         y = _activate(activation, gate) * up
-    return y if residual is None else residual + y
+    if residual is not None:
+        y = np.asarray(residual) + y
+    return y.astype(np.float32)
 
 
-def embed(tokens: jax.Array, table: Packed, rows: jax.Array, *, scale: float = 1.0) -> jax.Array:
+def embed(tokens: ArrayLike, table: Packed, rows: ArrayLike, *, scale: float = 1.0) -> Floats:
     """See ops.embed."""
-    return jnp.asarray(unpack(table))[tokens] * scale
+    return np.asarray(unpack(table)[np.asarray(tokens)] * np.float32(scale), np.float32)
 
 
-def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array, interleaved: bool) -> jax.Array:
+def _rotate(x: Floats, cos: Floats, sin: Floats, interleaved: bool) -> Floats:
     """x [T, N, H]; cos, sin [T, R / 2]: rotates the first R dimensions of each head."""
     half = cos.shape[-1]
     c, s = cos[:, None], sin[:, None]
-    turned, rest = x[..., : 2 * half], x[..., 2 * half :]
-    if interleaved:
-        u, v = turned[..., 0::2], turned[..., 1::2]
-        both = jnp.stack([u * c - v * s, v * c + u * s], axis=-1).reshape(turned.shape)
-    else:
-        u, v = turned[..., :half], turned[..., half:]
-        both = jnp.concatenate([u * c - v * s, v * c + u * s], axis=-1)
-    return jnp.concatenate([both, rest], axis=-1)
+    first = slice(0, 2 * half, 2) if interleaved else slice(0, half)
+    second = slice(1, 2 * half, 2) if interleaved else slice(half, 2 * half)
+    u, v, y = x[..., first], x[..., second], x.copy()
+    y[..., first], y[..., second] = u * c - v * s, v * c + u * s
+    return y
+
+
+def to_bf16(x: Floats) -> NDArray[np.uint16]:
+    """The bits of x rounded to bf16, to nearest even."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bf16(bits: NDArray[np.uint16]) -> Floats:
+    """The values of bf16 bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def attention(
-    qkv: jax.Array,
-    pool: jax.Array,
-    positions: jax.Array,
-    slots: jax.Array,
-    page_table: jax.Array,
-    rows: jax.Array,
-    cos: jax.Array,
-    sin: jax.Array,
+    qkv: ArrayLike,
+    pool: ArrayLike,
+    positions: ArrayLike,
+    slots: ArrayLike,
+    page_table: ArrayLike,
+    rows: ArrayLike,
+    cos: ArrayLike,
+    sin: ArrayLike,
     *,
     heads: int,
     kv_heads: int,
     scale: float,
-    q_norm: jax.Array | None = None,
-    k_norm: jax.Array | None = None,
+    q_norm: ArrayLike | None = None,
+    k_norm: ArrayLike | None = None,
     eps: float = 1e-6,
     window: int = 0,
     softcap: float = 0.0,
     interleaved: bool = False,
-) -> tuple[jax.Array, jax.Array]:
-    """See ops.attention; rows past `rows` leave the pool as it is."""
-    t, (pages, page, _, _, h) = qkv.shape[0], pool.shape
-    real = jnp.arange(t) < rows
-    x = qkv.reshape(t, heads + 2 * kv_heads, h)
+) -> tuple[Floats, NDArray[Any]]:
+    """See ops.attention; returns a new pool."""
+    stored = np.array(pool)
+    page, h, t = stored.shape[1], stored.shape[-1], np.shape(qkv)[0]
+    at, slot, table = np.asarray(positions), np.asarray(slots), np.asarray(page_table)
+    x = np.asarray(qkv).reshape(t, heads + 2 * kv_heads, h)
     q, k, v = x[:, :heads], x[:, heads : heads + kv_heads], x[:, heads + kv_heads :]
     if q_norm is not None:
-        q = rms_norm(q, q_norm, rows, eps=eps)
+        q = _normalise(q, np.asarray(q_norm), eps)
     if k_norm is not None:
-        k = rms_norm(k, k_norm, rows, eps=eps)
-    half = pool.dtype == jnp.uint16
+        k = _normalise(k, np.asarray(k_norm), eps)
+    half = stored.dtype == np.uint16
+    c, s = np.asarray(cos)[at], np.asarray(sin)[at]
+    q = _rotate(q, c, s, interleaved)
+    k = _rotate(from_bf16(to_bf16(k)) if half else k, c, s, interleaved)
+    kv = np.stack([k, v], axis=2)  # [T, K, 2, H]
+    stored[table[slot, at // page], at % page] = to_bf16(kv) if half else kv
 
-    def rounded(a: jax.Array) -> jax.Array:
-        return a.astype(jnp.bfloat16).astype(jnp.float32) if half else a
-
-    c, s = cos[positions], sin[positions]
-    q = _rotate(q, c, s, interleaved) * scale
-    k = rounded(_rotate(rounded(k), c, s, interleaved))
-    kv = jnp.stack([k, rounded(v)], axis=2)  # [T, K, 2, H]
-    if half:
-        kv = jax.lax.bitcast_convert_type(kv.astype(jnp.bfloat16), jnp.uint16)
-    target = jnp.where(real, page_table[slots, positions // page], pages)  # past the end: dropped
-    pool = pool.at[target, positions % page].set(kv, mode="drop")
-
-    table = jnp.clip(page_table, 0, pages - 1)[slots]  # [T, P]
-    seen = pool[table].reshape(t, -1, kv_heads, 2, h)  # [T, positions, K, 2, H]
-    if half:
-        seen = jax.lax.bitcast_convert_type(seen, jnp.bfloat16).astype(jnp.float32)
-    at = jnp.arange(seen.shape[1])
-    visible = at[None] <= positions[:, None]
-    if window > 0:
-        visible &= at[None] > positions[:, None] - window
-    seen = jnp.where(visible[:, :, None, None, None], seen, 0.0)
-    q = q.reshape(t, kv_heads, heads // kv_heads, h)
-    scores = jnp.einsum("tkgh,tpkh->tkgp", q, seen[:, :, :, 0], precision="highest")
-    if softcap > 0:
-        scores = softcap * jnp.tanh(scores / softcap)
-    scores = jnp.where(visible[:, None, None], scores, -jnp.inf)
-    weights = jax.nn.softmax(scores, axis=-1)
-    out = jnp.einsum("tkgp,tpkh->tkgh", weights, seen[:, :, :, 1], precision="highest")
-    return out.reshape(t, heads * h), pool
+    out = np.empty((t, heads, h), np.float32)
+    for i in range(t):
+        seen = np.arange(max(0, at[i] - window + 1) if window > 0 else 0, at[i] + 1)
+        pages = stored[table[slot[i], seen // page], seen % page]  # [positions, K, 2, H]
+        memory = (from_bf16(pages) if half else pages).astype(np.float64)
+        grouped = q[i].reshape(kv_heads, heads // kv_heads, h).astype(np.float64) * scale
+        scores = np.einsum("kgh,pkh->kgp", grouped, memory[:, :, 0])
+        if softcap > 0:
+            scores = softcap * np.tanh(scores / softcap)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        out[i] = np.einsum("kgp,pkh->kgh", weights, memory[:, :, 1]).reshape(heads, h)
+    return out.reshape(t, heads * h), stored
 
 
 def sample_row(
-    logits: NDArray[np.float32],
+    logits: Floats,
     u: float,
     *,
     temperature: float,
