@@ -14,3 +14,5 @@ MAX_PARSE_SECONDS = 60  # wall time for one document's parser, then its process 
 MAX_PARSE_BYTES = 3 << 30  # address space of the parser process
 MAX_DRAFT = 8  # tokens guessed ahead that one step may check for one process
 MAX_DRAFTING_ROWS = 16  # decoding rows up to which guesses are nearly free: weights are read once for all
+MAX_TEMPLATE = 128 << 10  # characters of a chat template; real ones have up to 20 thousand
+TEMPLATE_SECONDS = 5.0  # that rendering one conversation may take; it takes a millisecond

@@ -33,14 +33,13 @@ from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
 from llmos.abi.errors import TemplateError
+from llmos.abi.limits import MAX_TEMPLATE, TEMPLATE_SECONDS
 from llmos.drivers.weights.sandbox import Budget, apply, guard, make_environment, spending
 
 if TYPE_CHECKING:
     from llmos.drivers.weights.weights import Weights
 
-MAX_TEMPLATE = 128 << 10  # characters of a template
 _MAX_DEPTH = 32  # of lists and mappings in a message
-_SECONDS = 5.0
 _UNITS, _UNITS_A_CHARACTER = (
     1 << 22,
     32,
@@ -267,7 +266,7 @@ class ChatTemplate:
     def _run(self, marks: _Marks, given: list[Any], values: dict[str, Any], size: int) -> str:
         messages = [_marked(message, i, marks) for i, message in enumerate(given)]
         tokens = {name: marks.literal(text) for name, text in self._tokens.items()}
-        budget = Budget(_UNITS + _UNITS_A_CHARACTER * size, _SECONDS)
+        budget = Budget(_UNITS + _UNITS_A_CHARACTER * size, TEMPLATE_SECONDS)
         out: list[str] = []
         token = _marks.set(marks)
         try:

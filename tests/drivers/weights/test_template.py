@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmos.abi.errors import TemplateError
+from llmos.abi.limits import MAX_TEMPLATE
 from llmos.drivers.weights import ChatTemplate, Piece, Weights, find, open_weights
-from llmos.drivers.weights.template import MAX_TEMPLATE
 from tests.drivers.weights import files
 
 CHATML = files.TEMPLATE
