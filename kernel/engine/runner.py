@@ -2,8 +2,9 @@
 
 What: `ModelRunner` holds the decoder's arrays and one KV pool a layer, and runs padded batches through two
     compiled functions: forward, and sample (apart, so that grammar masks are made while forward runs).
-Invariant: a program is compiled for each token bucket only, never for a count; pools are donated and updated
-    in place, so step time does not grow with the pool. Padding rows point at page 0, which nobody owns.
+Invariant: a program is compiled for each token bucket only (plain XLA has one), never for a count; pools are
+    donated and updated in place, so step time does not grow with the pool. Padding rows point at page 0, which
+    nobody owns.
 Interface: `ModelRunner(model, pages=…, page=…, window=…)`; `forward`, `sample`, `warm_up`, `compilations`.
 """
 
@@ -17,24 +18,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh, use_abstract_mesh
 
 from llmos.abi.limits import MAX_PROCESSES, PAGE_TOKENS, TOKEN_BUDGET
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled
 from llmos.kernel.engine.sampler import sample
 from llmos.kernel.model.attention import AttentionBatch
-from llmos.kernel.model.decoder import Step
+from llmos.kernel.model.decoder import Decoder, Step
 from llmos.kernel.model.load import Model
 from llmos.kernel.model.mesh import POOL, TOKENS, Layout
 
-# Token buckets. The CPU kernels skip padding rows, so few buckets cost nothing; plain XLA computes them, and
-# 16 is the fewest rows at which its f32 results are the same at every width.
+# Token buckets. The CPU kernels skip padding rows, so few buckets cost nothing; accelerators compute them.
 BUCKETS = (16, 64, TOKEN_BUDGET)
+# Plain XLA on CPU rounds differently at each width. There a step of any size is a loop over blocks of this many
+# tokens: one program, one rounding, and only the blocks that hold tokens are computed.
+BLOCK = 16
 
 
 def compute(
-    graph: Any, state: Any, pools: tuple[Array, ...], ids_3T: Array, tables_BP: Array, tail: Array
+    graph: Any,
+    state: Any,
+    pools: tuple[Array, ...],
+    ids_3T: Array,
+    tables_BP: Array,
+    tail: Array,
+    *,
+    block: int = 0,
 ) -> tuple[Array, tuple[Array, ...]]:
     """One step of a decoder, the function that is compiled: logits f32 [B, V], and the pools.
 
@@ -44,10 +54,32 @@ def compute(
         ids_3T: tokens, positions and slots, i32.
         tables_BP: page tables by slot.
         tail: i32 [2 + B]: valid tokens, valid logit rows, and which tokens these rows are.
+        block: 0 computes all tokens at once; else so many at a time.
     """
+    decoder = nnx.merge(graph, state)
+    if block:
+        return _by_blocks(decoder, pools, ids_3T, tables_BP, tail, block)
     step = Step(ids_3T[0], AttentionBatch(ids_3T[1], ids_3T[2], tables_BP, tail[0]), tail[2:], tail[1])
-    logits_BV, pools = nnx.merge(graph, state)(step, pools)
+    logits_BV, pools = decoder(step, pools)
     return logits_BV, pools
+
+
+def _by_blocks(
+    decoder: Decoder, pools: tuple[Array, ...], ids_3T: Array, tables_BP: Array, tail: Array, block: int
+) -> tuple[Array, tuple[Array, ...]]:
+    """`compute` as a loop over the valid tokens, `block` at a time: one program, whatever the step holds."""
+    rows = tail[0]
+
+    def body(i: Array, carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
+        x_TD, pools = carry
+        ids_3B = lax.dynamic_slice_in_dim(ids_3T, i * block, block, axis=1)
+        valid = jnp.clip(rows - i * block, 0, block)
+        x_BD, pools = decoder.hidden(ids_3B[0], AttentionBatch(ids_3B[1], ids_3B[2], tables_BP, valid), pools)
+        return lax.dynamic_update_slice_in_dim(x_TD, x_BD, i * block, axis=0), pools
+
+    x_TD = jnp.zeros((ids_3T.shape[1], decoder.config.dim), jnp.float32)
+    x_TD, pools = lax.fori_loop(0, -(-rows // block), body, (x_TD, pools))
+    return decoder.logits(x_TD[tail[2:]], tail[1]), pools
 
 
 class ModelRunner:
@@ -69,7 +101,8 @@ class ModelRunner:
         self.pages, self.page, self.window = pages, page, window
         self.vocab, self.processes, self.budget = c.vocab, processes, budget
         self.identity = f"{model.identity}/page{page}"
-        self.buckets = tuple(b for b in BUCKETS if b < budget) + (budget,)
+        block = BLOCK if model.backend == "xla" and mesh is None and budget % BLOCK == 0 else 0
+        self.buckets = (budget,) if block else tuple(b for b in BUCKETS if b < budget) + (budget,)
         self.compilations = 0
         layout = None if mesh is None else Layout.of(model, mesh, math.gcd(*self.buckets))
         state, options, pool_at = model.state, {}, None
@@ -90,7 +123,7 @@ class ModelRunner:
         def forward(arrays: tuple[Array, ...], *rest: Any) -> tuple[Array, tuple[Array, ...]]:
             self.compilations += 1  # runs when traced, not when executed
             with nullcontext() if layout is None else use_abstract_mesh(layout.mesh.abstract_mesh):
-                return compute(model.graph, jax.tree.unflatten(structure, arrays), *rest)
+                return compute(model.graph, jax.tree.unflatten(structure, arrays), *rest, block=block)
 
         self._forward = jax.jit(forward, donate_argnums=1, **options)
 

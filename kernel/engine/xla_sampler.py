@@ -40,10 +40,18 @@ def sample(
         x_BV = jnp.where(bits_BV & 1 == 1, x_BV, -jnp.inf)
     greedy_B = jnp.argmax(x_BV, axis=-1).astype(jnp.int32)
     sampled_B = temperature > 0
-    drawn_B = lax.cond(  # sorting the vocabulary is not cheap: only where some row draws
-        jnp.any(sampled_B & (jnp.arange(B) < rows)),
-        lambda: jax.vmap(_draw)(x_BV, u, jnp.where(sampled_B, temperature, 1.0), top_k, top_p, min_p),
-        lambda: greedy_B,
+    # Row by row: sorting a vocabulary is dear, and few rows of a step draw.
+    drawn_B = lax.fori_loop(
+        0,
+        rows,
+        lambda i, drawn_B: drawn_B.at[i].set(
+            lax.cond(
+                sampled_B[i],
+                lambda: _draw(x_BV[i], u[i], temperature[i], top_k[i], top_p[i], min_p[i]),
+                lambda: greedy_B[i],
+            )
+        ),
+        greedy_B,
     )
     token_B = jnp.where(sampled_B, drawn_B, greedy_B)
     possible_B = jnp.all(logits < jnp.inf, axis=-1) & (jnp.max(x_BV, axis=-1) > -jnp.inf)

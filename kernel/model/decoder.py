@@ -90,7 +90,12 @@ class Attention(nnx.Module):
     ) -> tuple[Array, Array]:
         ops, spec, rows = self.ops, self.spec, batch.rows
         qkv_TC = ops.linear(
-            x_TD, self.qkv.get_value(), rows, norm=self.norm.get_value(), eps=spec.norm_eps, bias=_value(self.bias)
+            x_TD,
+            self.qkv.get_value(),
+            rows,
+            norm=self.norm.get_value(),
+            eps=spec.norm_eps,
+            bias=_value(self.bias),
         )
         a_TC, pool = ops.attention(
             qkv_TC, pool, batch, spec, *rope, q_norm=_value(self.q_norm), k_norm=_value(self.k_norm)
@@ -114,7 +119,12 @@ class FeedForward(nnx.Module):
     def __call__(self, x_TD: Array, rows: Array) -> Array:
         ops = self.ops
         h_TF = ops.linear(
-            x_TD, self.gate_up.get_value(), rows, norm=self.norm.get_value(), eps=self.eps, activation=self.activation
+            x_TD,
+            self.gate_up.get_value(),
+            rows,
+            norm=self.norm.get_value(),
+            eps=self.eps,
+            activation=self.activation,
         )
         if self.post_norm is None:
             return ops.linear(h_TF, self.down.get_value(), rows, residual=x_TD)
@@ -141,27 +151,33 @@ class Decoder(nnx.Module):
 
     def __call__(self, step: Step, pools: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         """Returns logits f32 [B, V] for the rows asked for, and the pools, one a layer."""
-        config, ops, rows = self.config, self.ops, step.attention.rows
-        x_TD = ops.embed(step.tokens_T, self.embedding.get_value(), rows)
+        x_TD, pools = self.hidden(step.tokens_T, step.attention, pools)
+        return self.logits(x_TD[step.logit_rows_B], step.logit_rows), pools
+
+    def hidden(
+        self, tokens_T: Array, batch: AttentionBatch, pools: tuple[Array, ...]
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """What the last layer leaves, f32 [T, D], and the pools."""
+        config, ops, rows = self.config, self.ops, batch.rows
+        x_TD = ops.embed(tokens_T, self.embedding.get_value(), rows)
         if config.embed_scale != 1.0:
             x_TD = x_TD * jnp.float32(config.embed_scale)
         written = []
         for i, pool in enumerate(pools):
             rope = self.ropes[self.rope_of_layer[i]].get_value()
-            x_TD, pool = self.attention[i](x_TD, pool, step.attention, rope)
+            x_TD, pool = self.attention[i](x_TD, pool, batch, rope)
             x_TD = self.feed_forward[i](x_TD, rows)
             written.append(pool)
+        return x_TD, tuple(written)
+
+    def logits(self, x_BD: Array, rows: Array) -> Array:
+        """Logits f32 [B, V] of hidden states, the first `rows` of which are valid."""
+        config = self.config
         head = (self.embedding.get_value(),) if self.head is None else self.head.get_value()
-        logits_BV = ops.linear(
-            x_TD[step.logit_rows_B],
-            head,
-            step.logit_rows,
-            norm=self.final_norm.get_value(),
-            eps=config.norm_eps,
-        )
+        logits_BV = self.ops.linear(x_BD, head, rows, norm=self.final_norm.get_value(), eps=config.norm_eps)
         if config.logit_softcap:
             logits_BV = jnp.tanh(logits_BV / config.logit_softcap) * config.logit_softcap
-        return logits_BV, tuple(written)
+        return logits_BV
 
 
 def _optional(p: Parameters, name: str) -> nnx.Param[Any] | None:
