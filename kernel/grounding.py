@@ -1,32 +1,41 @@
 """Grounded answers: how knowledge stands in the window, and how an answer names what it stood on.
 
-What: the text of the instructions, of each passage and of the question; the grammar that makes an answer end
-    its claim with `[n]` or say that the documents do not say; and the reading of those `[n]` afterwards.
+What: the instructions, the text of the passages and the question; the grammar that ends each claim of an answer
+    with the `[n]` of the passages that support it; and the reading of those `[n]` afterwards.
 Invariant: a citation is a passage that stood in the window, that the answer itself names, and that supports
-    the claim before it; any other `[n]` is taken out of the answer and counted. Retrieval alone cites nothing.
-Interface: `PASSAGES`, `INSTRUCTIONS`, `knowledge_text`, `question_text`, `answer_grammar`, `extract`.
+    the claim before it, at most two a claim; any other `[n]` is taken out of the answer and counted. Retrieval
+    alone cites nothing. Where the documents hold no answer, the answer says so.
+Interface: `PASSAGES`, `INSTRUCTIONS`, `knowledge_text`, `question_text`, `answer_grammar`, `extract`, `uncited`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmos.abi.events import Citation
+from llmos.kernel.support import answerable, excerpt, supporting, weights
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llmos.drivers.weights import Tokenizer
     from llmos.memory.volume import Passage
 
 PASSAGES = 4  # in the window: small models read few passages better than many
 NOT_SAID = "The documents do not say."
-INSTRUCTIONS = (
-    "You answer questions from numbered passages of documents. Use only what the passages say. Answer in one "
-    "short sentence and end it with the number of the passage it came from, like this: [2]. If the passages do "
-    f"not answer the question, say: {NOT_SAID}"
-)
-_CITATION = re.compile(r"\s?\[(\d+)\]")
+UNSUPPORTED = " (The documents do not say this.)"  # written after an answer that nothing supports
+INSTRUCTIONS = "Answer the user's question from the documents given. Answer in one sentence."
+_MAX_CLAIMS = 8  # an answer that goes on and on has stopped being one
+_CITATION = re.compile(r"(?:(?<=\s)|^)\[(\d{1,3})\]")
+_WORD = re.compile(r"\w")
+_REFUSAL = re.compile(r"documents? (?:do|does) not (?:say|mention|specify|contain|provide|state)", re.IGNORECASE)
+_CLAIM_END = re.compile(r"[.!?][\"'”’)`*]*\s*$")
+_NEXT_CLAIM = re.compile(r"\s+[\"'“‘(`*\-]*[A-Z0-9]|\s*\n")
+_NOT_AN_END = re.compile(r"(?:\be\.g|\bi\.e|\bcf|\betc|\bvs|(?:^|\n)\s*\d{1,2})\.\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +47,148 @@ class Extraction:
     dropped: int
 
 
-def knowledge_text(passages: Sequence[Passage]) -> list[str]:
-    """One text per passage, as it stands in the window, numbered from 1."""
-    return [f"[{n}] {p.heading}\n{p.text}" for n, p in enumerate(passages, start=1)]
+def knowledge_text(passages: Sequence[Passage], question: str) -> list[str]:
+    """One text per passage as it stands in the window: its number, its heading, and the excerpt nearest to the
+    question."""
+    weight = weights(question, passages)
+    texts = []
+    for n, p in enumerate(passages, start=1):
+        heading = re.sub(r"^[\d.]+\s+", "", p.heading.rpartition(" > ")[2])
+        texts.append(f"[{n}] {f'{heading}: ' if heading else ''}{excerpt(p, weight)}")
+    if texts:
+        texts[0] = f"Documents:\n\n{texts[0]}"
+    return texts
 
 
 def question_text(question: str) -> str:
     """The question, as it stands after the passages."""
-    return f"Question: {question}"
+    return f"Question: {question}\nAnswer in one sentence, copying the words of the documents."
 
 
-def answer_grammar(k: int) -> str | None:
-    """The Lark grammar of an answer from `k` passages; None where there is nothing to cite."""
-    if not k:
-        return None
-    return f"""start: "{NOT_SAID}" | claim (" " claim){{0,2}}
-claim: TEXT " [" N "]" (" [" N "]")?
-TEXT: /[A-Z0-9"\\/`]([^.\\[\\]\\n]|\\.[^ \\[\\]\\n.])*\\.?/
-N: /[1-{k}]/
-"""
+def answer_grammar(question: str, passages: Sequence[Passage], tokenizer: Tokenizer) -> CitingGrammar:
+    """The grammar of one answer from `passages`; stateful, for one turn."""
+    return CitingGrammar(question, passages, tokenizer)
 
 
-def extract(answer: str, passages: Sequence[Passage]) -> Extraction:
-    """Read the citations that `answer` names; take out those that retrieval did not supply."""
+class CitingGrammar:
+    """Free text, in which each claim is closed with the `[n]` of what supports it.
+
+    A claim ends where the model begins another sentence or line, begins a citation of its own, or stops. In that
+    place the citation is written for it: which passages support the claim is decided by words
+    (`support.supporting`), and a claim without support gets none. Nothing else is forced, so the answer is the
+    model's own; with two exceptions: where nothing that was retrieved comes near the question, the answer is
+    `NOT_SAID`, and a claim that repeats an earlier one ends the answer.
+    """
+
+    def __init__(self, question: str, passages: Sequence[Passage], tokenizer: Tokenizer) -> None:
+        self._question, self._passages = question, passages
+        self._tokenizer = tokenizer
+        self._bytes = b""
+        self._claim = 0  # where in the text the open claim begins
+        self._said: list[str] = []
+        self._grounded = False  # some claim was supported, or the answer is that the documents do not say
+        self._refuse = not answerable(question, passages)
+        self.finished = False
+
+    def masks(self, draft: Sequence[int], out: NDArray[np.uint32]) -> None:
+        """Every token is allowed; see `instead`."""
+
+    def accept(self, token: int) -> list[int]:
+        """Advance by `token`; nothing is forced after it."""
+        self._bytes += self._tokenizer.visible_bytes(token)
+        return []
+
+    def instead(self, token: int) -> list[int]:
+        """The tokens taken in place of `token`, already advanced over; none where `token` stands."""
+        if self._refuse:
+            self.finished = True
+            return self._encode(NOT_SAID)
+        text = self._bytes.decode("utf-8", "replace")
+        stops = token in self._tokenizer.eos_ids
+        piece = "" if stops else self._tokenizer.visible_bytes(token).decode("utf-8", "replace")
+        at = 0 if stops else _boundary(text[self._claim :], piece)
+        if at is None:
+            return []
+        claim = text[self._claim :] + piece[:at]
+        if not _WORD.search(claim):
+            self.finished = stops
+            return self._encode(NOT_SAID) if stops and not self._said else []
+        repeated = _normal(claim) in self._said
+        self._said.append(_normal(claim))
+        self.finished = stops or repeated or len(self._said) == _MAX_CLAIMS
+        refuses = bool(_REFUSAL.search(claim))
+        named = [] if repeated or refuses else supporting(claim, self._question, self._passages)
+        self._grounded = self._grounded or bool(named) or refuses
+        marks = "".join(f" [{n}]" for n in named)
+        if self.finished and not self._grounded:
+            marks = UNSUPPORTED
+        rest = "" if self.finished or piece[at:].lstrip().startswith("[") else piece[at:]
+        if marks and claim[-1].isspace():
+            marks, rest = marks[1:] + (" " if rest else ""), rest.lstrip(" ")
+        self._claim = len(text) + at + len(marks)
+        if not marks and rest == piece[at:]:
+            return []  # the token stands as it is
+        self._bytes += (added := piece[:at] + marks + rest).encode()
+        return self._encode(added)
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.vocabulary.encode(text, start=False)
+
+
+def _boundary(open_: str, piece: str) -> int | None:
+    """Where in `piece` the claim `open_` ends; None where it goes on."""
+    if open_.count("```") % 2:
+        return None  # inside a block of code
+    text = open_ + piece
+    if (own := re.search(r"\s\[$|\s\[\d+\]?$", text)) and own.start() >= len(open_) - 1:
+        before = text[: own.start()].rstrip()
+        return max(0, own.start() - len(open_)) if before and before[-1] not in "=,(:+[{" else None
+    for found in _NEXT_CLAIM.finditer(text, max(0, len(open_) - 2)):
+        before = text[: found.start()]
+        line = "\n" in found[0]
+        if found.end() > len(open_) and before.strip() and (line or _ends(before)):
+            return max(0, found.start() - len(open_))
+    return None
+
+
+def _ends(text: str) -> bool:
+    return bool(_CLAIM_END.search(text)) and not _NOT_AN_END.search(text)
+
+
+def _normal(claim: str) -> str:
+    return " ".join(re.sub(r"\[\d+\]", "", claim).lower().split())
+
+
+def uncited(answer: str) -> str:
+    """`answer` without the citations."""
+    return re.sub(r"(?:(?<=\S)\s|^)\[\d{1,3}\]", "", answer)
+
+
+def _claims(answer: str) -> Iterator[tuple[int, int, int]]:
+    """(start of claim, start of its citations, end of its citations) wherever citations stand."""
+    start = 0
+    for run in re.finditer(r"(?:(?:(?<=\s)|^)\[\d{1,3}\]\s*)+", answer):
+        yield start, run.start(), run.end()
+        start = run.end()
+
+
+def extract(answer: str, passages: Sequence[Passage], question: str) -> Extraction:
+    """Read the citations that `answer` names; take out those that retrieval did not supply or that do not
+    support the claim before them."""
     named: dict[int, Citation] = {}
-    dropped = 0
-
-    def keep(found: re.Match[str]) -> str:
-        nonlocal dropped
-        n = int(found[1])
-        if not 1 <= n <= len(passages):
-            dropped += 1
-            return ""
-        p = passages[n - 1]
-        named.setdefault(n, Citation(n, p.source, p.position, p.text, p.label))
-        return found[0]
-
-    text = _CITATION.sub(keep, answer)
-    return Extraction(text.strip(), tuple(named.values()), dropped)
+    text, last, dropped = "", 0, 0
+    for start, at, end in _claims(answer):
+        claim = answer[start:at]
+        allowed = [] if _REFUSAL.search(claim) else supporting(claim, question, passages)
+        kept = []
+        for n in map(int, _CITATION.findall(answer[at:end])):
+            if n in allowed and n not in kept:
+                kept.append(n)
+                p = passages[n - 1]
+                named.setdefault(n, Citation(n, p.source, p.position, p.text, p.label))
+            else:
+                dropped += 1
+        after = answer[at:end][len(answer[at:end].rstrip()) :]
+        text += answer[last:at] + " ".join(f"[{n}]" for n in kept) + (after if kept else "")
+        last = end
+    return Extraction((text + answer[last:]).strip(), tuple(named.values()), dropped)

@@ -109,8 +109,8 @@ class Process:
             layout = self._raw(question, max_tokens) if raw else self._layout(question, max_tokens)
             room = kernel.window - len(layout.tokens)
             grammar = None
-            if grounded and (lark := grounding.answer_grammar(len(layout.passages))) is not None:
-                grammar = kernel.grammars.compile(lark)
+            if grounded:
+                grammar = grounding.answer_grammar(question, layout.passages, kernel.tokenizer)
             stream = kernel.engine.submit(
                 Request(
                     tokens=layout.tokens,
@@ -128,12 +128,13 @@ class Process:
         def extract(text: str) -> tuple[str, tuple[Citation, ...], int]:
             if not grounded:
                 return (text if raw else text.strip()), (), 0
-            found = grounding.extract(text, layout.passages)
+            found = grounding.extract(text, layout.passages, question)
             return found.answer, found.citations, found.dropped
 
         def finish(answer: str) -> None:
             if answer and not raw:
-                self._history.append(_Exchange(question, answer))
+                # Later questions come with other passages: what was [1] now is not [1] then.
+                self._history.append(_Exchange(question, grounding.uncited(answer) if grounded else answer))
             self._busy.release()
 
         return Turn(
@@ -175,7 +176,11 @@ class Process:
                 self._check_fits(len(tokens), max_tokens)
                 break
         encode = self._kernel.tokenizer.encode
-        events += [PageIn(p.source, p.position, len(encode(p.text)), p.label) for p in passages]
+        texts = grounding.knowledge_text(passages, question)
+        events += [
+            PageIn(p.source, p.position, len(encode(t)), p.label)
+            for p, t in zip(passages, texts, strict=True)
+        ]
         return _Layout(tuple(tokens), tuple(passages), events)
 
     def _messages(
@@ -184,7 +189,7 @@ class Process:
         earlier = [m for exchange in history for m in exchange.messages]
         if not self._volumes:
             return [*earlier, Message("user", question)]
-        asked = "\n\n".join([*grounding.knowledge_text(passages), grounding.question_text(question)])
+        asked = "\n\n".join([*grounding.knowledge_text(passages, question), grounding.question_text(question)])
         return [Message("system", grounding.INSTRUCTIONS), *earlier, Message("user", asked)]
 
     def _search(self, question: str) -> list[Passage]:

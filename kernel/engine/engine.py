@@ -254,6 +254,11 @@ class Engine:
                 break
             if len(taken) > j:  # a grammar forced this one already
                 continue
+            if request.grammar is not None and (instead := request.grammar.instead(row.id)):
+                taken += [Emitted(t, None) for t in instead]
+                if request.grammar.finished:
+                    break
+                continue
             taken.append(row)
             if request.grammar is not None and row.id not in request.stop:
                 try:

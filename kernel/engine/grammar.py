@@ -91,6 +91,10 @@ class TokenGrammar:
             self._matcher.rollback(consumed)
             self._check()
 
+    def instead(self, token: int) -> list[int]:
+        """Nothing: what the mask allows stands."""
+        return []
+
     def accept(self, token: int) -> list[int]:
         """Advance by `token` and over everything it forces; returns the forced tokens."""
         self._matcher.consume_token(token)

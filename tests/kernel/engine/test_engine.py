@@ -123,12 +123,19 @@ def test_refuses_what_it_cannot_hold(engine: Engine, tokens: list[int], count: i
 
 
 class OnlyEven:
-    """A grammar: even tokens, each 10 forces 12; 14 ends it; 16 is a trap that fails."""
+    """A grammar: even tokens, each 10 forces 12; 14 ends it; 16 is a trap that fails; where `swaps`, 20 is
+    taken as 2, 4."""
+
+    def __init__(self, *, swaps: bool = False) -> None:
+        self.swaps = swaps
 
     finished = False
 
     def masks(self, draft: list[int], out: np.ndarray) -> None:
         out[:] = 0x55555555
+
+    def instead(self, token: int) -> list[int]:
+        return [2, 4] if self.swaps and token == 20 else []
 
     def accept(self, token: int) -> list[int]:
         if token == 16:
@@ -141,6 +148,14 @@ def test_a_grammar_masks_forces_and_ends(engine: Engine) -> None:
     ids = read(ask(engine, [4], 50, grammar=OnlyEven()))
     assert all(i % 2 == 0 for i in ids)
     assert all(ids[i + 1] == 12 for i in range(len(ids) - 1) if ids[i] == 10)
+
+
+def test_a_grammar_says_what_is_taken_instead(engine: Engine) -> None:
+    plain = read(ask(engine, [4], 50, grammar=OnlyEven()))
+    swapped = read(ask(engine, [4], 50, grammar=OnlyEven(swaps=True)))
+    at = plain.index(20)
+    assert swapped[: at + 2] == [*plain[:at], 2, 4]
+    assert 20 not in swapped
 
 
 def test_a_failing_grammar_fails_its_own_process(engine: Engine) -> None:
