@@ -11,22 +11,36 @@ import pytest
 from llmos.drivers import cpu
 from llmos.drivers.weights import find, open_weights
 from llmos.kernel.engine.batch import Batch
-from llmos.kernel.engine.runner import ModelRunner
-from llmos.kernel.model.load import load_model
+from llmos.kernel.engine.runner import BUCKETS, ModelRunner
+from llmos.kernel.model.load import Mode, load_model
 
-pytestmark = pytest.mark.skipif(not cpu.available(), reason="promised on our CPU kernels, which are not built here")
+needs_kernels = pytest.mark.skipif(not cpu.available(), reason="the CPU kernels are not built here")
 
 TEXT = (Path(__file__).parents[2] / "kernel/engine/engine.py").read_text()
 
 
-@pytest.fixture(scope="module", params=["smollm2-135m", "qwen2.5-coder-0.5b"])
-def loaded(request: pytest.FixtureRequest, weights_path: Callable[[str], Path]) -> tuple[ModelRunner, list[int]]:
-    weights = open_weights(find(str(weights_path(request.param))))
-    runner = ModelRunner(load_model(weights, window=1024), pages=128, window=1024)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("smollm2-135m", "cpu"), marks=needs_kernels),
+        pytest.param(("qwen2.5-coder-0.5b", "cpu"), marks=needs_kernels),
+        pytest.param(("smollm2-135m", "xla"), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    ],
+)
+def loaded(
+    request: pytest.FixtureRequest, weights_path: Callable[[str], Path]
+) -> tuple[ModelRunner, list[int]]:
+    name, backend = request.param
+    weights = open_weights(find(str(weights_path(name))))
+    mode: Mode = "f32" if backend == "xla" else "native"
+    model = load_model(weights, window=1024, backend=backend, mode=mode)
+    runner = ModelRunner(model, pages=128, window=1024)
     return runner, weights.tokenizer().encode(TEXT)[: runner.buckets[-1]]
 
 
-def run(runner: ModelRunner, tokens: list[int], chunks: list[int], slot: int, first_page: int) -> tuple[np.ndarray, ...]:
+def run(
+    runner: ModelRunner, tokens: list[int], chunks: list[int], slot: int, first_page: int
+) -> tuple[np.ndarray, ...]:
     """Last logits, and the KV of all tokens in every layer, after computing `tokens` in `chunks`."""
     count = -(-len(tokens) // runner.page)
     tables = np.zeros((runner.processes, runner.window // runner.page), np.int32)
@@ -48,11 +62,13 @@ def run(runner: ModelRunner, tokens: list[int], chunks: list[int], slot: int, fi
     return np.asarray(logits)[0], kv.reshape(kv.shape[0], -1, *kv.shape[3:])[:, : len(tokens)]
 
 
-def test_every_bucket_and_chunking_gives_the_bits_of_the_widest(loaded: tuple[ModelRunner, list[int]]) -> None:
+def test_every_bucket_and_chunking_gives_the_bits_of_the_widest(
+    loaded: tuple[ModelRunner, list[int]],
+) -> None:
     runner, tokens = loaded
     widest = len(tokens)
     logits, kv = run(runner, tokens, [widest], slot=0, first_page=1)
-    chunkings = {f"bucket {b}": [b] * (widest // b) for b in runner.buckets[:-1]}
+    chunkings = {f"bucket {b}": [b] * (widest // b) for b in BUCKETS[:-1]}
     chunkings["one by one at the end"] = [widest - 12, *[1] * 12]
     chunkings["ragged"] = [17, 63, 5, 100, widest - 185]
     for name, chunks in chunkings.items():

@@ -19,12 +19,13 @@ from tests.kernel.tiny import tiny_model, tiny_runner
 
 PROMPT = tuple(b"The page table maps a window's segments to pages of the pool.")
 STRATEGIES = [Greedy(), Sample(temperature=0.9, top_k=50, top_p=0.95), Sample(temperature=1.3, min_p=0.02)]
-needs_kernels = pytest.mark.skipif(not cpu.available(), reason="the row contract is promised on our CPU kernels")
+needs_kernels = pytest.mark.skipif(not cpu.available(), reason="the CPU kernels are not built here")
+BACKENDS = ["xla", pytest.param("cpu", marks=needs_kernels)]
 
 
-@pytest.fixture(scope="module")
-def runner() -> ModelRunner:
-    return tiny_runner()
+@pytest.fixture(scope="module", params=BACKENDS)
+def runner(request: pytest.FixtureRequest) -> ModelRunner:
+    return tiny_runner(model=tiny_model(backend=request.param))
 
 
 @pytest.fixture
@@ -43,7 +44,6 @@ def read(stream: Stream) -> list[int]:
     return [item.id for item in stream]
 
 
-@needs_kernels
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_same_alone_and_among_31_others(runner: ModelRunner, strategy: Strategy) -> None:
     def run(neighbours: int) -> list[int]:
@@ -59,7 +59,6 @@ def test_the_same_alone_and_among_31_others(runner: ModelRunner, strategy: Strat
     assert run(0) == run(31)
 
 
-@needs_kernels
 @pytest.mark.parametrize("chunks", [[60], [1] * 60, [16, 44], [7, 30, 23], [59, 1]])
 def test_logits_are_bit_equal_whatever_the_chunks(runner: ModelRunner, chunks: list[int]) -> None:
     tokens = np.asarray(PROMPT[:60], np.int32)
@@ -78,16 +77,17 @@ def test_logits_are_bit_equal_whatever_the_chunks(runner: ModelRunner, chunks: l
     np.testing.assert_array_equal(logits(chunks, slot=3), logits([20] * 3, slot=0))
 
 
-@needs_kernels
-def test_reused_prefixes_and_preemption_are_token_identical() -> None:
-    roomy = Engine(tiny_runner())
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reused_prefixes_and_preemption_are_token_identical(backend: Backend) -> None:
+    model = tiny_model(backend=backend)
+    roomy = Engine(tiny_runner(model=model))
     prompts = [PROMPT[:20] + (i, i + 1) for i in range(10)]
     expected = [read(roomy.submit(request(p, STRATEGIES[1], 60))) for p in prompts]
     again = [roomy.submit(request(p, STRATEGIES[1], 60)) for p in prompts]
     assert [read(s) for s in again] == expected
     assert all(s.finished is not None and s.finished.cached_tokens == 16 for s in again)
     roomy.close()
-    cramped = Engine(tiny_runner(pages=20))
+    cramped = Engine(tiny_runner(model=model, pages=20))
     streams = [cramped.submit(request(p, STRATEGIES[1], 60)) for p in prompts]
     assert [read(s) for s in streams] == expected
     assert cramped.counters.preemptions > 0

@@ -57,16 +57,18 @@ def main(fixtures: Path) -> None:
     for name, model in models.items():
         alone = runner_of(model, None)
         expected = logits_of(alone)
-        text = answer(runner_of(model, None))
-        for tensor, data in MESHES if name == "tiny" else MESHES[:1] + MESHES[-1:]:
+        text = answer(alone)
+        for tensor, data in MESHES if name == "tiny" else MESHES[:1]:
             mesh = make_mesh(tensor, data)
             runner = runner_of(model, mesh)
+            error = float(np.abs(logits_of(runner) - expected).max())
+            same = answer(runner) == text if (tensor, data) == (2, 2) else None
             pool = runner.pools[0]
             case = {
                 "model": name,
                 "mesh": [tensor, data],
-                "error": float(np.abs(logits_of(runner) - expected).max()),
-                "same_answer": answer(runner) == text,
+                "error": error,
+                "same_answer": same,
                 "whole": sorted(Layout.of(model, mesh, 16).whole),
                 "heads_here": pool.addressable_shards[0].data.shape[2],
                 "devices": len(pool.sharding.device_set),
