@@ -105,7 +105,8 @@ class ModelRunner:
         self.buckets = (budget,) if block else tuple(b for b in BUCKETS if b < budget) + (budget,)
         self.compilations = 0
         layout = None if mesh is None else Layout.of(model, mesh, math.gcd(*self.buckets))
-        state, options, pool_at = model.state, {}, None
+        options: dict[str, Any] = {}
+        state, pool_at = model.state, None
         if layout is not None:
             self.identity += layout.identity
             state, pool_at = layout.place(state), layout.sharding(POOL)

@@ -69,7 +69,7 @@ def default_backend() -> Backend:
     device = jax.default_backend()
     if device == "cpu":
         return "cpu" if cpu.available() else "xla"
-    return device if device in ("gpu", "tpu") else "xla"
+    return "gpu" if device == "gpu" else "tpu" if device == "tpu" else "xla"
 
 
 def operations(backend: Backend) -> Ops:
