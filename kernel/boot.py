@@ -62,7 +62,9 @@ def prepare_jax(config: Config) -> None:
     from llmos.drivers import cpu
 
     if config.machine.device != "auto":
-        jax.config.update("jax_platforms", {"gpu": "cuda,cpu", "tpu": "tpu,cpu", "cpu": "cpu"}[config.machine.device])
+        jax.config.update(
+            "jax_platforms", {"gpu": "cuda,cpu", "tpu": "tpu,cpu", "cpu": "cpu"}[config.machine.device]
+        )
     cache = config.machine.cache / "jax"
     cache.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -133,7 +135,9 @@ class Kernel:
         files = find(self.config.memory.encoder, progress=self._progress, cache=self.config.machine.cache)
         return Encoder.load(files.path, files.folder / "tokenizer.json")
 
-    def spawn(self, mounts: Iterable[Mount | str | Path] = (), *, progress: Progress | None = None) -> Process:
+    def spawn(
+        self, mounts: Iterable[Mount | str | Path] = (), *, progress: Progress | None = None
+    ) -> Process:
         """A new process that can read `mounts`."""
         from llmos.kernel.process import Process
 
@@ -161,12 +165,17 @@ class Kernel:
 
         from llmos.kernel.engine.sequence import Request
 
+        (item,) = self.engine.submit(Request(tokens=tuple(self.raw_tokens(text)), max_tokens=1, top=k))
+        name = self.tokenizer.token_bytes
+        return [(name(i).decode("utf-8", "replace"), exp(logprob)) for i, logprob in item.top]
+
+    def raw_tokens(self, text: str) -> list[int]:
+        """`text` as a base model reads it: no template, begun as the model was taught to begin."""
         t = self.tokenizer
         ids = t.encode(text)
         if t.bos_id is not None and (t.add_bos or not ids):
             ids.insert(0, t.bos_id)
-        (item,) = self.engine.submit(Request(tokens=tuple(ids), max_tokens=1, top=k))
-        return [(t.token_bytes(i).decode("utf-8", "replace"), exp(logprob)) for i, logprob in item.top]
+        return ids
 
 
 def volume_name(path: Path) -> str:

@@ -32,7 +32,9 @@ INSTRUCTIONS = "Answer the user's question from the documents given. Answer in o
 _MAX_CLAIMS = 8  # an answer that goes on and on has stopped being one
 _CITATION = re.compile(r"(?:(?<=\s)|^)\[(\d{1,3})\]")
 _WORD = re.compile(r"\w")
-_REFUSAL = re.compile(r"documents? (?:do|does) not (?:say|mention|specify|contain|provide|state)", re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"documents? (?:do|does) not (?:say|mention|specify|contain|provide|state)", re.IGNORECASE
+)
 _CLAIM_END = re.compile(r"[.!?][\"'”’)`*]*\s*$")
 _NEXT_CLAIM = re.compile(r"\s+[\"'“‘(`*\-]*[A-Z0-9]|\s*\n")
 _NOT_AN_END = re.compile(r"(?:\be\.g|\bi\.e|\bcf|\betc|\bvs|(?:^|\n)\s*\d{1,2})\.\s*$")

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llmos.abi.errors import TurnRefused, WindowOverflow
 from llmos.abi.events import Citation, Event, PageIn, PageOut
+from llmos.abi.labels import Label
 from llmos.abi.progress import Progress, silent
 from llmos.kernel import grounding
 from llmos.kernel.engine.sampling import Randomness, strategy
 from llmos.kernel.engine.sequence import Request
-from llmos.kernel.prompt import Message
+from llmos.kernel.prompt import Message, Part
 from llmos.kernel.turn import Turn
+from llmos.memory.window import Segment, Window
 
 if TYPE_CHECKING:
     from llmos.abi.mount import Mount
@@ -34,23 +36,24 @@ DEFAULT_MAX_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """A question that was answered."""
+    """A question that was answered; `label` is of all that the answer was written from."""
 
     question: str
     answer: str
+    label: Label
 
     @property
     def messages(self) -> tuple[Message, Message]:
-        return Message("user", self.question), Message("assistant", self.answer)
+        return Message.of("user", self.question), Message.of("assistant", self.answer, self.label)
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """A window that fits: its tokens, and what was left out to make it so."""
+    """A window that fits, the passages in it, and what was left out to make it so."""
 
-    tokens: tuple[int, ...]
-    passages: tuple[Passage, ...]
-    events: list[Event] = field(default_factory=list)
+    window: Window
+    passages: tuple[Passage, ...] = ()
+    events: tuple[Event, ...] = ()
 
 
 class Process:
@@ -107,14 +110,14 @@ class Process:
             kernel = self._kernel
             grounded = bool(self._volumes) and not raw
             layout = self._raw(question, max_tokens) if raw else self._layout(question, max_tokens)
-            room = kernel.window - len(layout.tokens)
+            tokens = tuple(layout.window.tokens)
             grammar = None
             if grounded:
                 grammar = grounding.answer_grammar(question, layout.passages, kernel.tokenizer)
             stream = kernel.engine.submit(
                 Request(
-                    tokens=layout.tokens,
-                    max_tokens=min(max_tokens or DEFAULT_MAX_TOKENS, room),
+                    tokens=tokens,
+                    max_tokens=min(max_tokens or DEFAULT_MAX_TOKENS, kernel.window - len(tokens)),
                     stop=kernel.tokenizer.eos_ids,
                     strategy=strategy(temperature or 0.0, top_k, top_p, min_p, repetition_penalty),
                     randomness=Randomness(seed or 0),
@@ -134,13 +137,14 @@ class Process:
         def finish(answer: str) -> None:
             if answer and not raw:
                 # Later questions come with other passages: what was [1] now is not [1] then.
-                self._history.append(_Exchange(question, grounding.uncited(answer) if grounded else answer))
+                kept = grounding.uncited(answer) if grounded else answer
+                self._history.append(_Exchange(question, kept, layout.window.taint))
             self._busy.release()
 
         return Turn(
             stream,
             kernel.tokenizer,
-            prompt_tokens=len(layout.tokens),
+            prompt_tokens=len(tokens),
             before=layout.events,
             stop=tuple(stop),
             extract=extract,
@@ -149,64 +153,53 @@ class Process:
             finish=finish,
         )
 
+    def _window(self, max_tokens: int | None) -> Window:
+        """An empty window that leaves room for the answer: what was asked for, or at least a short one."""
+        whole = self._kernel.window
+        return Window(max(whole - (max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1))
+
     def _raw(self, text: str, max_tokens: int | None) -> _Layout:
-        t = self._kernel.tokenizer
-        ids = t.encode(text)
-        if t.bos_id is not None and (t.add_bos or not ids):
-            ids.insert(0, t.bos_id)
-        self._check_fits(len(ids), max_tokens)
-        return _Layout(tuple(ids), ())
+        window = self._window(max_tokens)
+        window.add(Segment("user", tuple(self._kernel.raw_tokens(text))))
+        return _Layout(window)
 
     def _layout(self, question: str, max_tokens: int | None) -> _Layout:
         """Lay the window out; leave out what does not fit, the least valuable first."""
         passages = self._search(question)
         history = list(self._history)
-        events: list[Event] = []
+        left: list[Event] = []
         while True:
-            tokens = self._kernel.prompt.tokens(self._messages(question, passages, history))
-            if len(tokens) + self._reserve(max_tokens) <= self._kernel.window:
+            window = self._window(max_tokens)
+            try:
+                window.add(*self._kernel.prompt.segments(self._messages(question, passages, history)))
                 break
-            if len(passages) > 1 or (passages and not history):
-                left_out, passages = passages[-1], passages[:-1]
-                events.append(PageOut(left_out.source, 0, "the passage does not fit the window"))
-            elif history:
-                oldest = history.pop(0)
-                events.append(PageOut(f"exchange: {oldest.question[:60]!r}", 0, "oldest exchange, window full"))
-            else:
-                self._check_fits(len(tokens), max_tokens)
-                break
-        encode = self._kernel.tokenizer.encode
-        texts = grounding.knowledge_text(passages, question)
-        events += [
-            PageIn(p.source, p.position, len(encode(t)), p.label)
-            for p, t in zip(passages, texts, strict=True)
+            except WindowOverflow:
+                if len(passages) > 1 or (passages and not history):
+                    left.append(PageOut(passages.pop().source, 0, "the passage does not fit the window"))
+                elif history:
+                    gone = f"exchange: {history.pop(0).question[:60]!r}"
+                    left.append(PageOut(gone, 0, "the window is full, and it is the oldest"))
+                else:
+                    raise
+        knowledge = [s for s in window if s.kind == "knowledge"]
+        read = [
+            PageIn(p.source, p.position, len(s), s.label) for p, s in zip(passages, knowledge, strict=False)
         ]
-        return _Layout(tuple(tokens), tuple(passages), events)
+        return _Layout(window, tuple(passages), (*left, *read))
 
     def _messages(
         self, question: str, passages: Sequence[Passage], history: Sequence[_Exchange]
     ) -> list[Message]:
         earlier = [m for exchange in history for m in exchange.messages]
         if not self._volumes:
-            return [*earlier, Message("user", question)]
-        asked = "\n\n".join([*grounding.knowledge_text(passages, question), grounding.question_text(question)])
-        return [Message("system", grounding.INSTRUCTIONS), *earlier, Message("user", asked)]
+            return [*earlier, Message.of("user", question)]
+        knowledge = [
+            Part("knowledge", f"{text}\n\n", p.label, f"{p.source}, {p.position}")
+            for p, text in zip(passages, grounding.knowledge_text(passages, question), strict=True)
+        ]
+        asked = Part("user", grounding.question_text(question))
+        return [Message.of("system", grounding.INSTRUCTIONS), *earlier, Message("user", (*knowledge, asked))]
 
     def _search(self, question: str) -> list[Passage]:
         found = [p for v in self._volumes for p in v.search(question, k=grounding.PASSAGES)]
         return sorted(found, key=lambda p: -p.score)[: grounding.PASSAGES]
-
-    def _reserve(self, max_tokens: int | None) -> int:
-        """Tokens kept free for the answer: what was asked for, or at least a short one."""
-        return min(max_tokens or DEFAULT_MAX_TOKENS, self._kernel.window // 2)
-
-    def _check_fits(self, tokens: int, max_tokens: int | None) -> None:
-        room, reserve = self._kernel.window, max_tokens or 1
-        if tokens + reserve > room:
-            raise WindowOverflow(
-                f"{tokens} tokens to read and {reserve} to write do not fit the window",
-                why=f"it holds {room} tokens",
-                do="ask something shorter, mount the long text instead, or raise `kernel.window` in llmos.yaml",
-            )
-
-

@@ -15,7 +15,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-EXCERPT_WORDS = 70  # of a passage, in the window: a small model reads four short excerpts better than one long text
+EXCERPT_WORDS = (
+    70  # of a passage, in the window: a small model reads four short excerpts better than one long text
+)
 CITATIONS = 2  # of one claim, at most
 _COVERED = 0.6  # share of a claim's content words that its passages must hold
 _NEW_COVERED = 0.5  # the same of those words that are not the question's own

@@ -52,7 +52,9 @@ class Batch:
     def build(cls, work: Rows[Work], runner: Runner) -> Batch:
         """Lay out `work`, one slot a sequence; logits for the last token of each sequence that catches up, and
         for every token of its draft."""
-        tokens, positions, slots, logit_rows = [], [], [], []
+        tokens: list[list[int]] = []
+        positions, slots = list[I32](), list[I32]()
+        logit_rows: list[int] = []
         tables_BP = np.zeros((runner.processes, runner.window // runner.page), np.int32)
         at = 0
         for slot, item in enumerate(work):

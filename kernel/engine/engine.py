@@ -122,7 +122,9 @@ class Engine:
                 do="ask for fewer, or raise `kernel.window` and `kernel.pool` in llmos.yaml",
             )
         if not 0 <= min(request.tokens) <= max(request.tokens) < self._runner.vocab:
-            raise EngineError("a token id outside the vocabulary", why=f"ids go up to {self._runner.vocab - 1}")
+            raise EngineError(
+                "a token id outside the vocabulary", why=f"ids go up to {self._runner.vocab - 1}"
+            )
 
     def _cancel(self, sequence: Sequence) -> None:
         sequence.cancelled = True
@@ -300,4 +302,3 @@ class Engine:
 
 def _nothing() -> None:
     """A job that only wakes the engine."""
-

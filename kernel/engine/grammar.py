@@ -45,9 +45,7 @@ class GrammarCompiler:
         import llguidance
 
         wrapper = llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab))
-        self._tokenizer = llguidance.LLTokenizer(
-            wrapper, n_vocab=vocab, eos_token=sorted(tokenizer.eos_ids)
-        )
+        self._tokenizer = llguidance.LLTokenizer(wrapper, n_vocab=vocab, eos_token=sorted(tokenizer.eos_ids))
         self.words = -(-vocab // 32)
 
     def compile(self, lark: str) -> TokenGrammar:

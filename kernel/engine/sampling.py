@@ -79,7 +79,11 @@ class Sample:
 
 
 def strategy(
-    temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
 ) -> Strategy:
     """The strategy that these dials describe; temperature 0 is greedy."""
     if temperature == 0:

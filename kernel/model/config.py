@@ -213,10 +213,10 @@ def _from_hf(config: Metadata, tensors: Collection[str]) -> ModelConfig:
     if gemma:
         config = {**_GEMMA3_DEFAULTS, **config}
     heads, dim = int(config["num_attention_heads"]), int(config["hidden_size"])
-    rope = config.get("rope_parameters") or {}
+    rope: dict[str, Any] = config.get("rope_parameters") or {}
     # transformers >= 5 nests rotary settings, for Gemma 3 by layer type; older files keep them flat.
-    full = rope.get("full_attention", rope)
-    local = rope.get("sliding_attention", {})
+    full: Metadata = rope.get("full_attention") or rope
+    local: Metadata = rope.get("sliding_attention") or {}
     use_window = bool(config.get("use_sliding_window", family in ("mistral", "gemma3_text", "gemma3")))
     window = int(config.get("sliding_window") or 0) if use_window else 0
     return ModelConfig(
@@ -256,7 +256,7 @@ def _global_every(config: Metadata) -> int:
     if types is None:
         return int(config.get("sliding_window_pattern") or 0)
     period = types.index("full_attention") + 1 if "full_attention" in types else 0
-    expected = ["full_attention" if period and (i + 1) % period == 0 else "sliding_attention" for i in range(len(types))]
-    if list(types) != expected:
+    full = {i for i in range(len(types)) if period and (i + 1) % period == 0}
+    if {i for i, kind in enumerate(types) if kind == "full_attention"} != full:
         raise UnsupportedModel("layer types without a period are not supported", why=f"found {types}")
     return period

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from llmos.kernel.stops import StopText
 
 
-@given(st.lists(st.text("ab#\n", max_size=4), max_size=12), st.lists(st.text("ab#\n", min_size=1, max_size=4), max_size=3))
+@given(
+    st.lists(st.text("ab#\n", max_size=4), max_size=12),
+    st.lists(st.text("ab#\n", min_size=1, max_size=4), max_size=3),
+)
 def test_shows_exactly_what_stands_before_the_first_stop(pieces: list[str], stops: list[str]) -> None:
     stop = StopText(tuple(stops))
     shown = "".join(stop.push(p) for p in pieces)

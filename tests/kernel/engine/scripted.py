@@ -25,7 +25,9 @@ def continuation(tokens: list[int], count: int) -> list[int]:
 class ScriptedRunner:
     """Keeps what it was given, refuses what a real device could not do."""
 
-    def __init__(self, pages: int = 64, page: int = 4, window: int = 64, processes: int = 32, budget: int = 32):
+    def __init__(
+        self, pages: int = 64, page: int = 4, window: int = 64, processes: int = 32, budget: int = 32
+    ):
         self.pages, self.page, self.window = pages, page, window
         self.vocab, self.processes, self.budget = 97, processes, budget
         self.identity = "scripted"

@@ -36,7 +36,9 @@ def engine(runner: ModelRunner) -> Iterator[Engine]:
     assert engine.pool.leaked == 0
 
 
-def request(tokens: tuple[int, ...], strategy: Strategy, count: int = 24, seed: int = 5, top: int = 0) -> Request:
+def request(
+    tokens: tuple[int, ...], strategy: Strategy, count: int = 24, seed: int = 5, top: int = 0
+) -> Request:
     return Request(tokens=tokens, max_tokens=count, strategy=strategy, randomness=Randomness(seed), top=top)
 
 

@@ -28,7 +28,14 @@ def test_bits_are_uniform() -> None:
 
 @pytest.mark.parametrize(
     "dials",
-    [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"min_p": 1.0}, {"repetition_penalty": 0.0}],
+    [
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"top_k": -1},
+        {"min_p": 1.0},
+        {"repetition_penalty": 0.0},
+    ],
 )
 def test_dials_out_of_range_are_refused(dials: dict[str, Any]) -> None:
     with pytest.raises(EngineError, match="out of range"):
