@@ -100,8 +100,8 @@ class CitingGrammar:
         self._bytes += self._tokenizer.visible_bytes(token)
         return []
 
-    def instead(self, token: int) -> list[int]:
-        """The tokens taken in place of `token`, already advanced over; none where `token` stands."""
+    def instead(self, token: int) -> list[int] | None:
+        """The tokens taken in place of `token`, already advanced over; None where `token` stands."""
         if self._refuse:
             self.finished = True
             return self._encode(NOT_SAID)
@@ -110,11 +110,11 @@ class CitingGrammar:
         piece = "" if stops else self._tokenizer.visible_bytes(token).decode("utf-8", "replace")
         at = 0 if stops else _boundary(text[self._claim :], piece)
         if at is None:
-            return []
+            return None
         claim = text[self._claim :] + piece[:at]
         if not _WORD.search(claim):
             self.finished = stops
-            return self._encode(NOT_SAID) if stops and not self._said else []
+            return self._encode(NOT_SAID) if stops and not self._said else None
         repeated = _normal(claim) in self._said
         self._said.append(_normal(claim))
         self.finished = stops or repeated or len(self._said) == _MAX_CLAIMS
@@ -129,7 +129,7 @@ class CitingGrammar:
             marks, rest = marks[1:] + (" " if rest else ""), rest.lstrip(" ")
         self._claim = len(text) + at + len(marks)
         if not marks and rest == piece[at:]:
-            return []  # the token stands as it is
+            return None
         self._bytes += (added := piece[:at] + marks + rest).encode()
         return self._encode(added)
 

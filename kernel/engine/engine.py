@@ -256,7 +256,9 @@ class Engine:
                 break
             if len(taken) > j:  # a grammar forced this one already
                 continue
-            if request.grammar is not None and (instead := request.grammar.instead(row.id)):
+            if request.grammar is not None and (
+                instead := request.grammar.instead(row.id)
+            ) is not None:
                 taken += [Emitted(t, None) for t in instead]
                 if request.grammar.finished:
                     break

@@ -89,9 +89,9 @@ class TokenGrammar:
             self._matcher.rollback(consumed)
             self._check()
 
-    def instead(self, token: int) -> list[int]:
-        """Nothing: what the mask allows stands."""
-        return []
+    def instead(self, token: int) -> list[int] | None:
+        """None: what the mask allows stands."""
+        return None
 
     def accept(self, token: int) -> list[int]:
         """Advance by `token` and over everything it forces; returns the forced tokens."""

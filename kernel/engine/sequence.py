@@ -33,8 +33,8 @@ class Grammar(Protocol):
         """Write the bit sets of allowed tokens [1 + len(draft), W]: now, and after each token of a draft.
         Rows after a token that is not allowed are left alone."""
 
-    def instead(self, token: int) -> list[int]:
-        """The tokens that are taken in place of `token`, already advanced over; none where it stands."""
+    def instead(self, token: int) -> list[int] | None:
+        """The tokens that are taken in place of `token`, already advanced over; None where it stands."""
 
     def accept(self, token: int) -> list[int]:
         """Advance by `token`; returns the tokens that must follow, already advanced over."""

@@ -134,8 +134,8 @@ class OnlyEven:
     def masks(self, draft: list[int], out: np.ndarray) -> None:
         out[:] = 0x55555555
 
-    def instead(self, token: int) -> list[int]:
-        return [2, 4] if self.swaps and token == 20 else []
+    def instead(self, token: int) -> list[int] | None:
+        return [2, 4] if self.swaps and token == 20 else None
 
     def accept(self, token: int) -> list[int]:
         if token == 16:
