@@ -19,7 +19,7 @@ void attention(const AttentionArgs& a);
 namespace {
 
 constexpr int64_t kUnit = 64;      // positions between two rescalings
-constexpr int64_t kTileRows = 64;  // query rows (tokens x heads of a group) that share one load of a unit
+constexpr int64_t kTileRows = 128; // query rows (tokens x heads of a group) that share one load of a unit
 constexpr float kMasked = -__builtin_inff();
 
 inline float round_to_pool(float f, bool half) { return half ? bf16_to_float(float_to_bf16(f)) : f; }
@@ -33,9 +33,8 @@ inline void write_pool(void* pool, int64_t at, const float* v, int64_t n, bool h
   for (int64_t i = 0; i < n; ++i) p[i] = float_to_bf16(v[i]);
 }
 
-inline F8 read_pool(const void* pool, int64_t at, bool half) {
-  return half ? load_bf16(static_cast<const uint16_t*>(pool) + at) : load(static_cast<const float*>(pool) + at);
-}
+inline F8 widen(const float* p) { return load(p); }
+inline F8 widen(const uint16_t* p) { return load_bf16(p); }
 
 void head_norm(const float* x, const float* w, float eps, int64_t n, float* y) {
   F8 squares = zero();
@@ -121,11 +120,35 @@ inline void values(const float* p, const float* v, int64_t h, int64_t n, float* 
     for (int c = 0; c < C; ++c) store(acc + r * h + 8 * c, y[r][c]);
 }
 
+constexpr int64_t kGroup = 6;  // rows at a time: 6 x 2 sums, 2 operands and a broadcast in sixteen registers
+
+void all_scores(int64_t rows, const float* const* q, const float* kt, int64_t h, float* s) {
+  switch (rows) {
+    case 1: return scores16<1>(q, kt, h, s);
+    case 2: return scores16<2>(q, kt, h, s);
+    case 3: return scores16<3>(q, kt, h, s);
+    case 4: return scores16<4>(q, kt, h, s);
+    case 5: return scores16<5>(q, kt, h, s);
+    default: return scores16<6>(q, kt, h, s);
+  }
+}
+
 template <int R>
-inline void all_values(const float* p, const float* v, int64_t h, int64_t n, float* acc) {
+void values_of(const float* p, const float* v, int64_t h, int64_t n, float* acc) {
   int64_t c = 0;
   for (; c + 16 <= h; c += 16) values<R, 2>(p, v + c, h, n, acc + c);
   for (; c < h; c += 8) values<R, 1>(p, v + c, h, n, acc + c);
+}
+
+void all_values(int64_t rows, const float* p, const float* v, int64_t h, int64_t n, float* acc) {
+  switch (rows) {
+    case 1: return values_of<1>(p, v, h, n, acc);
+    case 2: return values_of<2>(p, v, h, n, acc);
+    case 3: return values_of<3>(p, v, h, n, acc);
+    case 4: return values_of<4>(p, v, h, n, acc);
+    case 5: return values_of<5>(p, v, h, n, acc);
+    default: return values_of<6>(p, v, h, n, acc);
+  }
 }
 
 struct Running {  // of one query row
@@ -136,18 +159,21 @@ struct Running {  // of one query row
 inline void soften(const AttentionArgs& a, int64_t low, int64_t high, Running* state, float* s, float* acc) {
   alignas(32) static const float lane[8] = {0, 1, 2, 3, 4, 5, 6, 7};
   F8 x[8], top = set1(kMasked);
-  for (int i = 0; i < 8; ++i) {
-    F8 v = load(s + 8 * i);
-    if (a.softcap > 0.0f) {  // cap * tanh(v / cap), tanh(z) = 1 - 2 / (1 + e^2z)
-      F8 e = exp(mul(v, set1(2.0f / a.softcap)));
-      v = mul(set1(a.softcap), sub(set1(1.0f), div(set1(2.0f), add(e, set1(1.0f)))));
+  for (int i = 0; i < 8; ++i) x[i] = load(s + 8 * i);
+  if (a.softcap > 0.0f) {  // cap * tanh(v / cap), tanh(z) = 1 - 2 / (1 + e^2z)
+    for (int i = 0; i < 8; ++i) {
+      F8 e = exp(mul(x[i], set1(2.0f / a.softcap)));
+      x[i] = mul(set1(a.softcap), sub(set1(1.0f), div(set1(2.0f), add(e, set1(1.0f)))));
     }
-    F8 j = add(load(lane), set1(static_cast<float>(8 * i)));
-    v = select_less(set1(static_cast<float>(high)), j, set1(kMasked), v);
-    v = select_less(j, set1(static_cast<float>(low)), set1(kMasked), v);
-    x[i] = v;
-    top = max(v, top);
   }
+  if (low > 0 || high < kUnit - 1) {
+    for (int i = 0; i < 8; ++i) {
+      F8 j = add(load(lane), set1(static_cast<float>(8 * i)));
+      x[i] = select_less(set1(static_cast<float>(high)), j, set1(kMasked), x[i]);
+      x[i] = select_less(j, set1(static_cast<float>(low)), set1(kMasked), x[i]);
+    }
+  }
+  for (int i = 0; i < 8; ++i) top = max(x[i], top);
   const float before = state->top, unit_top = max_lanes(top), now = before > unit_top ? before : unit_top;
   F8 total = zero();
   for (int i = 0; i < 8; ++i) {
@@ -155,17 +181,62 @@ inline void soften(const AttentionArgs& a, int64_t low, int64_t high, Running* s
     store(s + 8 * i, p);
     total = add(total, p);
   }
-  float rescale[8];
-  store(rescale, exp(set1(before - now)));  // 0 in the first unit, exactly 1 where the maximum stays
+  float rescale = 1.0f;
+  if (now != before) {
+    float lanes[8];
+    store(lanes, exp(set1(before - now)));  // 0 in the first unit
+    rescale = lanes[0];
+    for (int64_t i = 0; i < a.head_dim; i += 8) store(acc + i, mul(load(acc + i), set1(rescale)));
+  }
   state->top = now;
-  state->sum = state->sum * rescale[0] + sum_lanes(total);
-  if (rescale[0] != 1.0f)
-    for (int64_t i = 0; i < a.head_dim; i += 8) store(acc + i, mul(load(acc + i), set1(rescale[0])));
+  state->sum = state->sum * rescale + sum_lanes(total);
 }
 
 struct Tile {  // consecutive rows of one process
   int64_t begin, end, last;  // rows [begin, end), largest position
 };
+
+// Positions base + [from, to) of one kv head as floats: K transposed to kt[h][64], V to v[64][h]. What lies between them
+// and the next multiple of 16 is zero, so that no vector operation meets an unwritten number.
+template <class T>
+void load_unit(const AttentionArgs& a, int64_t slot, int64_t kv, int64_t base, int64_t from, int64_t to, float* kt,
+               float* v) {
+  const int64_t h = a.head_dim, step = a.kv_heads * 2 * h;
+  const T* pool = static_cast<const T*>(a.pool) + kv * 2 * h;
+  const int32_t* table = a.table + slot * a.table_width;
+  int64_t page = (base + from) / a.page, place = (base + from) % a.page;
+  for (int64_t j = from / 16 * 16; j < to; j += 8) {
+    const T* at[8];
+    for (int64_t i = 0; i < 8; ++i) {
+      at[i] = nullptr;
+      if (j + i < from || j + i >= to) continue;
+      at[i] = pool + (table[page] * a.page + place) * step;
+      if (++place == a.page) {
+        place = 0;
+        ++page;
+      }
+    }
+    const bool all = at[0] && at[7];
+    for (int64_t c = 0; c < h; c += 8) {
+      F8 k[8];
+      if (all) {
+        for (int i = 0; i < 8; ++i) {
+          k[i] = widen(at[i] + c);
+          store(v + (j + i) * h + c, widen(at[i] + h + c));
+        }
+      } else {
+        for (int i = 0; i < 8; ++i) {
+          k[i] = at[i] ? widen(at[i] + c) : zero();
+          store(v + (j + i) * h + c, at[i] ? widen(at[i] + h + c) : zero());
+        }
+      }
+      transpose8(k, kt + c * kUnit + j, kUnit);
+    }
+  }
+  const int64_t tail = (to + 7) / 8 * 8;  // a last half of 16 that holds nothing
+  if (tail % 16)
+    for (int64_t c = 0; c < h; ++c) store(kt + c * kUnit + tail, zero());
+}
 
 void attend(const AttentionArgs& a, const float* q, const Tile& tile, int64_t kv) {
   const int64_t h = a.head_dim, group = a.heads / a.kv_heads, rows = (tile.end - tile.begin) * group;
@@ -188,36 +259,14 @@ void attend(const AttentionArgs& a, const float* q, const Tile& tile, int64_t kv
   memset(acc, 0, static_cast<size_t>(rows * h) * 4);
 
   for (int64_t base = first / kUnit * kUnit; base <= tile.last; base += kUnit) {
-    // Load the unit's written positions: K transposed, V as it lies. Lanes past the last one hold zeros.
     const int64_t n = tile.last - base + 1 < kUnit ? tile.last - base + 1 : kUnit, n16 = (n + 15) / 16 * 16;
-    const int64_t from = first > base ? (first - base) / 8 * 8 : 0;
-    for (int64_t j = 0; j < n16; j += 8) {
-      int64_t at[8];
-      for (int64_t i = 0; i < 8; ++i) {
-        const bool live = j >= from && j + i < n && base + j + i >= first;
-        at[i] = live ? place(a, slot, base + j + i, kv) : -1;
-      }
-      for (int64_t c = 0; c < h; c += 8) {
-        F8 k8[8];
-        for (int i = 0; i < 8; ++i) {
-          k8[i] = at[i] >= 0 ? read_pool(a.pool, at[i] + c, a.half) : zero();
-          store(v + (j + i) * h + c, at[i] >= 0 ? read_pool(a.pool, at[i] + h + c, a.half) : zero());
-        }
-        transpose8(k8, kt + c * kUnit + j, kUnit);
-      }
-    }
-    // Rows see this unit from `live` on: positions within a tile need not be sorted, so each row is asked.
-    for (int64_t r = 0; r < rows;) {
-      const int64_t m = rows - r < 4 ? rows - r : 4;
+    const int64_t from = first > base ? first - base : 0, from16 = from / 16 * 16;
+    if (a.half) load_unit<uint16_t>(a, slot, kv, base, from, n, kt, v);
+    else load_unit<float>(a, slot, kv, base, from, n, kt, v);
+    for (int64_t r = 0; r < rows; r += kGroup) {
+      const int64_t m = rows - r < kGroup ? rows - r : kGroup;
       float* sr = s + r * kUnit;
-      for (int64_t j = 0; j < n16; j += 16) {
-        switch (m) {
-          case 4: scores16<4>(row + r, kt + j, h, sr + j); break;
-          case 3: scores16<3>(row + r, kt + j, h, sr + j); break;
-          case 2: scores16<2>(row + r, kt + j, h, sr + j); break;
-          default: scores16<1>(row + r, kt + j, h, sr + j);
-        }
-      }
+      for (int64_t j = from16; j < n16; j += 16) all_scores(m, row + r, kt + j, h, sr + j);
       bool any = false;
       for (int64_t i = 0; i < m; ++i) {
         const int64_t position = a.positions[tile.begin + (r + i) / group];
@@ -227,19 +276,12 @@ void attend(const AttentionArgs& a, const float* q, const Tile& tile, int64_t kv
           memset(si, 0, kUnit * 4);
           continue;
         }
+        for (int64_t j = 0; j < from16; ++j) si[j] = 0.0f;
         for (int64_t j = n16; j < kUnit; ++j) si[j] = 0.0f;
         soften(a, low < 0 ? 0 : low, position - base, &state[r + i], si, acc + (r + i) * h);
         any = true;
       }
-      if (any) {
-        switch (m) {
-          case 4: all_values<4>(sr, v, h, n, acc + r * h); break;
-          case 3: all_values<3>(sr, v, h, n, acc + r * h); break;
-          case 2: all_values<2>(sr, v, h, n, acc + r * h); break;
-          default: all_values<1>(sr, v, h, n, acc + r * h);
-        }
-      }
-      r += m;
+      if (any) all_values(m, sr + from16, v + from16 * h, h, n - from16, acc + r * h);
     }
   }
   for (int64_t r = 0; r < rows; ++r) {

@@ -223,7 +223,9 @@ inline F8 abs(F8 a) { LLMOS_LANES(bits_to_float(float_to_bits(a.v[i]) & 0x7fffff
 inline F8 select_less(F8 a, F8 b, F8 x, F8 y) { LLMOS_LANES(a.v[i] < b.v[i] ? x.v[i] : y.v[i]) }
 inline F8 round_even(F8 a) { LLMOS_LANES(__builtin_rintf(a.v[i])) }
 inline F8 scale_by_power(F8 a, F8 n) {
-  LLMOS_LANES(bits_to_float(float_to_bits(a.v[i]) + (static_cast<uint32_t>(static_cast<int32_t>(n.v[i])) << 23)))
+  LLMOS_LANES(n.v[i] == n.v[i] ? bits_to_float(float_to_bits(a.v[i]) +
+                                               (static_cast<uint32_t>(static_cast<int32_t>(n.v[i])) << 23))
+                               : n.v[i])
 }
 inline float f16_to_float(uint16_t h) {
   uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023;
@@ -348,7 +350,7 @@ inline void prefetch(const void*) {}
 
 // e^x for x <= 88: 0 below -87, exactly 1 at 0, about 1 ulp between (range reduction by ln 2, degree-6 polynomial).
 inline F8 exp(F8 x) {
-  F8 y = min(max(x, set1(-87.0f)), set1(88.0f));
+  F8 y = min(set1(88.0f), max(set1(-87.0f), x));  // in this order a NaN stays a NaN
   F8 n = round_even(mul(y, set1(1.44269504088896341f)));
   F8 r = fma(n, set1(-0.693359375f), y);
   r = fma(n, set1(2.12194440e-4f), r);
