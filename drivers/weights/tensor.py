@@ -3,11 +3,12 @@
 What: name, shape, type and a view of the mapped bytes.
 Invariant: `data` is a read-only view of the file; making a `Tensor` copies nothing. Shapes are row-major,
     outermost axis first, whatever order the file writes them in.
-Interface: `Tensor.dequantise()` gives float32.
+Interface: `Tensor.dequantise()` gives float32; `forget()` lets go of the memory that reading it took.
 """
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,3 +40,19 @@ class Tensor:
             )
         count = int(np.prod(self.shape, dtype=np.int64))
         return dequantise(self.data, BY_NAME[self.type], count).reshape(self.shape)
+
+    def forget(self) -> None:
+        """Give the mapped pages back to the operating system; reading `data` again maps them again.
+
+        Whoever converts a model tensor by tensor calls it behind each one, and never holds the file twice.
+        """
+        base: object = self.data
+        while isinstance(base, np.ndarray | memoryview):
+            base = base.base if isinstance(base, np.ndarray) else base.obj
+        if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise"):
+            return
+        start = self.data.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = start + self.data.nbytes - first
+        if size > 0:
+            base.madvise(mmap.MADV_DONTNEED, first, size)

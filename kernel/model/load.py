@@ -232,6 +232,7 @@ class _Loader:
         return tensor
 
     def _tick(self, tensor: Tensor) -> None:
+        tensor.forget()
         self.done += tensor.data.nbytes
         if self.progress is not None:
             self.progress(self.done, self.total)
