@@ -1,7 +1,7 @@
 // What: the XLA handlers and the C functions that Python loads: checks every size, then calls a kernel.
 // Invariant: a kernel sees only arguments that were checked here; a wrong size, page id, position or token is an
 //     InvalidArgument error of the XLA call, never an access out of bounds.
-// Interface: llmos_linear, llmos_attention, llmos_rms_norm, llmos_embed, llmos_sample (XLA FFI handlers);
+// Interface: llmos_linear, llmos_attention, llmos_rms_norm, llmos_embed, llmos_sample, llmos_empty (XLA FFI handlers);
 //     llmos_pack, llmos_packed_bytes, llmos_isa, llmos_warning, llmos_set_threads, llmos_threads, llmos_tune_allocator.
 #include <malloc.h>
 
@@ -234,6 +234,9 @@ ffi::Error run_embed(S32 tokens, ffi::AnyBuffer table, S32 rows, ffi::Result<F32
   });
 }
 
+// Memory as it comes: a pool of gigabytes is not written before it is used.
+ffi::Error run_empty(ffi::Result<ffi::AnyBuffer>) { return ffi::Error::Success(); }
+
 ffi::Error run_sample(F32 logits, S32 rows, F32 u, F32 temperature, S32 top_k, F32 top_p, F32 min_p, F32 penalty,
                       S32 recent, ffi::Buffer<ffi::U32> mask, S32 forced, ffi::Result<S32> token,
                       ffi::Result<F32> logprob, ffi::Result<S32> top_ids, ffi::Result<F32> top_logprobs) {
@@ -330,6 +333,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(llmos_embed, llmos::run_embed,
                                   .Arg<llmos::S32>()
                                   .Ret<llmos::F32>()
                                   .Attr<float>("scale"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(llmos_empty, llmos::run_empty, ffi::Ffi::Bind().Ret<ffi::AnyBuffer>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(llmos_sample, llmos::run_sample,
                               ffi::Ffi::Bind()

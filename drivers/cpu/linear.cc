@@ -179,11 +179,11 @@ void unpack_tile(const uint8_t* w, int64_t blocks, uint8_t* out, int64_t stride)
 // Integer sums of k-groups [from, to) of one block.
 template <int R, int C>
 LLMOS_INLINE void sums(const uint8_t* w, const ActBlock* const* x, int from, int to, Acc acc[R][C]) {
-#pragma GCC unroll 8
+LLMOS_UNROLL
   for (int j = from; j < to; ++j) {
     B32 u[C];
     for (int c = 0; c < C; ++c) u[c] = load_bytes(w + c * kUnpacked + 32 * j);
-#pragma GCC unroll 8
+LLMOS_UNROLL
     for (int r = 0; r < R; ++r) {
       B32 q = repeat4(x[r]->q + 4 * j);
       for (int c = 0; c < C; ++c) acc[r][c] = acc_dot(acc[r][c], u[c], q);
@@ -208,7 +208,7 @@ LLMOS_INLINE void block_unpacked(const uint8_t* w, const ActBlock* const* x, flo
     for (int c = 0; c < C; ++c) {
       Acc8 acc[R];
       for (int r = 0; r < R; ++r) acc[r] = acc8_start(repeat4(x[r]->whole));
-#pragma GCC unroll 8
+LLMOS_UNROLL
       for (int j = 0; j < 8; ++j) {
         B32 u = load_bytes(w + c * kUnpacked + 32 * j);
         for (int r = 0; r < R; ++r) acc[r] = acc8_dot(acc[r], u, repeat4(x[r]->q + 4 * j));

@@ -22,7 +22,14 @@
 #endif
 #endif
 
+// The inner loops are unrolled and inlined by force where a vector is one register, not where it is itself a loop.
+#if LLMOS_AVX2
 #define LLMOS_INLINE __attribute__((always_inline)) inline
+#define LLMOS_UNROLL _Pragma("GCC unroll 8")
+#else
+#define LLMOS_INLINE inline
+#define LLMOS_UNROLL
+#endif
 
 namespace llmos {
 namespace LLMOS_ISA {
@@ -304,17 +311,19 @@ inline Acc acc_offset(B32 pair, int offset) {
   return a;
 }
 inline Acc acc_dot(Acc a, B32 w, B32 x) {
-  for (int i = 0; i < 8; ++i)
-    for (int j = 0; j < 4; ++j) a.v[i] += w.v[4 * i + j] * static_cast<int8_t>(x.v[4 * i + j]);
+  for (int i = 0; i < 8; ++i) {
+    const uint8_t* u = w.v + 4 * i;
+    const uint8_t* s = x.v + 4 * i;
+    a.v[i] += u[0] * static_cast<int8_t>(s[0]) + u[1] * static_cast<int8_t>(s[1]) + u[2] * static_cast<int8_t>(s[2]) +
+              u[3] * static_cast<int8_t>(s[3]);
+  }
   return a;
 }
 inline F8 acc_sum(Acc a) { LLMOS_LANES(static_cast<float>(a.v[i])) }
 struct Acc8 { int32_t v[8]; };
 inline Acc8 acc8_start(B32) { return Acc8{{0, 0, 0, 0, 0, 0, 0, 0}}; }
 inline Acc8 acc8_dot(Acc8 a, B32 w, B32 x) {
-  for (int i = 0; i < 8; ++i)
-    for (int j = 0; j < 4; ++j)
-      a.v[i] += static_cast<int8_t>(w.v[4 * i + j]) * static_cast<int8_t>(x.v[4 * i + j]);
+  for (int i = 0; i < 32; ++i) a.v[i / 4] += static_cast<int8_t>(w.v[i]) * static_cast<int8_t>(x.v[i]);
   return a;
 }
 inline F8 acc8_sum(Acc8 a) { LLMOS_LANES(static_cast<float>(a.v[i])) }
