@@ -11,6 +11,7 @@ Interface: `load_model(weights, mode=…, backend=…, window=…) -> Model`; `M
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,18 +19,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from llmos.abi.errors import CorruptWeights
 from llmos.drivers import cpu
 from llmos.kernel.model import xla_ops
 from llmos.kernel.model.config import ModelConfig
-from llmos.kernel.model.decoder import Decoder, Ops
 from llmos.kernel.model.names import tensor_name
 from llmos.kernel.model.rope import rope_tables
 
 if TYPE_CHECKING:
     from llmos.drivers.weights import Tensor, Weights
+    from llmos.kernel.model.decoder import Ops
 
 Mode = Literal["native", "bf16", "f32"]
 Backend = Literal["cpu", "gpu", "tpu", "xla"]  # each has its module of operations, `<backend>_ops`
@@ -101,7 +101,14 @@ def load_model(
     backend = backend or default_backend()
     config = ModelConfig.from_metadata(weights.source, weights.metadata, weights.tensors.keys())
     loader = _Loader(weights, config, mode, backend, progress)
-    parameters = loader.parameters(min(window, config.context) if window else config.context)
+    with ThreadPoolExecutor(1) as packer:
+        packed = packer.submit(loader.parameters, min(window, config.context) if window else config.context)
+        # Packing is C++ that holds no lock: half a second of imports runs meanwhile.
+        from flax import nnx
+
+        from llmos.kernel.model.decoder import Decoder
+
+        parameters = packed.result()
     graph, state = nnx.split(Decoder(config, parameters, operations(backend)))
     kernels = cpu.isa() if backend == "cpu" else f"{backend}-{jax.default_backend()}"
     return Model(config, graph, state, f"{weights.identity}/{mode}/{kernels}", backend, mode)
