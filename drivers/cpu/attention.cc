@@ -5,7 +5,7 @@
 //     maximum and sum are rescaled once a unit, and values are added in the order of positions. K is rounded to the
 //     pool's type before it is rotated and again after. Masked positions weigh exactly nothing; positions that no token
 //     of the process has written are never read.
-// Interface: attention (see kernels.h for shapes); check it first with the caller's bounds.
+// Interface: attention (see kernels.h for shapes); the caller has checked every slot, position and page (ffi.cc).
 #include "kernels.h"
 #include "scratch.h"
 #include "simd.h"

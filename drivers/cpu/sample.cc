@@ -145,17 +145,17 @@ Candidate last_kept(const float* p, int64_t padded, double total, int64_t top_k,
   }
 }
 
-int32_t draw(const SampleArgs& a, int64_t r, const float* x, float* work, int64_t padded, float top, Scratch& scratch) {
+// work[0, padded): the allowed logits of row r, whose maximum is top; overwritten.
+int32_t draw(const SampleArgs& a, int64_t r, float* work, int64_t padded, float top, Scratch& scratch) {
   const float temperature = a.temperature[r];
   if (!(temperature > 0.0f)) return argmax(work, padded, top);
   double total = exp_sum(work, padded, top, 1.0f / temperature, work);
-  (void)x;
   Candidate last{0.0f, 0x7fffffff};
   if (a.top_k[r] > 0 || a.top_p[r] < 1.0f)
     last = last_kept(work, padded, total, a.top_k[r], a.top_p[r], scratch.take<Candidate>(padded));
   if (a.min_p[r] > last.p) last = {a.min_p[r] < 1.0f ? a.min_p[r] : 1.0f, 0x7fffffff};
   // Two walks over the kept tokens in id order: their total, then the draw.
-  double kept = 0.0, target = 0.0;
+  double target = 0.0;
   int32_t token = -1;
   for (int walk = 0; walk < 2; ++walk) {
     double sum = 0.0;
@@ -171,8 +171,7 @@ int32_t draw(const SampleArgs& a, int64_t r, const float* x, float* work, int64_
         }
       }
     }
-    kept = sum;
-    target = static_cast<double>(a.u[r]) * kept;
+    target = static_cast<double>(a.u[r]) * sum;
   }
   return token;  // u rounded up to 1: the last kept token
 }
@@ -207,7 +206,7 @@ void sample_row(const SampleArgs& a, int64_t r) {
     F8 m = set1(kNever);
     for (int64_t i = 0; i < padded; i += 8) m = max(load(work + i), m);
     const float allowed = max_lanes(m);
-    if (allowed > kNever) token = draw(a, r, x, work, padded, allowed, scratch);
+    if (allowed > kNever) token = draw(a, r, work, padded, allowed, scratch);
   }
   a.token[r] = token;
   a.logprob[r] = token >= 0 && token < n ? static_cast<float>(x[token] - log_sum) : __builtin_nanf("");
