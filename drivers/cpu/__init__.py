@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmos.drivers.cpu.library import available, isa, register, set_threads, tune_allocator
-    from llmos.drivers.cpu.ops import attention, embed, linear, rms_norm, sample
+    from llmos.drivers.cpu.ops import attention, embed, empty, linear, rms_norm, sample
     from llmos.drivers.cpu.packed import Packed, pack
 
 _HOME = {
@@ -27,6 +27,7 @@ _HOME = {
     "pack": "packed",
     "attention": "ops",
     "embed": "ops",
+    "empty": "ops",
     "linear": "ops",
     "rms_norm": "ops",
     "sample": "ops",
@@ -37,6 +38,7 @@ __all__ = [
     "attention",
     "available",
     "embed",
+    "empty",
     "isa",
     "linear",
     "pack",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from llmos.drivers.cpu.library import register
 from llmos.drivers.cpu.packed import Packed
@@ -143,6 +144,17 @@ def embed(tokens: jax.Array, table: Packed, rows: jax.Array, *, scale: float = 1
     register()
     call = jax.ffi.ffi_call("llmos_embed", _f32(tokens.shape[0], table.shape[1]))
     out: jax.Array = call(tokens, table.data, rows, scale=np.float32(scale))
+    return out
+
+
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> jax.Array:
+    """An array whose memory is not written, and so not there, before it is used; what it holds is undefined.
+
+    For a pool of gigabytes, where zeros would cost a second at start and all its memory at once.
+    """
+    register()
+    make = jax.ffi.ffi_call("llmos_empty", jax.ShapeDtypeStruct(shape, dtype))
+    out: jax.Array = jax.jit(make)()
     return out
 
 

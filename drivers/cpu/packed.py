@@ -8,7 +8,9 @@ Interface: `pack(data, type, shape)` -> `Packed`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import mmap
 from typing import TYPE_CHECKING
 
 import jax
@@ -20,6 +22,7 @@ from llmos.drivers.cpu.library import library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_HUGE = 2 << 20
 FORMATS = ("q4", "q4m", "q5", "q5m", "q6", "q8", "bf16", "f32")  # in the order of formats.h
 SOURCES = {  # GGUF's numbers
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
@@ -42,10 +45,16 @@ class Packed:
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:
-    """`size` bytes on a 64-byte boundary; whole pages, untouched until written."""
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size]
+    """`size` bytes, untouched until written, on a 64-byte boundary; large ones in huge pages where the system has
+    them: a step reads every weight once, so it would miss the translation cache on every small page."""
+    if size < 4 * _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        raw = np.empty(size + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        return raw[start : start + size]
+    mapped = mmap.mmap(-1, -(-size // _HUGE) * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(mapped, np.uint8)[:size]
 
 
 def pack_array(
@@ -91,4 +100,4 @@ def pack(data: NDArray[np.uint8], type: str, shape: tuple[int, int], *, format: 
         ValueError: a type that cannot become that format.
     """
     array, name = pack_array(data, type, shape, format=format)
-    return Packed(jax.device_put(array), name, (shape[0], shape[1]))
+    return Packed(jax.device_put(array, may_alias=True), name, (shape[0], shape[1]))

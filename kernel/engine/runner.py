@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, use_abstract_mesh
 
 from llmos.abi.limits import MAX_PROCESSES, PAGE_TOKENS, TOKEN_BUDGET
+from llmos.drivers import cpu
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled
 from llmos.kernel.engine.sampler import sample
 from llmos.kernel.model.attention import AttentionBatch
@@ -119,7 +121,9 @@ class ModelRunner:
         arrays, structure = jax.tree.flatten(state)
         self._arrays = tuple(arrays)
         shape = (pages, page, *model.slot_shape)
-        self.pools = tuple(jnp.zeros(shape, model.pool_type, device=pool_at) for _ in range(c.layers))
+        # Our attention kernel never reads a slot that was not written; plain XLA multiplies what it masks by 0.
+        make = cpu.empty if model.backend == "cpu" else partial(jnp.zeros, device=pool_at)
+        self.pools = tuple(make(shape, model.pool_type) for _ in range(c.layers))
 
         def forward(arrays: tuple[Array, ...], *rest: Any) -> tuple[Array, tuple[Array, ...]]:
             self.compilations += 1  # runs when traced, not when executed
