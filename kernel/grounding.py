@@ -29,7 +29,8 @@ PASSAGES = 4  # in the window: small models read few passages better than many
 NOT_SAID = "The documents do not say."
 UNSUPPORTED = " (The documents do not say this.)"  # written after an answer that nothing supports
 INSTRUCTIONS = "Answer the user's question from the documents given. Answer in one sentence."
-_MAX_CLAIMS = 8  # an answer that goes on and on has stopped being one
+_MAX_CLAIMS = 3  # a small model that goes on repeats itself
+_VERDICTS = ("Yes", "No", "yes", "no")  # a small model says yes whatever it read: it has to state the rule
 _CITATION = re.compile(r"(?:(?<=\s)|^)\[(\d{1,3})\]")
 _WORD = re.compile(r"\w")
 _REFUSAL = re.compile(
@@ -93,7 +94,11 @@ class CitingGrammar:
         self.finished = False
 
     def masks(self, draft: Sequence[int], out: NDArray[np.uint32]) -> None:
-        """Every token is allowed; see `instead`."""
+        """Every token is allowed (see `instead`), but an answer does not open with a bare yes or no."""
+        if not self._bytes:
+            for verdict in _VERDICTS:
+                if len(ids := self._encode(verdict)) == 1:
+                    out[0, ids[0] // 32] &= ~(1 << ids[0] % 32) & 0xFFFFFFFF
 
     def accept(self, token: int) -> list[int]:
         """Advance by `token`; nothing is forced after it."""
