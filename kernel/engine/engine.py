@@ -256,9 +256,7 @@ class Engine:
                 break
             if len(taken) > j:  # a grammar forced this one already
                 continue
-            if request.grammar is not None and (
-                instead := request.grammar.instead(row.id)
-            ) is not None:
+            if request.grammar is not None and (instead := request.grammar.instead(row.id)) is not None:
                 taken += [Emitted(t, None) for t in instead]
                 if request.grammar.finished:
                     break
