@@ -124,7 +124,7 @@ class Store:
         self.folder = folder
         self._lock = threading.RLock()
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the text of private documents
             self._db = sqlite3.connect(
                 folder / FILE, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
