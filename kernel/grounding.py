@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmos.abi.events import Citation
-from llmos.kernel.support import answerable, excerpt, supporting, weights
+from llmos.kernel.support import answerable, excerpt, supporting, weights, words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,7 @@ PASSAGES = 4  # in the window: small models read few passages better than many
 NOT_SAID = "The documents do not say."
 UNSUPPORTED = " (The documents do not say this.)"  # written after an answer that nothing supports
 INSTRUCTIONS = "Answer the user's question from the documents given. Answer in one sentence."
+_MORE = " Namely, the"  # written where an answer that says nothing new would stop
 _MAX_CLAIMS = 3  # a small model that goes on repeats itself
 _VERDICTS = ("Yes", "No", "yes", "no")  # a small model says yes whatever it read: it has to state the rule
 _CITATION = re.compile(r"(?:(?<=\s)|^)\[(\d{1,3})\]")
@@ -79,8 +80,9 @@ class CitingGrammar:
     A claim ends where the model begins another sentence or line, begins a citation of its own, or stops. In that
     place the citation is written for it: which passages support the claim is decided by words
     (`support.supporting`), and a claim without support gets none. Nothing else is forced, so the answer is the
-    model's own; with two exceptions: where nothing that was retrieved comes near the question, the answer is
-    `NOT_SAID`, and a claim that repeats an earlier one ends the answer.
+    model's own; with three exceptions: where nothing that was retrieved comes near the question, the answer is
+    `NOT_SAID`; a claim that repeats an earlier one ends the answer; and an answer that only says the question again
+    may not end there: once, it is made to go on by `_MORE`.
     """
 
     def __init__(self, question: str, passages: Sequence[Passage], tokenizer: Tokenizer) -> None:
@@ -91,14 +93,20 @@ class CitingGrammar:
         self._said: list[str] = []
         self._grounded = False  # some claim was supported, or the answer is that the documents do not say
         self._refuse = not answerable(question, passages)
+        self._pressed = False  # a claim that only restated the question was made to go on
         self.finished = False
 
     def masks(self, draft: Sequence[int], out: NDArray[np.uint32]) -> None:
-        """Every token is allowed (see `instead`), but an answer does not open with a bare yes or no."""
+        """Every token is allowed (see `instead`), but an answer does not open with a bare yes or no, and does not
+        stop behind the words that asked for more."""
+        forbidden: list[int] = []
         if not self._bytes:
-            for verdict in _VERDICTS:
-                if len(ids := self._encode(verdict)) == 1:
-                    out[0, ids[0] // 32] &= ~(1 << ids[0] % 32) & 0xFFFFFFFF
+            forbidden = [ids[0] for verdict in _VERDICTS if len(ids := self._encode(verdict)) == 1]
+        elif self._pressed and self._bytes.endswith(_MORE.encode()):
+            openings = [self._encode(opening)[0] for opening in (" [", "[", "\n", "\n\n")]
+            forbidden = [*openings, *self._tokenizer.eos_ids]
+        for token in forbidden:
+            out[0, token // 32] &= ~(1 << token % 32) & 0xFFFFFFFF
 
     def accept(self, token: int) -> list[int]:
         """Advance by `token`; nothing is forced after it."""
@@ -113,6 +121,10 @@ class CitingGrammar:
         text = self._bytes.decode("utf-8", "replace")
         stops = token in self._tokenizer.eos_ids
         piece = "" if stops else self._tokenizer.visible_bytes(token).decode("utf-8", "replace")
+        if stops and not self._pressed and self._restates(text[self._claim :]):
+            self._pressed = True
+            self._bytes += _MORE.encode()
+            return self._encode(_MORE)
         at = 0 if stops else _boundary(text[self._claim :], piece)
         if at is None:
             return None
@@ -137,6 +149,11 @@ class CitingGrammar:
             return None
         self._bytes += (added := piece[:at] + marks + rest).encode()
         return self._encode(added)
+
+    def _restates(self, claim: str) -> bool:
+        """Whether `claim` holds no content word that the question does not."""
+        said = set(words(claim))
+        return len(said) > 1 and said <= set(words(self._question))
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.vocabulary.encode(text, start=False)

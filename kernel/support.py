@@ -26,12 +26,12 @@ _KNOWN = 0.78  # else the least sum of that cosine and half the share of the que
 
 _STOP = frozenset(
     """
-    a about according after all also am an and any are as at be been before being but by can cannot could did do does
-    doing done each else for from get had has have having he her here his how i if in into is it its just may me
-    mean means might more most must my no not of on once one only or other our out over own same say says shall she
-    should so some such than that the their them then there these they this those through to too under until up use
-    used uses using very was we were what when where which while who whom whose why will with would yes you your
-    called e.g i.e cf vs e g i document documents passage passages
+    a about according after all also am an and any are as at be been before being but by can cannot could did do
+    does doing done each else for from get had has have having he her here his how i if in into is it its just
+    may me mean means might more most must my namely no not of on once one only or other our out over own same
+    say says shall she should so some such than that the their them then there these they this those through to
+    too under until up use used uses using very was we were what when where which while who whom whose why will
+    with would yes you your called e.g i.e cf vs e g i document documents passage passages
     """.split()
 )
 _WORD = re.compile(r"\w+(?:[-.+/@#'’]\w+)*")

@@ -192,6 +192,26 @@ def test_an_answer_does_not_open_with_a_bare_yes_or_no() -> None:
     assert (out == 0xFFFFFFFF).all()
 
 
+def test_an_answer_that_only_restates_the_question_is_made_to_go_on() -> None:
+    grammar = CitingGrammar(QUESTION, PASSAGES, TOKENIZER)
+    for token in b"The system-wide mail directory is there.":
+        assert grammar.instead(token) is None
+        grammar.accept(token)
+    more = grammar.instead(END)
+    assert more is not None and bytes(more) == b" Namely, the" and not grammar.finished
+    mask = np.full((1, 9), 0xFFFFFFFF, np.uint32)
+    grammar.masks([], mask)
+    assert not mask[0, END // 32] >> (END % 32) & 1  # it cannot stop right there
+    for token in b" one in /var/mail":
+        assert grammar.instead(token) is None
+        grammar.accept(token)
+    last = grammar.instead(END)
+    assert last is not None and bytes(last) == b" [2]" and grammar.finished
+    # Once only, and not where something new was said.
+    assert "Namely" not in write("The system-wide mail directory is /var/mail.")
+    assert write("The mail directory is system-wide.").count("Namely") == 1
+
+
 def test_the_excerpt_is_whole_sentences_nearest_to_the_question() -> None:
     filler = " ".join(f"Sentence {n} is about nothing at all." for n in range(60))
     p = passage(f"{filler} The mail directory is /var/mail. {filler}")
