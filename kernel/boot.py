@@ -26,7 +26,6 @@ from llmos.abi.progress import Progress, silent
 if TYPE_CHECKING:
     from llmos.abi.config import Config
     from llmos.drivers.weights import Weights
-    from llmos.kernel.engine.grammar import GrammarCompiler
     from llmos.kernel.model.load import Model
     from llmos.kernel.process import Process
     from llmos.memory.embedding import Encoder
@@ -118,13 +117,6 @@ class Kernel:
         for volume in self._volumes.values():
             volume.close()
         self._volumes.clear()
-
-    @cached_property
-    def grammars(self) -> GrammarCompiler:
-        """Compiles grammars over this model's vocabulary."""
-        from llmos.kernel.engine.grammar import GrammarCompiler
-
-        return GrammarCompiler(self.tokenizer, self.model.config.vocab)
 
     @cached_property
     def encoder(self) -> Encoder:

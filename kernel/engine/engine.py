@@ -13,9 +13,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,6 @@ from llmos.abi.limits import MAX_DRAFTING_ROWS
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled, Work
 from llmos.kernel.engine.pages import PagePool
 from llmos.kernel.engine.sequence import Emitted, Finished, FinishReason, Request, Sequence, Stream
-
-T = TypeVar("T")
 
 
 class Runner(Protocol):
@@ -83,19 +80,6 @@ class Engine:
         sequence.stream = Stream(lambda: self._inbox.put(_nothing), lambda: self._cancel(sequence))
         self._post(lambda: self._sequences.append(sequence))
         return sequence.stream
-
-    def call(self, function: Callable[[], T]) -> T:
-        """Run `function` on the engine thread between steps and return its result."""
-        future: Future[T] = Future()
-
-        def job() -> None:
-            try:
-                future.set_result(function())
-            except BaseException as e:
-                future.set_exception(e)
-
-        self._post(job)
-        return future.result()
 
     def close(self) -> None:
         """Cancel everything and stop the thread."""

@@ -6,7 +6,6 @@ Invariant: a page is free, or referenced by sequences, or unreferenced but cache
     and the pool's identity (weights, numeric mode); so equal hash means bit-equal KV, by the row contract.
     Page 0 is never handed out: rows of padding point at it.
 Interface: `match`, `allocate`, `retain`, `release`, `publish`, `free`, `leaked`.
-    Do not write to a page that `shared` says others hold.
 """
 
 from __future__ import annotations
@@ -25,10 +24,6 @@ def page_hash(parent: PageHash, tokens: Sequence[int]) -> PageHash:
     digest = blake2b(parent, digest_size=16)
     digest.update(b"".join(t.to_bytes(4, "little") for t in tokens))
     return digest.digest()
-
-
-class PageTable(list[int]):
-    """A sequence's pages, in order of position. A plain list with a name."""
 
 
 class PagePool:
@@ -56,10 +51,6 @@ class PagePool:
     def leaked(self) -> int:
         """Pages still referenced; zero once every sequence has been closed."""
         return self.pages - 1 - self.free
-
-    def shared(self, page: int) -> bool:
-        """Whether more than one holder reads this page."""
-        return self._references[page] > 1
 
     def allocate(self, count: int) -> list[int]:
         """Take `count` pages, each with one reference; evicts cached pages nobody holds, oldest first.
