@@ -22,6 +22,16 @@ Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a
     │   ├── TurnRefused        a turn that cannot start (one is running, the process is gone)
     │   ├── QuotaExceeded      tokens, seconds or pages used up
     │   └── GrammarError       a grammar that does not compile, or a token that it forbids
+    ├── AppError               an app, or a call of one of its syscalls
+    │   ├── ManifestError      an app is declared wrongly: names, types, effects
+    │   ├── ManifestChanged    a server's syscalls are not those that were confirmed
+    │   ├── BadArguments       arguments that do not fit the syscall's schema
+    │   ├── AppFailed          the app's own code raised; carries the name of its error
+    │   ├── BadResult          a result of the wrong type, too large, or no answer at all but noise
+    │   ├── AppUnavailable     its process cannot be started, or ended during the call
+    │   ├── DeadlineExceeded   the call took longer than its syscall allows
+    │   ├── SecretMissing      a secret that nobody gave
+    │   └── AskRefused         a question to the model that the caller's kernel does not answer
     ├── EngineError            the step failed or a request it cannot hold
     ├── DiskFull               the disk had no room; nothing half-written was left
     └── Cancelled              the user or a program asked to stop
@@ -121,6 +131,56 @@ class QuotaExceeded(ProcessError):
 
 class GrammarError(ProcessError):
     """A grammar that does not compile, or a token that it forbids."""
+
+
+class AppError(LLMOSError):
+    """An app, or a call of one of its syscalls."""
+
+
+class ManifestError(AppError):
+    """An app is declared wrongly: names, types, effects."""
+
+
+class ManifestChanged(AppError):
+    """A server's syscalls are not those that were confirmed; carries both fingerprints."""
+
+    def __init__(
+        self, what: str, *, why: str = "", do: str = "", confirmed: str = "", listed: str = ""
+    ) -> None:
+        self.confirmed, self.listed = confirmed, listed
+        super().__init__(what, why=why, do=do)
+
+
+class BadArguments(AppError):
+    """Arguments that do not fit the syscall's schema."""
+
+
+class AppFailed(AppError):
+    """The app's own code raised; `type` is the name of its error."""
+
+    def __init__(self, what: str, *, why: str = "", do: str = "", type: str = "") -> None:
+        self.type = type
+        super().__init__(what, why=why, do=do)
+
+
+class BadResult(AppError):
+    """A result of the wrong type, too large, or no answer at all but noise."""
+
+
+class AppUnavailable(AppError):
+    """Its process cannot be started, or ended during the call."""
+
+
+class DeadlineExceeded(AppError):
+    """The call took longer than its syscall allows."""
+
+
+class SecretMissing(AppError):
+    """A secret that nobody gave."""
+
+
+class AskRefused(AppError):
+    """A question to the model that the caller's kernel does not answer."""
 
 
 class EngineError(LLMOSError):
