@@ -28,6 +28,14 @@ class Label:
     integrity: Integrity
     readers: frozenset[str] | None = None
 
+    @property
+    def key(self) -> bytes:
+        """What tells labels apart in a hash; empty for the user's own words."""
+        if self == USER:
+            return b""
+        readers = "*" if self.readers is None else "\0".join(sorted(self.readers))
+        return f"{self.integrity.value}\0{readers}".encode()
+
 
 USER = Label(Integrity.USER)
 STORE = Label(Integrity.STORE)

@@ -1,8 +1,9 @@
 """Every limit of the system, in one place, each with its unit and its reason."""
 
-MAX_PROCESSES = 32  # rows that one engine step may decode; more processes wait their turn
+MAX_PROCESSES = 64  # processes that one engine step may serve; more wait their turn
 PAGE_TOKENS = 16  # token slots in a KV page: small enough that a fork wastes little
 TOKEN_BUDGET = 512  # tokens that one step may compute, over all processes
+LATENCY_BUDGET = 40  # the same on a CPU while somebody waits for each word: a step of 32 words, and a quarter
 MAX_DOCUMENT_BYTES = 64 << 20  # a larger file is refused, not cut
 MAX_EXPANDED_BYTES = 256 << 20  # of a compressed document, after unpacking (zip bombs)
 MAX_CONFIG_BYTES = 1 << 20  # of llmos.yaml or an expert file

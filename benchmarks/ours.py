@@ -15,7 +15,7 @@ from types import TracebackType
 
 from benchmarks.llama import filler
 from llmos import connect
-from llmos.kernel.engine.sequence import Emitted, Request, Stream
+from llmos.kernel.engine.sequence import BlockingStream, Emitted, Request
 
 
 class Ours:
@@ -26,7 +26,7 @@ class Ours:
         self.kernel.runner.warm_up()
         self._seeds = itertools.count(1000)
 
-    def _submit(self, context: int, tokens: int) -> Stream:
+    def _submit(self, context: int, tokens: int) -> BlockingStream:
         prompt = tuple(filler(context, seed=next(self._seeds)))
         return self.kernel.engine.submit(Request(tokens=prompt, max_tokens=tokens, draft=0))
 

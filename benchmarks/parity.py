@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from benchmarks.figures import Figures, Progress, models
 from benchmarks.reference.kl import Head, divergence
-from llmos.kernel.engine.batch import Batch
+from llmos.kernel.engine.batch import Batch, empty_tables
 from llmos.kernel.engine.runner import ModelRunner
 from llmos.kernel.model.load import Mode
 
@@ -76,7 +76,7 @@ def forced_logits(
     runner: ModelRunner, tokens: npt.NDArray[np.int32], keep: int
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Logits f32 [n, V] after each of the last `keep` tokens; what stands before is computed without logits."""
-    tables_BP = np.zeros((runner.processes, runner.window // runner.page), np.int32)
+    tables_BP = empty_tables(runner)
     used = -(-len(tokens) // runner.page)
     tables_BP[0, :used] = np.arange(1, used + 1)
     at, first = 0, len(tokens) - keep

@@ -12,7 +12,7 @@ from time import perf_counter
 
 from llmos.abi.events import Citation, Done, Event, StopReason, Timings, Token, Usage
 from llmos.drivers.weights import Tokenizer
-from llmos.kernel.engine.sequence import Stream
+from llmos.kernel.engine.sequence import BlockingStream
 from llmos.kernel.stops import StopText
 
 Extract = Callable[[str], tuple[str, tuple[Citation, ...], int]]
@@ -23,7 +23,7 @@ class Turn:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: BlockingStream,
         tokenizer: Tokenizer,
         *,
         prompt_tokens: int,

@@ -3,7 +3,7 @@
 What: `Batch` (the tokens of one forward pass, flat, of several sequences), `SampleBatch` (one row a sequence
     that reached its last token), `Sampled` (the answers).
 Invariant: arrays hold the valid rows only; padding to a shape bucket is the runner's business.
-Interface: `Batch.build`, `SampleBatch.build`, `Sampled.emitted`.
+Interface: `Batch.build`, `empty_tables`, `SampleBatch.build`, `Sampled.emitted`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ class Work:
         return self.count == self.sequence.behind
 
 
+def empty_tables(runner: Runner) -> I32:
+    """Page tables [processes + 1, pages of a window] that point at the page that nobody owns."""
+    return np.zeros((runner.processes + 1, runner.window // runner.page), np.int32)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The tokens of one forward pass: [T] flat, each with its position, its slot, and page tables by slot."""
@@ -45,7 +50,7 @@ class Batch:
     tokens_T: I32
     positions_T: I32
     slots_T: I32
-    tables_BP: I32
+    tables_BP: I32  # and one row more, of page 0: padding tokens are in that slot
     logit_rows_B: I32  # which of the T tokens want logits
 
     @classmethod
@@ -55,7 +60,7 @@ class Batch:
         tokens: list[list[int]] = []
         positions, slots = list[I32](), list[I32]()
         logit_rows: list[int] = []
-        tables_BP = np.zeros((runner.processes, runner.window // runner.page), np.int32)
+        tables_BP = empty_tables(runner)
         at = 0
         for slot, item in enumerate(work):
             s, count = item.sequence, item.count + len(item.draft)

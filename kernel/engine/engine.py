@@ -4,15 +4,19 @@ What: a thread that owns pool, sequences and device. Each step gives every runna
     to catch up under one budget; whoever reaches its last token samples the next. Prefill, decode, prefix
     reuse, forced tokens and drafts are all that one rule.
 Invariant: only the engine thread touches sequences, pool and runner; others talk to it through `_inbox`.
-    A step either happens whole or fails the sequences in it.
-Interface: `Engine(runner)`, `submit(request) -> Stream`, `close()`. It knows nothing about text.
+    A step either happens whole or fails the sequences in it. What a step made is handed to `commit`, whose part
+    it is to deliver it: a kernel with a journal does so once it is durable.
+Interface: `Engine(runner, commit)`, `start(request, stream)`, `submit(request) -> BlockingStream`, `close()`.
+    It knows nothing about text.
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +27,25 @@ from llmos.abi.errors import EngineError, LLMOSError, PoolExhausted
 from llmos.abi.limits import MAX_DRAFTING_ROWS
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled, Work
 from llmos.kernel.engine.pages import PagePool
-from llmos.kernel.engine.sequence import Emitted, Finished, FinishReason, Request, Sequence, Stream
+from llmos.kernel.engine.sequence import (
+    BlockingStream,
+    Emitted,
+    Finished,
+    FinishReason,
+    Item,
+    Request,
+    Sequence,
+    Stream,
+)
+from llmos.kernel.scheduler import Scheduler, victims
+
+Commit = Callable[[Rows[tuple[Stream, Item]]], None]
+
+
+def deliver(items: Rows[tuple[Stream, Item]]) -> None:
+    """Hand every item to its reader, at once."""
+    for stream, item in items:
+        stream.put(item)
 
 
 class Runner(Protocol):
@@ -35,6 +57,7 @@ class Runner(Protocol):
     vocab: int
     processes: int  # sequences in one step
     budget: int  # tokens in one step
+    latency_budget: int  # tokens in one step that somebody waits for word by word
     identity: str  # of everything that makes KV differ
 
     def forward(self, batch: Batch) -> object:
@@ -57,29 +80,38 @@ class Counters:
 class Engine:
     """Runs requests on a runner, many at a time, on a thread of its own."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, commit: Commit = deliver) -> None:
         self.pool = PagePool(runner.pages, runner.page, runner.identity)
         self.counters = Counters()
         self._runner = runner
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sequences: list[Sequence] = []  # in order of arrival
+        self._arrivals = itertools.count()
+        self._scheduler = Scheduler()
+        self._commit = commit
+        self._outbox: list[tuple[Stream, Item]] = []
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="llmos-engine", daemon=True)
         self._thread.start()
 
     # -- any thread --------------------------------------------------------------------------------------
 
-    def submit(self, request: Request) -> Stream:
-        """Start a request; its tokens arrive in the returned stream.
+    def submit(self, request: Request) -> BlockingStream:
+        """Start a request; its tokens arrive in the returned stream. Raises as `start`."""
+        stream = BlockingStream()
+        self.start(request, stream)
+        return stream
+
+    def start(self, request: Request, stream: Stream) -> None:
+        """Start a request whose tokens go to `stream`.
 
         Raises:
             EngineError: empty prompt, or more tokens than a window or the pool can ever hold.
         """
         self._check(request)
-        sequence = Sequence(request, self.pool)
-        sequence.stream = Stream(lambda: self._inbox.put(_nothing), lambda: self._cancel(sequence))
+        stream.attach(lambda: self._inbox.put(_nothing))
+        sequence = Sequence(request, stream, self.pool, next(self._arrivals))
         self._post(lambda: self._sequences.append(sequence))
-        return sequence.stream
 
     def close(self) -> None:
         """Cancel everything and stop the thread."""
@@ -110,20 +142,17 @@ class Engine:
                 "a token id outside the vocabulary", why=f"ids go up to {self._runner.vocab - 1}"
             )
 
-    def _cancel(self, sequence: Sequence) -> None:
-        sequence.cancelled = True
-        self._inbox.put(_nothing)
-
     # -- engine thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
-            idle = not any(s.runnable or s.cancelled for s in self._sequences)
+            idle = not any(s.runnable or s.stream.cancelled for s in self._sequences)
             while idle or not self._inbox.empty():
                 job = self._inbox.get()
                 if job is None:
                     for sequence in list(self._sequences):
                         self._finish(sequence, "cancelled")
+                    self._deliver()
                     return
                 job()
                 idle = False
@@ -133,13 +162,20 @@ class Engine:
                 self._fail(e)
             except Exception as e:  # the thread must outlive a step: a dead engine hangs every reader
                 self._fail(EngineError("the step failed", why=f"{type(e).__name__}: {e}"))
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand over what the step made."""
+        if self._outbox:
+            items, self._outbox = self._outbox, []
+            self._commit(items)
 
     def _fail(self, error: LLMOSError) -> None:
         for sequence in list(self._sequences):
             self._remove(sequence, error)
 
     def _step(self) -> None:
-        for sequence in [s for s in self._sequences if s.cancelled]:
+        for sequence in [s for s in self._sequences if s.stream.cancelled]:
             self._finish(sequence, "cancelled")
         work = self._plan()
         if not work:
@@ -164,24 +200,22 @@ class Engine:
                     self._take(item, rows)
 
     def _plan(self) -> list[Work]:
-        """Who computes how many tokens in this step: oldest first, sequences that decode before those that
-        catch up, so that a long prompt never makes a running answer wait a whole step's budget."""
+        """Who computes how many tokens in this step."""
+        runner = self._runner
         runnable = [s for s in self._sequences if s.runnable]
-        runnable.sort(key=lambda s: s.behind > 1)  # stable: age decides within each group
-        runnable = runnable[: self._runner.processes]
-        drafts = MAX_DRAFTING_ROWS // max(len(runnable), 1) - 1  # a process
-        budget, work = self._runner.budget, list[Work]()
         for sequence in runnable:
-            if budget == 0:
-                break
             if sequence.computed == 0 and not sequence.pages:
                 sequence.find_prefix()
-            count = min(sequence.behind, budget)
-            if not self._make_room(sequence, count, [item.sequence for item in work]):
+        planned = self._scheduler.plan(runnable, runner.budget, runner.latency_budget)[: runner.processes]
+        drafts = MAX_DRAFTING_ROWS // max(len(planned), 1) - 1  # a process
+        budget, work = runner.budget - sum(count for _, count in planned), list[Work]()
+        for sequence, count in planned:
+            if sequence not in self._sequences or not self._make_room(sequence, count, work):
                 continue
-            draft = self._draft(sequence, min(drafts, budget - count)) if count == sequence.behind else []
+            draft = self._draft(sequence, min(drafts, budget)) if count == sequence.behind else []
+            self._scheduler.charge(sequence, count)
             work.append(Work(sequence, count, draft))
-            budget -= count + len(draft)
+            budget -= len(draft)
         return work
 
     def _draft(self, sequence: Sequence, limit: int) -> list[int]:
@@ -193,21 +227,24 @@ class Engine:
             return []
         return draft
 
-    def _make_room(self, sequence: Sequence, count: int, planned: list[Sequence]) -> bool:
-        """Give `sequence` pages for `count` tokens, preempting the youngest others if it must. A preempted
-        sequence drops its pages and catches up again later, to the same tokens."""
+    def _make_room(self, sequence: Sequence, count: int, work: list[Work]) -> bool:
+        """Give `sequence` pages for `count` tokens, preempting others if it must: those that stand still, then
+        whoever ranks below it. A preempted sequence drops its pages and catches up again later, to the same
+        tokens. Else it waits: whoever ranks highest can always go on, so nobody waits for ever."""
+        planned = {id(item.sequence) for item in work}
         while True:
             try:
                 sequence.grow(count)
                 return True
             except PoolExhausted as e:
-                age = self._sequences.index(sequence)
-                younger = [s for s in self._sequences[age + 1 :] if s.pages and s not in planned]
-                if younger:
-                    younger[-1].drop()
+                others = [
+                    s for s in self._sequences if s.pages and s is not sequence and id(s) not in planned
+                ]
+                idle = [s for s in others if not s.runnable]
+                if idle or (below := victims(others, sequence)):
+                    (idle or below)[-1].drop()
                     self.counters.preemptions += 1
-                elif any(s.pages for s in self._sequences if s is not sequence):
-                    sequence.drop()  # wait until an older one is done
+                elif others or work:
                     return False
                 else:
                     self._remove(sequence, e)
@@ -267,7 +304,7 @@ class Engine:
                 self._finish(sequence, "stop")
                 return
             sequence.tokens.append(token.id)
-            sequence.stream.put(token)
+            self._outbox.append((sequence.stream, token))
             if len(sequence.tokens) >= sequence.end:
                 self._finish(sequence, "length")
                 return
@@ -281,7 +318,7 @@ class Engine:
     def _remove(self, sequence: Sequence, last: Finished | LLMOSError) -> None:
         self._sequences.remove(sequence)
         sequence.drop()
-        sequence.stream.put(last)
+        self._outbox.append((sequence.stream, last))
 
 
 def _nothing() -> None:

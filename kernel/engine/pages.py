@@ -4,6 +4,7 @@ What: reference counts, a free list, and a prefix cache that finds full pages ag
 Invariant: a page is free, or referenced by sequences, or unreferenced but cached (least recently used goes
     first). A page is cached under a hash over everything that made its KV: the pages before it, its tokens,
     and the pool's identity (weights, numeric mode); so equal hash means bit-equal KV, by the row contract.
+    Its label is part of the hash too: only equals share.
     Page 0 is never handed out: rows of padding point at it.
 Interface: `match`, `allocate`, `retain`, `release`, `publish`, `free`, `leaked`.
 """
@@ -19,9 +20,9 @@ from llmos.abi.errors import PoolExhausted
 PageHash = bytes
 
 
-def page_hash(parent: PageHash, tokens: Sequence[int]) -> PageHash:
-    """Content address of a full page: 16 bytes over its parent's hash and its tokens."""
-    digest = blake2b(parent, digest_size=16)
+def page_hash(parent: PageHash, tokens: Sequence[int], label: bytes = b"") -> PageHash:
+    """Content address of a full page: 16 bytes over its parent's hash, its tokens and their label."""
+    digest = blake2b(parent, digest_size=16, salt=blake2b(label, digest_size=16).digest() if label else b"")
     digest.update(b"".join(t.to_bytes(4, "little") for t in tokens))
     return digest.digest()
 

@@ -22,9 +22,9 @@ from flax import nnx
 from jax import Array, lax
 from jax.sharding import Mesh, use_abstract_mesh
 
-from llmos.abi.limits import MAX_PROCESSES, PAGE_TOKENS, TOKEN_BUDGET
+from llmos.abi.limits import LATENCY_BUDGET, MAX_PROCESSES, PAGE_TOKENS, TOKEN_BUDGET
 from llmos.drivers import cpu
-from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled
+from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled, empty_tables
 from llmos.kernel.engine.sampler import sample
 from llmos.kernel.model.attention import AttentionBatch
 from llmos.kernel.model.decoder import Decoder, Step
@@ -102,6 +102,8 @@ class ModelRunner:
         c = model.config
         self.pages, self.page, self.window = pages, page, window
         self.vocab, self.processes, self.budget = c.vocab, processes, budget
+        # On a CPU a step takes as long as it has tokens; an accelerator's small step is as long as a large one.
+        self.latency_budget = min(budget, LATENCY_BUDGET if jax.default_backend() == "cpu" else budget)
         self.identity = f"{model.identity}/page{page}"
         block = BLOCK if model.backend == "xla" and mesh is None and budget % BLOCK == 0 else 0
         self.buckets = (budget,) if block else tuple(b for b in BUCKETS if b < budget) + (budget,)
@@ -149,14 +151,12 @@ class ModelRunner:
         count, wanted = len(batch.tokens_T), len(batch.logit_rows_B)
         ids_3T = np.zeros((3, bucket), np.int32)
         ids_3T[0, :count], ids_3T[1, :count] = batch.tokens_T, batch.positions_T
-        ids_3T[2] = self.processes  # the extra slot: a table of page 0 only
+        ids_3T[2] = self.processes  # padding's slot
         ids_3T[2, :count] = batch.slots_T
         tail = np.zeros(2 + min(bucket, self.processes), np.int32)
         tail[0], tail[1] = count, wanted
         tail[2 : 2 + wanted] = batch.logit_rows_B
-        tables_BP = np.zeros((self.processes + 1, self.window // self.page), np.int32)
-        tables_BP[:-1] = batch.tables_BP
-        logits, self.pools = self._forward(self._arrays, self.pools, ids_3T, tables_BP, tail)
+        logits, self.pools = self._forward(self._arrays, self.pools, ids_3T, batch.tables_BP, tail)
         return logits
 
     def sample(self, logits: object, rows: SampleBatch) -> Sampled:
@@ -167,6 +167,5 @@ class ModelRunner:
     def warm_up(self) -> None:
         """Compile every bucket now, on batches without a valid row."""
         empty = np.zeros(0, np.int32)
-        tables_BP = np.zeros((self.processes, self.window // self.page), np.int32)
         for bucket in self.buckets:
-            self._run(bucket, Batch(empty, empty, empty, tables_BP, empty))
+            self._run(bucket, Batch(empty, empty, empty, empty_tables(self), empty))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmos.abi.errors import EngineError
-from llmos.kernel.engine.batch import Batch
+from llmos.kernel.engine.batch import Batch, empty_tables
 from llmos.kernel.engine.runner import ModelRunner
 
 
@@ -29,7 +29,7 @@ def position_logits(
     held = min(runner.window, (runner.pages - 1) * runner.page)
     if len(tokens) > held:
         raise EngineError(f"{len(tokens)} tokens to score, {held} fit", do="score a shorter text")
-    tables_BP = np.zeros((runner.processes, runner.window // runner.page), np.int32)
+    tables_BP = empty_tables(runner)
     used = -(-len(tokens) // runner.page)
     tables_BP[0, :used] = np.arange(1, used + 1)
     for start in range(0, len(tokens), chunk):

@@ -1,9 +1,10 @@
 """A sequence: tokens that are being caught up with, and the stream that its reader holds.
 
-What: `Request` (what to generate), `Sequence` (the engine's side), `Stream` (the reader's side).
+What: `Request` (what to generate), `Sequence` (the engine's side), `Stream` (the reader's side; a
+    `BlockingStream` is read by a thread).
 Invariant: `computed <= len(tokens)`; KV exists for the first `computed` tokens, in `pages`. Only the engine
     thread touches a Sequence; reader and engine meet in the Stream's bounded queue.
-Interface: `Request(tokens=…, …)`, `Stream` (iterate, `cancel`).
+Interface: `Request(tokens=…, …)`, `Stream` (`cancel`, `pause`), `BlockingStream` (iterate).
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmos.abi.errors import LLMOSError
+from llmos.abi.labels import Label, join
 from llmos.abi.limits import MAX_DRAFT, MAX_UNREAD
 from llmos.kernel.engine.draft import Drafter
 from llmos.kernel.engine.pages import PageHash, PagePool, page_hash
 from llmos.kernel.engine.sampling import Greedy, Randomness, Strategy
+from llmos.kernel.scheduler import Priority
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -49,7 +52,8 @@ class Request:
     """What to generate: continue `tokens` by at most `max_tokens`, until a token of `stop`.
 
     `top` asks for that many of the likeliest tokens beside each one chosen; `draft` is the longest draft that
-    a step may check (0: none; the output is the same).
+    a step may check (0: none; the output is the same). `labels` says where the prompt's words came from, as runs
+    of (end, label) that cover it; pages are shared between equals only. None stands for the user's own words.
     """
 
     tokens: tuple[int, ...]
@@ -60,6 +64,19 @@ class Request:
     grammar: Grammar | None = None
     top: int = 0
     draft: int = MAX_DRAFT
+    priority: Priority = Priority.INTERACTIVE
+    labels: tuple[tuple[int, Label], ...] = ()
+
+    def label(self, start: int, end: int) -> Label:
+        """The label of tokens `start` to `end`: of what was generated, that of all it was generated from."""
+        if end > len(self.tokens):
+            return join(label for _, label in self.labels)
+        begins = (0, *(at for at, _ in self.labels))
+        return join(
+            label
+            for begin, (at, label) in zip(begins, self.labels, strict=False)
+            if begin < end and at > start
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +98,50 @@ class Finished:
     pages: int
 
 
+Item = Emitted | Finished | LLMOSError  # what a stream carries; the last two end it
+
+
 class Stream:
-    """The reader's end of a sequence: iterate over `Emitted`; afterwards `finished` is set.
+    """The reader's end of a sequence, and its handle on it.
 
     A reader that falls `MAX_UNREAD` tokens behind stops its own sequence, never the step.
     """
 
-    def __init__(self, wake: Callable[[], None], cancel: Callable[[], None]) -> None:
-        self._queue: queue.SimpleQueue[Emitted | Finished | LLMOSError] = queue.SimpleQueue()
-        self._wake, self._cancel = wake, cancel
+    def __init__(self) -> None:
         self.finished: Finished | None = None
+        self.cancelled = self.paused = False
+        self._wake: Callable[[], None] = lambda: None
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Engine side: `wake` makes the engine look at this stream's state."""
+        self._wake = wake
+
+    @property
+    def full(self) -> bool:
+        """Engine side: the reader is too far behind to be given more."""
+        raise NotImplementedError
+
+    def put(self, item: Item) -> None:
+        """Engine side: hand over an item."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Ask the engine to stop; the stream then ends with reason "cancelled". Idempotent, any thread."""
+        self.cancelled = True
+        self._wake()
+
+    def pause(self, paused: bool = True) -> None:
+        """Hold the sequence where it is, or let it go on; its pages may be taken meanwhile. Any thread."""
+        self.paused = paused
+        self._wake()
+
+
+class BlockingStream(Stream):
+    """For a thread: iterate over `Emitted`; afterwards `finished` is set. Raises what ended the sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator[Emitted]:
         while self.finished is None:
@@ -104,34 +155,27 @@ class Stream:
                 return
             yield item
 
-    def cancel(self) -> None:
-        """Ask the engine to stop; the stream then ends with reason "cancelled". Idempotent, any thread."""
-        self._cancel()
-
     @property
     def full(self) -> bool:
-        """Engine side: the reader is too far behind to be given more."""
         return self._queue.qsize() >= MAX_UNREAD
 
-    def put(self, item: Emitted | Finished | LLMOSError) -> None:
-        """Engine side: hand over an item."""
+    def put(self, item: Item) -> None:
         self._queue.put(item)
 
 
 class Sequence:
     """The engine's side of one request."""
 
-    def __init__(self, request: Request, pool: PagePool) -> None:
-        self.request = request
+    def __init__(self, request: Request, stream: Stream, pool: PagePool, arrival: int) -> None:
+        self.request, self.stream = request, stream
+        self.priority, self.arrival, self.vtime = request.priority, arrival, -1.0
         self.tokens = list(request.tokens)
         self.end = len(request.tokens) + request.max_tokens
         self.computed = 0
         self.cached = 0  # tokens whose KV was found instead of computed
         self.pages: list[int] = []
         self.peak_pages = 0
-        self.cancelled = False
         self.drafter = Drafter(request.draft)
-        self.stream: Stream
         self._pool = pool
         self._hashes: list[PageHash] = []  # of full pages, as far as known
 
@@ -142,7 +186,7 @@ class Sequence:
 
     @property
     def runnable(self) -> bool:
-        return self.behind > 0 and not self.stream.full
+        return self.behind > 0 and not self.stream.full and not self.stream.paused
 
     def _hash(self, i: int) -> PageHash:
         """Hash of full page `i`."""
@@ -150,7 +194,8 @@ class Sequence:
         while len(self._hashes) <= i:
             n = len(self._hashes)
             parent = self._hashes[-1] if n else self._pool.root
-            self._hashes.append(page_hash(parent, self.tokens[n * page : (n + 1) * page]))
+            label = self.request.label(n * page, (n + 1) * page)
+            self._hashes.append(page_hash(parent, self.tokens[n * page : (n + 1) * page], label.key))
         return self._hashes[i]
 
     def find_prefix(self) -> None:

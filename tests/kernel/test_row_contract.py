@@ -10,7 +10,7 @@ import pytest
 
 from llmos.drivers import cpu
 from llmos.drivers.weights import find, open_weights
-from llmos.kernel.engine.batch import Batch
+from llmos.kernel.engine.batch import Batch, empty_tables
 from llmos.kernel.engine.runner import BUCKETS, ModelRunner
 from llmos.kernel.model.load import Mode, load_model
 
@@ -43,7 +43,7 @@ def run(
 ) -> tuple[np.ndarray, ...]:
     """Last logits, and the KV of all tokens in every layer, after computing `tokens` in `chunks`."""
     count = -(-len(tokens) // runner.page)
-    tables = np.zeros((runner.processes, runner.window // runner.page), np.int32)
+    tables = empty_tables(runner)
     tables[slot, :count] = np.arange(first_page, first_page + count)
     at, logits = 0, None
     for n in chunks:

@@ -29,7 +29,7 @@ class ScriptedRunner:
         self, pages: int = 64, page: int = 4, window: int = 64, processes: int = 32, budget: int = 32
     ):
         self.pages, self.page, self.window = pages, page, window
-        self.vocab, self.processes, self.budget = 97, processes, budget
+        self.vocab, self.processes, self.budget, self.latency_budget = 97, processes, budget, budget
         self.identity = "scripted"
         self.batches: list[Batch] = []
         self.written: dict[tuple[int, int], tuple[int, int]] = {}  # (page, slot in it) -> (token, position)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from llmos.abi.errors import EngineError, GrammarError, PoolExhausted
+from llmos.abi.labels import UNTRUSTED, USER, Label
 from llmos.abi.limits import MAX_UNREAD
-from llmos.kernel.engine.engine import Engine
-from llmos.kernel.engine.sequence import Request, Stream
+from llmos.kernel.engine.engine import Engine, deliver
+from llmos.kernel.engine.sequence import BlockingStream, Emitted, Item, Request, Stream
+from llmos.kernel.scheduler import Priority
 from tests.kernel.engine.scripted import ScriptedRunner, continuation
 
 
@@ -27,11 +29,11 @@ def engine(runner: ScriptedRunner) -> Iterator[Engine]:
     assert engine.pool.leaked == 0
 
 
-def read(stream: Stream) -> list[int]:
+def read(stream: BlockingStream) -> list[int]:
     return [item.id for item in stream]
 
 
-def ask(engine: Engine, tokens: list[int], count: int, **more: object) -> Stream:
+def ask(engine: Engine, tokens: list[int], count: int, **more: object) -> BlockingStream:
     return engine.submit(Request(tokens=tuple(tokens), max_tokens=count, **more))  # type: ignore[arg-type]
 
 
@@ -237,3 +239,65 @@ def test_close_cancels_what_runs(runner: ScriptedRunner) -> None:
 def test_a_pool_of_nothing_is_refused() -> None:
     with pytest.raises(PoolExhausted):
         Engine(ScriptedRunner(pages=1))
+
+
+def test_a_paused_sequence_gives_way_and_goes_on_to_the_same_tokens() -> None:
+    runner = ScriptedRunner(pages=20, window=64)
+    engine = Engine(runner)
+    runner.gate.clear()
+    held = ask(engine, [1] * 9, 40)
+    held.pause()
+    runner.gate.set()
+    assert read(ask(engine, [2] * 20, 40)) == continuation([2] * 20, 40)
+    held.pause(False)
+    assert read(held) == continuation([1] * 9, 40)
+    engine.close()
+    assert engine.pool.leaked == 0
+
+
+def test_pages_are_taken_from_the_lower_class() -> None:
+    runner = ScriptedRunner(pages=20, window=64)
+    engine = Engine(runner)
+    runner.gate.clear()
+    batch = [ask(engine, [i] * 9, 40, priority=Priority.BATCH) for i in range(3)]
+    shell = ask(engine, [50] * 20, 40)
+    runner.gate.set()
+    shown = read(shell)
+    assert shown == continuation([50] * 20, 40)
+    assert shell.finished is not None and shell.finished.cached_tokens == 0, "it was never preempted itself"
+    assert [read(s) for s in batch] == [continuation([i] * 9, 40) for i in range(3)]
+    assert engine.counters.preemptions > 0
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cached"),
+    [
+        ((), (), 28),
+        (((30, UNTRUSTED),), ((30, UNTRUSTED),), 28),
+        (((30, UNTRUSTED),), (), 0),
+        (((16, USER), (30, UNTRUSTED)), (), 16),
+        (((16, USER), (30, UNTRUSTED)), ((18, USER), (30, UNTRUSTED)), 28),  # page 4 is the lesser of both
+        (((16, USER), (30, UNTRUSTED)), ((20, USER), (30, UNTRUSTED)), 16),
+    ],
+)
+def test_pages_are_shared_between_equal_labels_only(
+    engine: Engine, first: tuple[tuple[int, Label], ...], second: tuple[tuple[int, Label], ...], cached: int
+) -> None:
+    prompt = list(range(30))
+    read(ask(engine, prompt, 2, labels=first))
+    stream = ask(engine, prompt, 2, labels=second)
+    read(stream)
+    assert stream.finished is not None and stream.finished.cached_tokens == cached
+
+
+def test_what_a_step_made_is_delivered_by_whoever_commits_it(runner: ScriptedRunner) -> None:
+    held: list[tuple[Stream, Item]] = []
+    engine = Engine(runner, held.extend)
+    stream = ask(engine, [1, 2, 3], 10)
+    while not held or isinstance(held[-1][1], Emitted):
+        pass
+    assert stream._queue.empty()
+    deliver(held)
+    assert read(stream) == continuation([1, 2, 3], 10)
+    engine.close()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from llmos.drivers import cpu
-from llmos.kernel.engine.batch import Batch
+from llmos.kernel.engine.batch import Batch, empty_tables
 from llmos.kernel.engine.engine import Engine
 from llmos.kernel.engine.runner import ModelRunner
 from llmos.kernel.engine.sampling import Greedy, Randomness, Sample, Strategy
-from llmos.kernel.engine.sequence import Request, Stream
+from llmos.kernel.engine.sequence import BlockingStream, Request
 from llmos.kernel.model.load import Backend
 from tests.kernel.tiny import tiny_model, tiny_runner
 
@@ -42,7 +42,7 @@ def request(
     return Request(tokens=tokens, max_tokens=count, strategy=strategy, randomness=Randomness(seed), top=top)
 
 
-def read(stream: Stream) -> list[int]:
+def read(stream: BlockingStream) -> list[int]:
     return [item.id for item in stream]
 
 
@@ -66,7 +66,7 @@ def test_logits_are_bit_equal_whatever_the_chunks(runner: ModelRunner, chunks: l
     tokens = np.asarray(PROMPT[:60], np.int32)
 
     def logits(chunks: list[int], slot: int) -> np.ndarray:
-        tables = np.zeros((runner.processes, runner.window // runner.page), np.int32)
+        tables = empty_tables(runner)
         tables[slot, :8] = np.arange(1, 9)
         at, last = 0, None
         for n in chunks:
@@ -128,7 +128,7 @@ def test_step_time_does_not_grow_with_the_pool() -> None:
             np.asarray([1], np.int32),
             np.asarray([0], np.int32),
             np.asarray([0], np.int32),
-            np.ones((32, 16), np.int32),
+            np.ones_like(empty_tables(runner)),
             np.asarray([0], np.int32),
         )
         times = []
@@ -149,7 +149,7 @@ def test_step_time_does_not_grow_with_the_pool() -> None:
 def test_kernels_and_plain_xla_agree(mode: str) -> None:
     def first_logits(backend: Backend) -> np.ndarray:
         runner = tiny_runner(model=tiny_model(backend=backend, mode=mode))  # type: ignore[arg-type]
-        tables = np.zeros((32, 16), np.int32)
+        tables = empty_tables(runner)
         tables[0] = np.arange(1, 17)
         n = len(PROMPT)
         batch = Batch(
