@@ -196,3 +196,7 @@ def test_a_grant_that_covers_another_admits_whatever_it_admits(wide: str, narrow
 )  # fmt: skip
 def test_covering(have: str, want: str, covered: bool) -> None:
     assert covers([Grant.parse(have)], Grant.parse(want)) == covered
+
+
+def test_a_value_that_nobody_said_is_as_tainted_as_the_window() -> None:
+    assert provenance("x", [], MINE) == provenance("x", [("y", USER)], MINE) == MINE
