@@ -33,6 +33,9 @@ Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a
     │   ├── SecretMissing      a secret that nobody gave
     │   └── AskRefused         a question to the model that the caller's kernel does not answer
     ├── EngineError            the step failed or a request it cannot hold
+    ├── JournalError           the journal cannot be read or written, or is of another version, or closed
+    │   ├── JournalDamaged     its bytes are not what was written; the next start keeps what is good
+    │   └── JournalInUse       another kernel owns this state folder
     ├── DiskFull               the disk had no room; nothing half-written was left
     └── Cancelled              the user or a program asked to stop
 """
@@ -185,6 +188,22 @@ class AskRefused(AppError):
 
 class EngineError(LLMOSError):
     """The step failed, or was given a request it cannot hold."""
+
+
+class JournalError(LLMOSError):
+    """The journal cannot be read or written, or is of another version, or closed."""
+
+
+class JournalDamaged(JournalError):
+    """The journal's bytes are not what was written; the next start keeps what is good."""
+
+
+class JournalInUse(JournalError):
+    """Another kernel owns this state folder; `pid` is its process on this machine, 0 where unknown."""
+
+    def __init__(self, what: str, *, why: str = "", do: str = "", pid: int = 0) -> None:
+        self.pid = pid
+        super().__init__(what, why=why, do=do)
 
 
 class DiskFull(LLMOSError):
