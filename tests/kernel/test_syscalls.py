@@ -1,0 +1,161 @@
+"""Syscalls in the model's words: whatever a model writes under the grammar is text, or calls that fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jsonschema
+import numpy as np
+import pytest
+from pydantic import BaseModel, Field
+
+from llmos.abi.app import App, syscall
+from llmos.abi.errors import GrammarError
+from llmos.abi.manifest import Manifest
+from llmos.drivers.weights import Tokenizer, open_weights
+from llmos.kernel.engine.grammar import GrammarCompiler, PlainText, TokenGrammar
+from llmos.kernel.syscalls import SyscallTable
+
+
+class Line(BaseModel):
+    """One line of an order."""
+
+    item: str
+    count: Annotated[int, Field(ge=1, le=99)] = 1
+
+
+class Shop(App):
+    """A shop."""
+
+    @syscall(effect="none")
+    def price(self, item: str, currency: Literal["EUR", "USD"] = "EUR") -> float:
+        """The price of an item."""
+        return 1.0
+
+    @syscall(effect="pay")
+    def order(self, lines: list[Line], note: str | None = None) -> str:
+        """Order things."""
+        return ""
+
+    @syscall(effect="none")
+    def hours(self) -> str:
+        """When it is open."""
+        return ""
+
+
+@pytest.fixture(scope="module", params=["qwen2.5-coder-0.5b", "smollm2-135m"])
+def tokenizer(request: pytest.FixtureRequest, weights_path: Callable[[str], Path]) -> Tokenizer:
+    from llmos.drivers.weights import find
+
+    return open_weights(find(request.param)).tokenizer()
+
+
+@pytest.fixture(scope="module")
+def table(tokenizer: Tokenizer) -> SyscallTable:
+    return SyscallTable(Manifest.of(Shop).syscalls, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def compiler(tokenizer: Tokenizer) -> GrammarCompiler:
+    return GrammarCompiler(tokenizer, tokenizer.vocab_size)
+
+
+def allowed(grammar: TokenGrammar, vocab: int) -> np.ndarray:
+    mask_W = np.zeros((1, -(-vocab // 32)), np.uint32)
+    grammar.masks([], mask_W)
+    return np.nonzero(np.unpackbits(mask_W.view(np.uint8), bitorder="little"))[0]
+
+
+def write(grammar: TokenGrammar, tokenizer: Tokenizer, rng: np.random.Generator, limit: int) -> list[int]:
+    """Random words under a grammar, as a model with random logits writes them; tends towards ends of strings."""
+    out: list[int] = []
+    ends = {t for c in ('"', '"}', '"]', "}", "]") for t in tokenizer.encode(c)}
+    while len(out) < limit and not grammar.finished:
+        ids = allowed(grammar, tokenizer.vocab_size)
+        near = [i for i in ids.tolist() if i in ends]
+        token = int(rng.choice(near if near and rng.random() < 0.5 else ids))
+        if token in tokenizer.eos_ids:
+            break
+        out += [token, *grammar.accept(token)]
+    return out
+
+
+def test_random_calls_parse_and_fit_their_schema(
+    table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    rng, calls = np.random.default_rng(0), []
+    for _ in range(40):
+        _, found = table.read(write(compiler.compile(table.lark(must_call=True)), tokenizer, rng, 300))
+        calls += found
+    assert {c.syscall for c in calls} == {"shop.price", "shop.order", "shop.hours"}
+    for call in calls:
+        jsonschema.validate(call.arguments, table.syscalls[call.syscall].parameters)
+
+
+def test_text_comes_back_as_text(
+    table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    said = 'It costs {"price": 3}.\n```json\n{"a": "name"}\n```'
+    grammar = compiler.compile(table.lark())
+    tokens = tokenizer.encode(said)
+    for token in tokens:
+        assert token in allowed(grammar, tokenizer.vocab_size)
+        assert grammar.accept(token) == []
+    assert tokenizer.eos_ids & set(allowed(grammar, tokenizer.vocab_size).tolist())
+    assert table.read(tokens) == (said, [])
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": "shop.price"', 'So:\n```json\n{"arguments": {}, "name" : "shop.hours"']
+)
+def test_text_cannot_look_like_a_call(
+    table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer, text: str
+) -> None:
+    grammar = compiler.compile(table.lark())
+    with pytest.raises(GrammarError):
+        for token in tokenizer.encode(text):
+            grammar.accept(token)
+
+
+def test_several_calls_after_some_words(
+    table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    grammar = compiler.compile(table.lark())
+    one = '<tool_call>\n{"name": "shop.price", "arguments": {"item": "tea"}}\n</tool_call>'
+    two = '<tool_call>\n{"name": "shop.hours", "arguments": {}}\n</tool_call>'
+    wanted = tokenizer.encode("Let me look.\n") + tokenizer.encode_control(f"{one}\n{two}")
+    written: list[int] = []
+    while len(written) < len(wanted):
+        token = wanted[len(written)]
+        forced = grammar.accept(token)
+        written += [token, *forced]
+        assert written == wanted[: len(written)], "what is forced is what the tokenizer would write"
+    said, calls = table.read(written)
+    assert said == "Let me look.\n"
+    assert [(c.syscall, c.arguments) for c in calls] == [("shop.price", {"item": "tea"}), ("shop.hours", {})]
+
+
+def test_a_call_that_was_cut_off_is_none(table: SyscallTable, tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode_control('Well. <tool_call>\n{"name": "shop.price", "argu')
+    assert table.read(tokens) == ("Well. ", [])
+
+
+def test_without_grants_random_words_are_no_call(tokenizer: Tokenizer) -> None:
+    """100,000 words of a model with random logits: none opens a call."""
+    forbidden = tokenizer.control_ids - tokenizer.eos_ids
+    grammar = PlainText(forbidden, tokenizer.vocab_size)
+    mask_W = np.full((1, -(-tokenizer.vocab_size // 32)), 0xFFFFFFFF, np.uint32)
+    grammar.masks([], mask_W)
+    bits = np.unpackbits(mask_W.view(np.uint8), bitorder="little")[: tokenizer.vocab_size]
+    rng = np.random.default_rng(1)
+    written = rng.choice(np.nonzero(bits)[0], 100_000)
+    assert not set(written.tolist()) & forbidden
+    assert not bits[list(forbidden)].any() and bits.sum() == tokenizer.vocab_size - len(forbidden)
+
+
+def test_the_table_is_what_templates_take(table: SyscallTable) -> None:
+    assert [t["function"]["name"] for t in table.tools] == ["shop.price", "shop.order", "shop.hours"]
+    assert json.dumps(table.tools)
