@@ -78,11 +78,6 @@ class Head:
         os.fdatasync(self._file)
         self._turn = 1 - self._turn
 
-    def erase(self) -> None:
-        """Forget both slots: what they say is of a chain that is no more."""
-        for i in (0, 1):
-            os.pwrite(self._file, bytes(_SECTOR), i * _SLOT_BYTES)
-
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)

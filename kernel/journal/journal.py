@@ -71,7 +71,11 @@ class Journal:
             # What a killed kernel had committed may be in the page cache only: to the disk with it, then the head.
             store.checkpoint(0)
             end = store.last()
-            head.write(end)
+            if head.read() != end:
+                head.write(end)
+                head.write(
+                    end
+                )  # both slots: after a loss the other one may hold another hash for this number
             sync(folder)
             writer = Writer(store, head, end)
             journal = cls(folder, policy or Retention(), parts.pop_all(), writer, found.loss(aside))

@@ -86,13 +86,14 @@ class _Walk:
         self.at = at
         self.wrong: str | None = None
         self.note: str | None = None  # what is odd, but breaks nothing
+        self.lost: list[Gap] = []
 
     def rows(self, head: Link | None) -> Iterator[Row]:
         """The good rows after `at`, until the end or the first damage, which `wrong` then tells."""
         try:
             gaps = [gap for gap in self._gaps if gap.first > self.at.seq]
             for row, hash in self._store.rows(after=self.at.seq):
-                self._cross(gaps, row.seq)
+                self._cross(gaps, row.seq, head)
                 if row.seq != self.at.seq + 1:
                     raise JournalDamaged(f"record {self.at.seq + 1} is not there")
                 if not _follows(self.at.hash, row, hash):
@@ -105,19 +106,19 @@ class _Walk:
                     self._into.put(row, hash)
                 self.at = Link(row.seq, hash)
                 yield row
-            self._cross(gaps, None)
+            self._cross(gaps, None, head)
         except JournalDamaged as error:
             self.wrong = (error.why or error.what).rstrip(".")
 
-    def jump(self, to: Link) -> Gap:
+    def jump(self, to: Link) -> None:
         """Go on at a place that is known to be good; what lies between is lost."""
         gap = Gap(self.at.seq + 1, to.seq, self.at.hash, to.hash, "lost")
         if self._into:
             self._into.put_gap(gap)
+        self.lost.append(gap)
         self.at, self.wrong = to, None
-        return gap
 
-    def _cross(self, gaps: list[Gap], until: int | None) -> None:
+    def _cross(self, gaps: list[Gap], until: int | None, head: Link | None) -> None:
         """Step over the gaps that begin here."""
         while gaps and (until is None or gaps[0].first < until):
             gap = gaps.pop(0)
@@ -126,6 +127,9 @@ class _Walk:
             if self._into:
                 self._into.put_gap(gap)
             self.at = Link(gap.last, gap.after)
+            if gap.why == "lost" and head and gap.first <= head.seq <= gap.last and head != self.at:
+                self.note = "an earlier start found it damaged, and was cut short before it could tell"
+                self.lost.append(gap)
 
 
 def _follows(before: bytes, row: Row, hash: object) -> bool:
@@ -143,16 +147,14 @@ def examine(store: Store, head: Link | None, *, whole: bool = False, into: Store
     Raises:
         JournalError: the disk cannot be read, or a later version wrote this.
     """
-    wrong, lost = list[str](), list[Gap]()
+    wrong = list[str]()
     try:
         beginning = Link(0, store.genesis())
     except JournalDamaged as error:
         return _nothing(head, error.why, into)
     snapshots, gaps = _readable(store.snapshots, wrong), _readable(store.gaps, wrong)
     good_ones = [(s.at, state) for s in reversed(snapshots) if (state := good(s))]
-    begin, state = beginning, MachineState()
-    if good_ones and not whole:
-        begin, state = good_ones[-1]
+    newest, state = good_ones[-1] if good_ones else (beginning, MachineState())
     if not good_ones and any(gap.why == "pruned" for gap in gaps):
         gaps = [replace(gap, why="lost") for gap in gaps]
         wrong.append(f"no snapshot is good, and the records before {gaps[-1].last + 1:,} were pruned")
@@ -161,17 +163,16 @@ def examine(store: Store, head: Link | None, *, whole: bool = False, into: Store
         for snapshot in snapshots:
             if good(snapshot):
                 into.put_snapshot(snapshot)
-    walk = _Walk(store, begin, gaps, into)
+    walk = _Walk(store, beginning if whole else newest, gaps, into)
     while True:
-        state = fold_all(state, (record_of(row) for row in walk.rows(head)))
+        state = fold_all(state, (record_of(row) for row in walk.rows(head) if row.seq > newest.seq))
         if walk.wrong is None:
             break
         wrong.append(walk.wrong)
-        further = next((g for g in good_ones if g[0].seq > walk.at.seq), None)
+        further = next((at for at, _ in good_ones if at.seq > walk.at.seq), None)
         if further is None:
             break
-        state = further[1]
-        lost.append(walk.jump(further[0]))
+        walk.jump(further)
     if walk.note:
         wrong.append(walk.note)
     known = max(walk.at.seq, head.seq if head else 0)
@@ -181,8 +182,8 @@ def examine(store: Store, head: Link | None, *, whole: bool = False, into: Store
     elif known > walk.at.seq:
         wrong.append(f"the database ends with record {walk.at.seq:,}, the head file knows of {known:,}")
     if known > walk.at.seq:
-        lost.append(walk.jump(Link(known, os.urandom(HASH_BYTES))))
-    return Found(walk.at, state, tuple(lost), "; ".join(wrong) or None)
+        walk.jump(Link(known, os.urandom(HASH_BYTES)))
+    return Found(walk.at, state, tuple(walk.lost), "; ".join(wrong) or None)
 
 
 def _readable(read: Callable[[], list[T]], wrong: list[str]) -> list[T]:
