@@ -1,16 +1,15 @@
-"""Sentence embeddings: all-MiniLM-L6-v2, a BERT encoder with mean pooling, in JAX.
+"""Sentence embeddings: all-MiniLM-L6-v2 with mean pooling.
 
 What: text -> unit vectors of 384 numbers whose dot product is likeness of meaning.
 Invariant: a text's vector does not depend on its neighbours in a batch beyond f32 rounding; what is longer
     than MAX_TOKENS is embedded by its beginning, so callers bound their texts with `count` (the chunker does).
+    Vectors of encoders with different `identity` are never compared: it names the weights and the numerics.
 Interface: `Encoder.find(model)` or `Encoder.load(weights_path, tokenizer_path)`; `encoder.encode(texts) ->
     float32 [N, D]`; `encoder.count(texts) -> list[int]` (word pieces, special tokens not counted);
-    `encoder.identity`. jax is imported, and the encoder compiled, on the first `encode` only. Thread-safe.
+    `encoder.identity`. jax is imported for `identity` and `encode` only. Thread-safe.
 
-Shapes are buckets, so that few programs are compiled: one text at a time in a short bucket (a query), else
-equal batches of texts of like length. The word table (half of the file) is never copied: rows are looked up
-in the mapped file. Layers are stacked and scanned: one layer is compiled, not six (unrolled, it compiled
-three times as long and ran no faster).
+Texts of like length run together, BATCH_ROWS tokens at a time, a few texts alone in short programs (a query).
+The word table (half of the file) is never copied: rows are looked up in the mapped file.
 Source: Reimers and Gurevych 2019 (Sentence-BERT); Wang et al. 2020 (MiniLM).
 """
 
@@ -19,45 +18,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from llmos.abi.errors import CorruptWeights, UnsupportedModel
-
-Floats = npt.NDArray[np.float32]
+from llmos.abi.errors import CorruptWeights
+from llmos.memory.minilm import DIMENSION, KINDS, PLACES, WORDS, Floats, MiniLM, Numerics, check, numerics
 
 MAX_TOKENS = 256  # the length that the model was published for, special tokens included
-DIMENSION = 384
-HEADS = 12
-EPSILON = 1e-12  # of layer normalisation
-QUERY_BUCKETS = (16, 32, 64)  # tokens of a lone text
-BATCH_BUCKETS = (
-    64,
-    128,
-    192,
-    256,
-)  # tokens of each text of a batch; each costs a second or two to compile, once
-BATCH = 8  # texts in a batch; 4 to 32 are equally fast, and small ones tell progress sooner
+ALONE = (32, 64, 256)  # tokens of a text that runs by itself
+BATCH_ROWS = 2048  # of tokens that run together
+# Tokens of each text of a batch: just below whole parts of BATCH_ROWS; each costs 0.15 s to compile, once.
+LENGTHS = (32, 48, 64, 80, 96, 112, 128, 144, 168, 184, 200, 224, 256)
 _UNUSED = frozenset({"embeddings.position_ids"})  # a table 0, 1, 2, … that some files carry
-_WORDS = "embeddings.word_embeddings.weight"
-_LAYER = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "out": "attention.output.dense",
-    "norm1": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "norm2": "output.LayerNorm",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
+    """A program's shape: `rows` of tokens in all, `length` for each text."""
+
     rows: int
     length: int
 
@@ -65,16 +47,34 @@ class _Bucket:
 class Encoder:
     """all-MiniLM-L6-v2; build it with `find` or `load`."""
 
-    def __init__(self, weights: Mapping[str, Floats], tokenizer: Tokenizer, identity: str) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, Floats],
+        tokenizer: Tokenizer,
+        mark: str,
+        numerics: Numerics | Literal["auto"],
+    ) -> None:
         self._weights = weights
         self._tokenizer = tokenizer
-        self.identity = identity
+        self._mark = mark
+        self._asked = numerics
         self._lock = threading.Lock()
-        self._forward: Callable[..., Any] | None = None
-        self._parameters: Any = None
+        self._network: MiniLM | None = None
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        """How matrix products are computed (see minilm.py)."""
+        return numerics() if self._asked == "auto" else self._asked
+
+    @property
+    def identity(self) -> str:
+        """Names the weights and the numerics: vectors are compared only where it is the same."""
+        return f"minilm-{self._mark}-{self.numerics}"
 
     @classmethod
-    def find(cls, model: str = "all-minilm-l6-v2") -> Encoder:
+    def find(
+        cls, model: str = "all-minilm-l6-v2", *, numerics: Numerics | Literal["auto"] = "auto"
+    ) -> Encoder:
         """The encoder by catalogue name or path; fetched when it is in the catalogue and not on this machine.
 
         Raises:
@@ -84,10 +84,16 @@ class Encoder:
         from llmos.drivers.weights import find
 
         files = find(model)
-        return cls.load(files.path, files.folder / "tokenizer.json")
+        return cls.load(files.path, files.folder / "tokenizer.json", numerics=numerics)
 
     @classmethod
-    def load(cls, weights_path: Path | str, tokenizer_path: Path | str) -> Encoder:
+    def load(
+        cls,
+        weights_path: Path | str,
+        tokenizer_path: Path | str,
+        *,
+        numerics: Numerics | Literal["auto"] = "auto",
+    ) -> Encoder:
         """Map the safetensors file and read `tokenizer.json`; cheap, nothing is compiled yet.
 
         Raises:
@@ -106,7 +112,7 @@ class Encoder:
             aligned = tensor.type == "F32" and tensor.data.ctypes.data % 4 == 0
             values = tensor.data.view(np.float32).reshape(tensor.shape) if aligned else tensor.dequantise()
             weights[name.removeprefix("bert.")] = values
-        _check(weights, weights_path.name)
+        check(weights, weights_path.name)
         try:
             tokenizer = Tokenizer.from_file(str(tokenizer_path))
         except Exception as error:  # the library raises nothing narrower
@@ -116,9 +122,9 @@ class Encoder:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         mark = hashlib.sha256(header.tobytes())
-        mark.update(weights[_WORDS][:64].tobytes())  # a fine-tuned copy has the same header
+        mark.update(weights[WORDS][:64].tobytes())  # a fine-tuned copy has the same header
         mark.update(weights["encoder.layer.0.output.dense.weight"][:16].tobytes())
-        return cls(weights, tokenizer, f"minilm-{mark.hexdigest()[:16]}")
+        return cls(weights, tokenizer, mark.hexdigest()[:16], numerics)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Word pieces in each text, special tokens not counted; additive over white space."""
@@ -140,112 +146,39 @@ class Encoder:
         return vectors
 
     def _run(self, rows: Sequence[Sequence[int]], bucket: _Bucket) -> Floats:
-        ids = np.zeros((bucket.rows, bucket.length), np.int32)
-        lengths = np.ones(bucket.rows, np.int32)  # an unused row attends to one token: no division by zero
+        """Unit vectors of texts that fit one bucket."""
+        T = bucket.length
+        x_ND = np.zeros((bucket.rows, DIMENSION), np.float32)
         for k, row in enumerate(rows):
-            ids[k, : len(row)] = row
-            lengths[k] = len(row)
-        words_BTD = self._weights[_WORDS][ids]
+            x_ND[k * T : k * T + len(row)] = self._weights[WORDS][row] + self._places[: len(row)]
         with self._lock:
-            if self._forward is None:
-                self._forward, self._parameters = _build(self._weights)
-        return np.asarray(self._forward(self._parameters, words_BTD, lengths))[: len(rows)]
+            if self._network is None:
+                self._network = MiniLM(self._weights, self.numerics)
+        seen_ND = self._network(x_ND, [len(row) for row in rows], T)
+        sums = np.stack([seen_ND[k * T : k * T + len(row)].sum(0) for k, row in enumerate(rows)])
+        unit: Floats = sums / np.linalg.norm(sums, axis=-1, keepdims=True)  # the mean's length cancels
+        return unit
+
+    @cached_property
+    def _places(self) -> Floats:
+        """What a token's place and kind add to its word: f32 [MAX_TOKENS, D]."""
+        places: Floats = self._weights[PLACES][:MAX_TOKENS] + self._weights[KINDS][0]
+        return places
 
 
 def _plan(lengths: Sequence[int]) -> list[tuple[_Bucket, list[int]]]:
     """Which rows run together, in which bucket: longest first, so that memory peaks at once and not late."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    if len(order) == 1 and lengths[0] <= QUERY_BUCKETS[-1]:
-        return [(_Bucket(1, next(b for b in QUERY_BUCKETS if b >= lengths[0])), order)]
     plan = []
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
-        plan.append((_Bucket(BATCH, next(b for b in BATCH_BUCKETS if b >= lengths[rows[0]])), rows))
+    while order:
+        length = _least(LENGTHS, lengths[order[0]])
+        some, order = order[: BATCH_ROWS // length], order[BATCH_ROWS // length :]
+        if sum(_least(ALONE, lengths[row]) for row in some) * 2 <= BATCH_ROWS:
+            plan += [(_Bucket(n := _least(ALONE, lengths[row]), n), [row]) for row in some]
+        else:
+            plan.append((_Bucket(BATCH_ROWS, length), some))
     return plan
 
 
-def _check(weights: Mapping[str, Floats], name: str) -> None:
-    """Every tensor that the forward reads is there, in the shape that it needs."""
-    table: dict[str, tuple[int | None, ...]] = {
-        _WORDS: (None, DIMENSION),
-        "embeddings.position_embeddings.weight": (None, DIMENSION),
-        "embeddings.token_type_embeddings.weight": (None, DIMENSION),
-        "embeddings.LayerNorm.weight": (DIMENSION,),
-        "embeddings.LayerNorm.bias": (DIMENSION,),
-    }
-    wide = {"up": (4 * DIMENSION, DIMENSION), "down": (DIMENSION, 4 * DIMENSION)}
-    for layer in range(_layers(weights)):
-        for part, path in _LAYER.items():
-            square = wide.get(part, (DIMENSION, DIMENSION))
-            table[f"encoder.layer.{layer}.{path}.weight"] = (DIMENSION,) if "norm" in part else square
-            table[f"encoder.layer.{layer}.{path}.bias"] = square[:1]
-    for tensor, shape in table.items():
-        have = weights[tensor].shape if tensor in weights else None
-        fits = have is not None and len(have) == len(shape)
-        if not fits or any(want not in (None, got) for want, got in zip(shape, have or (), strict=True)):
-            raise UnsupportedModel(
-                f"{name} is not all-MiniLM-L6-v2",
-                why=f"tensor {tensor} is {'missing' if have is None else f'{have}, not {shape}'}",
-                do="use the catalogue's all-minilm-l6-v2",
-            )
-
-
-def _layers(weights: Mapping[str, Floats]) -> int:
-    numbers = {name.split(".")[2] for name in weights if name.startswith("encoder.layer.")}
-    return max((int(n) + 1 for n in numbers if n.isdecimal()), default=1)
-
-
-def _build(weights: Mapping[str, Floats]) -> tuple[Callable[..., Any], Any]:
-    """The jitted forward (parameters, words_BTD, lengths_B) -> vectors_BD, and its parameters on the device."""
-    import jax
-    import jax.numpy as jnp
-
-    layers = range(_layers(weights))
-
-    def stacked(*parts: str) -> tuple[Any, Any]:
-        """Weights [L, in, out] (a norm's [L, 1, out]), biases [L, 1, out]; several parts side by side."""
-        names = [[f"encoder.layer.{n}.{_LAYER[part]}" for part in parts] for n in layers]
-        weight = np.stack(
-            [np.concatenate([np.atleast_2d(weights[f"{n}.weight"].T) for n in row], -1) for row in names]
-        )
-        bias = np.stack([np.concatenate([weights[f"{n}.bias"] for n in row])[None] for row in names])
-        return jnp.asarray(weight), jnp.asarray(bias)
-
-    places = weights["embeddings.position_embeddings.weight"][:MAX_TOKENS]
-    kinds = weights["embeddings.token_type_embeddings.weight"][0]
-    parameters = {
-        "offset": jnp.asarray(places + kinds),
-        "norm": tuple(
-            jnp.asarray(weights[f"embeddings.LayerNorm.{leaf}"][None]) for leaf in ("weight", "bias")
-        ),
-        "stack": {"qkv": stacked("query", "key", "value")}
-        | {part: stacked(part) for part in ("out", "norm1", "up", "down", "norm2")},
-    }
-
-    def normalise(x: Any, p: tuple[Any, Any]) -> Any:
-        centred = x - x.mean(-1, keepdims=True)
-        return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + EPSILON) * p[0] + p[1]
-
-    @jax.jit
-    def forward(parameters: Any, words_BTD: Any, lengths_B: Any) -> Any:
-        B, T, D = words_BTD.shape
-        H = D // HEADS
-        real_BT = jnp.arange(T)[None, :] < lengths_B[:, None]
-        hide_B11T = jnp.where(real_BT, 0.0, -1e30)[:, None, None, :]
-        x = normalise((words_BTD + parameters["offset"][None, :T]).reshape(B * T, D), parameters["norm"])
-
-        def layer(x: Any, p: Any) -> tuple[Any, None]:
-            qkv = (x @ p["qkv"][0] + p["qkv"][1]).reshape(B, T, 3, HEADS, H)
-            q, k, v = qkv.transpose(2, 0, 3, 1, 4).reshape(3, B * HEADS, T, H)
-            scores = (q @ k.transpose(0, 2, 1)).reshape(B, HEADS, T, T) * H**-0.5 + hide_B11T
-            mixed = jax.nn.softmax(scores, -1).reshape(B * HEADS, T, T) @ v
-            mixed = mixed.reshape(B, HEADS, T, H).transpose(0, 2, 1, 3).reshape(B * T, D)
-            x = normalise(x + mixed @ p["out"][0] + p["out"][1], p["norm1"])
-            up = jax.nn.gelu(x @ p["up"][0] + p["up"][1], approximate=False)
-            return normalise(x + up @ p["down"][0] + p["down"][1], p["norm2"]), None
-
-        x, _ = jax.lax.scan(layer, x, parameters["stack"])
-        sums_BD = jnp.einsum("btd,bt->bd", x.reshape(B, T, D), real_BT.astype(x.dtype))
-        return sums_BD / jnp.linalg.norm(sums_BD, axis=-1, keepdims=True)  # the mean's length cancels
-
-    return forward, parameters
+def _least(buckets: Sequence[int], length: int) -> int:
+    return next(bucket for bucket in buckets if bucket >= length)

@@ -13,14 +13,32 @@ import numpy as np
 import pytest
 
 from llmos.abi.errors import CorruptWeights, ModelNotFound, UnsupportedModel
-from llmos.memory.embedding import BATCH_BUCKETS, MAX_TOKENS, QUERY_BUCKETS, Encoder, _Bucket, _plan
+from llmos.drivers import cpu
+from llmos.memory.embedding import ALONE, BATCH_ROWS, LENGTHS, MAX_TOKENS, Encoder, _Bucket, _plan
+from llmos.memory.minilm import Numerics, numerics
 
 REFERENCE = json.loads((Path(__file__).parent / "data" / "minilm_reference.json").read_text())
 
 
+AGREE = {"f32": 2e-6, "q8": 2e-3}  # of a vector's numbers; an 8-bit rounding may fall the other way
+
+
 @pytest.fixture(scope="module")
 def encoder(weights_path: Callable[[str], Path]) -> Encoder:
-    return Encoder.find("all-minilm-l6-v2")
+    return Encoder.find("all-minilm-l6-v2", numerics="f32")
+
+
+@pytest.fixture(scope="module")
+def fast(weights_path: Callable[[str], Path]) -> Encoder:
+    if not cpu.available():
+        pytest.skip("the CPU kernels are not built here")
+    return Encoder.find("all-minilm-l6-v2", numerics="q8")
+
+
+@pytest.fixture(params=["f32", "q8"])
+def either(request: pytest.FixtureRequest) -> Encoder:
+    found: Encoder = request.getfixturevalue({"f32": "encoder", "q8": "fast"}[request.param])
+    return found
 
 
 def test_vectors_equal_those_of_transformers(encoder: Encoder) -> None:
@@ -32,12 +50,42 @@ def test_vectors_equal_those_of_transformers(encoder: Encoder) -> None:
     assert sizes == REFERENCE["tokens"]
 
 
-def test_a_text_means_the_same_alone_and_among_others(encoder: Encoder) -> None:
+def test_8_bit_vectors_stay_close_to_the_reference(fast: Encoder) -> None:
+    vectors = fast.encode(REFERENCE["texts"])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    cosines = (vectors * np.array(REFERENCE["vectors"])).sum(1)
+    assert cosines.mean() > 0.9995
+    assert cosines.min() > 0.998  # of the oddest text
+
+
+def test_8_bit_vectors_of_passages_equal_f32(fast: Encoder, encoder: Encoder) -> None:
+    """On prose, batched and alone, in every bucket."""
+    prose = (Path(__file__).parents[2] / "LICENSE").read_text().split()
+    texts = [
+        " ".join(prose[n : n + size]) for size in (8, 20, 60, 90, 120, 150, 400) for n in range(0, 500, 31)
+    ]
+    cosines = (fast.encode(texts) * encoder.encode(texts)).sum(1)
+    assert cosines.min() > 0.999
+
+
+def test_numerics_are_part_of_the_identity(fast: Encoder, encoder: Encoder) -> None:
+    assert fast.identity != encoder.identity
+    assert Encoder.find("all-minilm-l6-v2").identity in (fast.identity, encoder.identity)
+
+
+def test_without_kernels_the_encoder_is_f32(monkeypatch: pytest.MonkeyPatch) -> None:
+    best: Numerics = "q8" if cpu.available() and cpu.isa() != "portable" else "f32"
+    assert numerics() == best
+    monkeypatch.setattr(cpu, "available", lambda: False, raising=False)
+    assert numerics() == "f32"
+
+
+def test_a_text_means_the_same_alone_and_among_others(either: Encoder) -> None:
     texts = REFERENCE["texts"]
-    together = encoder.encode([*texts, *(f"neighbour number {n}" for n in range(9))])
-    alone = np.stack([encoder.encode([text])[0] for text in texts[:4]])
-    assert np.abs(together[:4] - alone).max() < 2e-6
-    assert encoder.encode([]).shape == (0, 384)
+    together = either.encode([*texts, *(f"neighbour number {n}, " * 30 for n in range(9))])
+    alone = np.stack([either.encode([text])[0] for text in texts])
+    assert np.abs(together[: len(texts)] - alone).max() < AGREE[either.numerics]
+    assert either.encode([]).shape == (0, 384)
 
 
 def test_counts_are_additive_over_white_space(encoder: Encoder) -> None:
@@ -54,11 +102,17 @@ def test_progress_counts_texts(encoder: Encoder) -> None:
 
 
 def test_every_length_has_a_bucket_and_every_row_a_place() -> None:
-    assert _plan([10]) == [(_Bucket(1, 16), [0])]
-    assert max(QUERY_BUCKETS) <= MAX_TOKENS == BATCH_BUCKETS[-1]
+    assert _plan([10]) == [(_Bucket(32, 32), [0])]
+    assert LENGTHS[-1] == ALONE[-1] == MAX_TOKENS
+    assert _plan([MAX_TOKENS] * 9)[-1] == (
+        _Bucket(MAX_TOKENS, MAX_TOKENS),
+        [8],
+    )  # what is left over runs alone
     plan = _plan([n % (MAX_TOKENS + 1) or 1 for n in range(1000)])
     assert sorted(row for _, rows in plan for row in rows) == list(range(1000))
-    assert all(len(rows) <= bucket.rows for bucket, rows in plan)
+    assert all(len(rows) * bucket.length <= bucket.rows for bucket, rows in plan)
+    assert sum(bucket.rows for bucket, _ in plan) < 1.15 * sum(n % (MAX_TOKENS + 1) or 1 for n in range(1000))
+    assert max(bucket.rows for bucket, _ in plan) == BATCH_ROWS
 
 
 def test_loading_imports_no_jax(weights_path: Callable[[str], Path]) -> None:
