@@ -1,7 +1,7 @@
 """HTML, by the standard library's tolerant, event-driven parser: no tree, no recursion, no entity expansion.
 
 What: the text that a reader of the page sees, without scripts, styles, navigation and the marks beside
-    headings; every line of it keeps the source line on which it stands.
+    headings and footnotes; every line of it keeps the source line on which it stands.
 Invariant: depth costs nothing (a counter a tag, no recursion), and external things are never fetched.
 Interface: `parse_html(text, name) -> Document`.
 """
@@ -26,8 +26,14 @@ _VOID = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
 )
 _OPEN_ENDED = frozenset({"p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "body", "html"})
-_CHROME_ROLES = frozenset({"navigation", "search", "banner"})
+_CHROME_ROLES = frozenset({"navigation", "search", "banner", "doc-noteref", "doc-backlink"})
 _CHROME_CLASSES = frozenset({"headerlink", "sphinxsidebar", "related", "navheader", "navfooter", "footer"})
+# The number of a footnote, where it is called and before its text; what people's generators name it.
+_MARKS = frozenset(
+    """a.footnote-reference a.footnote-ref a.fn-backref span.fn-backref span.backrefs span.brackets span.fn-bracket
+    a.footnote-back a.reversefootnote sup.reference sup.footnote sup.footnote-ref""".split()
+)
+_INLINE = frozenset({"a", "span", "sup"})
 
 
 def parse_html(text: str, name: str) -> Document:
@@ -65,6 +71,7 @@ class _Reader(HTMLParser):
             return
         if tag == "body":
             self._hidden, self._open["title"] = None, 0
+        self._reveal(tag)
         if self._hidden is not None:
             if tag == self._hidden[0]:
                 self._hidden = (tag, self._hidden[1] + 1)
@@ -86,7 +93,13 @@ class _Reader(HTMLParser):
         if tag not in _VOID:
             self._open[tag] = self._open.get(tag, 0) + 1
 
+    def _reveal(self, tag: str) -> None:
+        """A block ends an inline element that hides, closed or not."""
+        if self._hidden is not None and self._hidden[0] in _INLINE and tag in _BREAKS:
+            self._hidden = None
+
     def handle_endtag(self, tag: str) -> None:
+        self._reveal(tag)
         if self._hidden is not None and tag != "title":
             if tag == self._hidden[0]:
                 self._hidden = (tag, self._hidden[1] - 1) if self._hidden[1] > 1 else None
@@ -175,7 +188,7 @@ class _Reader(HTMLParser):
 
 
 def _is_chrome(tag: str, attrs: list[tuple[str, str | None]]) -> bool:
-    """Navigation and the like, by role or class: it is on every page and says nothing of this one.
+    """Navigation and the like, by role or class, which says nothing of this page; the numbers of footnotes.
 
     Tags whose end may be left out are never taken for it: they would hide what follows.
     """
@@ -184,4 +197,7 @@ def _is_chrome(tag: str, attrs: list[tuple[str, str | None]]) -> bool:
     values = dict(attrs)
     if "hidden" in values or values.get("role") in _CHROME_ROLES:
         return True
-    return not _CHROME_CLASSES.isdisjoint((values.get("class") or "").split())
+    classes = (values.get("class") or "").split()
+    return not (
+        _CHROME_CLASSES.isdisjoint(classes) and _MARKS.isdisjoint(f"{tag}.{name}" for name in classes)
+    )

@@ -162,6 +162,39 @@ def test_html_structure() -> None:
     ]
 
 
+SPHINX = """\
+<p>It must not contain links, <a class="footnote-reference brackets" href="#id7" id="id2">2</a>
+<a class="footnote-reference brackets" href="#id8">3</a> or devices.</p>
+<dl class="footnote brackets">
+<dt class="label" id="id7"><span class="brackets"><a class="fn-backref" href="#id2">2</a></span></dt>
+<dd><p>Older tools made them.</p></dd>
+<dt class="label" id="id8"><span class="brackets">3</span><span class="fn-backref">(<a href="#a">1</a>)</span></dt>
+<dd><p>Section 2 says more.</p></dd></dl>
+<aside class="footnote brackets" id="id9"><span class="label"><span class="fn-bracket">[</span><a role="doc-backlink"
+href="#id2">4</a><span class="fn-bracket">]</span></span><p>Newer ones too.</p></aside>
+"""
+
+
+def test_numbers_of_footnotes_are_not_text() -> None:
+    texts = [block.text for block in parse_html(SPHINX, "x.html").blocks]
+    assert texts == [
+        "It must not contain links,\nor devices.",
+        "Older tools made them.",
+        "Section 2 says more.",
+        "Newer ones too.",
+    ]
+    for mark in (
+        '<sup class="reference"><a href="#n">[1]</a></sup>',
+        '<a class="footnote-ref" role="doc-noteref"><sup>1</sup></a>',
+        '<sup role="doc-noteref"><a class="footnote">1</a></sup>',
+    ):
+        assert (
+            parse_html(f"<p>A rule{mark} of 10<sup>2</sup>.</p>", "x.html").blocks[0].text == "A rule of 102."
+        )
+    unclosed = parse_html('<p>One <a class="footnote-reference">1 end.</p><p>Two</p>', "x.html")
+    assert [block.text for block in unclosed.blocks] == ["One", "Two"]
+
+
 def test_html_that_hides_its_end_says_so() -> None:
     document = parse_html("<p>seen</p><nav><p>never closed", "x.html")
     assert [b.text for b in document.blocks] == ["seen"]
