@@ -27,7 +27,7 @@ from llmos.abi.errors import DiskFull, VolumeError
 from llmos.abi.labels import UNTRUSTED, Integrity, Label
 from llmos.drivers.documents.document import Unit
 
-FORMAT = 1  # of the tables below; another number is another program's volume
+FORMAT = 2  # of the tables below; a volume with an earlier number is made anew, one with a later is refused
 FILE = "volume.sqlite"
 _BUSY_SECONDS = 10.0
 _SCHEMA = """
@@ -136,19 +136,45 @@ class Store:
             raise
 
     def _open(self) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "temp_store=MEMORY"):
             self._db.execute(f"PRAGMA {pragma}")
         with self._transaction():
-            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self._set("format", str(FORMAT))
-                self._set("generation", "0")
-        if (found := self.get("format")) != str(FORMAT):
+            if not self._is_ours():
+                self._start_over()
+        self._db.execute("PRAGMA foreign_keys=ON")
+
+    def _is_ours(self) -> bool:
+        """Whether the tables are those above. VolumeError: a later version, or another program, made them."""
+        present = dict(self._db.execute("SELECT name, sql FROM sqlite_master"))
+        if not present:
+            return False
+        found = None
+        if "meta" in present:
+            found = dict(self._db.execute("SELECT key, value FROM meta")).get("format")
+        if found is None or not found.isdecimal() or int(found) > FORMAT:
             raise VolumeError(
-                f"volume {self.folder} has format {found}", why=f"this version reads format {FORMAT}",
-                do="remove the folder and mount the documents again",
+                f"volume {self.folder} has format {found}", why=f"this version reads up to format {FORMAT}",
+                do="use the program that made it, or remove the folder and mount the documents again",
             )  # fmt: skip
+        schema = {sql.strip() for sql in _SCHEMA.split(";\n") if sql.strip()}
+        return int(found) == FORMAT and schema <= set(present.values())
+
+    def _start_over(self) -> None:
+        """Make the tables, in place of any that an earlier version made: the next mount fills them again.
+
+        The generation starts at the time of day, so that no index of the tables before is taken for one of these.
+        """
+        tables = dict(self._db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        virtual = [name for name, sql in tables.items() if (sql or "").upper().startswith("CREATE VIRTUAL")]
+        for name in virtual:  # first: they take their shadow tables with them
+            self._db.execute(f'DROP TABLE "{name}"')
+        for name in tables:
+            if name not in virtual and not name.startswith("sqlite_"):
+                self._db.execute(f'DROP TABLE IF EXISTS "{name}"')
+        for statement in _SCHEMA.split(";\n"):
+            self._db.execute(statement)
+        self._set("format", str(FORMAT))
+        self._set("generation", str(time.time_ns() // 1_000_000))
 
     def close(self) -> None:
         """Close the file; the store is unusable after."""

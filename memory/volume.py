@@ -139,7 +139,7 @@ class Volume:
         with self._lock:
             generation = self._store.generation
             if self._dense is None or self._dense[0] != generation:
-                if generation and self._store.get("recipe") != self._recipe():
+                if self._store.get("recipe") not in (None, self._recipe()):
                     raise VolumeError(
                         f"volume {self._store.folder} was made with another encoder or chunking",
                         why="its vectors cannot be compared with this question's",

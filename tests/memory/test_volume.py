@@ -398,11 +398,65 @@ def test_end_to_end_with_the_real_encoder(
     volume.close()
 
 
-def test_a_database_of_another_version_is_refused(tmp_path: Path, encoder: WordsEncoder) -> None:
-    Volume.open(tmp_path / "v", encoder).close()
-    db = sqlite3.connect(tmp_path / "v" / FILE)
-    db.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
-    db.commit()
+def rewrite(path: Path, *statements: str) -> None:
+    """What an earlier or later version may have left."""
+    db = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        db.execute(statement)
     db.close()
-    with pytest.raises(VolumeError, match="has format 99"):
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("ALTER TABLE documents DROP COLUMN refusal",),
+        ("DROP TABLE words",),
+        ("DROP TABLE chunks", "CREATE TABLE chunks (id INTEGER PRIMARY KEY, text TEXT)"),
+        ("UPDATE meta SET value = '1' WHERE key = 'format'",),
+    ],
+)
+def test_a_volume_of_an_earlier_version_is_made_anew(
+    tmp_path: Path, books: Path, encoder: WordsEncoder, statements: tuple[str, ...]
+) -> None:
+    first = Volume.open(tmp_path / "v", encoder)
+    first.mount(books)
+    wanted = [(p.source, p.text) for p in first.search("salaries", k=3)]
+    first.close()
+    rewrite(tmp_path / "v" / FILE, "PRAGMA foreign_keys=OFF", *statements)
+    again = Volume.open(tmp_path / "v", encoder)
+    assert again.search("salaries") == []
+    assert again.mount(books).added == 2
+    assert [(p.source, p.text) for p in again.search("salaries", k=3)] == wanted
+    again.close()
+    last = Volume.open(tmp_path / "v", encoder)
+    assert last.mount(books).unchanged == 2
+    last.close()
+
+
+@pytest.mark.parametrize(
+    ("statements", "told"),
+    [
+        (
+            (
+                "UPDATE meta SET value = '99' WHERE key = 'format'",
+                "CREATE TABLE more (x)",
+                "DROP INDEX chunks_document",
+            ),
+            "99",
+        ),
+        (("UPDATE meta SET value = '99' WHERE key = 'format'",), "99"),
+        (("DROP TABLE meta",), "None"),
+    ],
+)
+def test_a_database_of_a_later_version_or_another_program_is_left_alone(
+    tmp_path: Path, books: Path, encoder: WordsEncoder, statements: tuple[str, ...], told: str
+) -> None:
+    volume = Volume.open(tmp_path / "v", encoder)
+    volume.mount(books)
+    volume.close()
+    rewrite(tmp_path / "v" / FILE, *statements)
+    with pytest.raises(VolumeError, match=f"has format {told}"):
         Volume.open(tmp_path / "v", encoder)
+    db = sqlite3.connect(tmp_path / "v" / FILE)
+    assert db.execute("SELECT count(*) FROM chunks").fetchone()[0] > 0
+    db.close()
