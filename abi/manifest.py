@@ -98,6 +98,8 @@ class Manifest(BaseModel):
                 raise ManifestError(
                     f"{signature.name} has no docstring", why="the model reads it", do="say what it does"
                 )
+            if declared.query:
+                _check_companion(Signature.read(app.app_name, inspect.getattr_static(app, declared.query)))
             if declared.retry == "query" and signature.result is not None and _may_be_null(signature.result):
                 raise ManifestError(
                     f"{signature.name} may return None",
@@ -244,6 +246,11 @@ def _marked(signature: Signature, mark: str) -> tuple[str, ...]:
                 do="mark the parameter that holds it",
             )
     return marked
+
+
+def _check_companion(signature: Signature) -> None:
+    if signature.schema.schema["properties"] != {"key": {"type": "string"}}:
+        raise ManifestError(f"{signature.name} is asked about a key", do="give it one parameter, `key: str`")
 
 
 def _may_be_null(schema: Mapping[str, Any]) -> bool:

@@ -136,17 +136,28 @@ class Signature:
             raise BadResult(f"{self.name} returned something else than it promised", why=why)
         return value
 
-    async def invoke(self, method: Callable[..., Any], given: Mapping[str, Any], call: Call) -> Reply:
-        """Run a bound method. What its own code raises becomes AppFailed, with the traceback on stderr."""
-        arguments = self.arguments(given)
+    async def invoke(
+        self,
+        method: Callable[..., Any],
+        given: Mapping[str, Any],
+        call: Call,
+        ended: Callable[[], None] = lambda: None,
+    ) -> Reply:
+        """Run a bound method. What its own code raises becomes AppFailed, with the traceback on stderr.
+
+        `ended` is called once the method's code runs no more, which may be after this was cancelled.
+        """
+        try:
+            arguments = self.arguments(given)
+        except AppError:
+            ended()
+            raise
         if self.call:
             arguments[self.call] = call
         try:
-            if inspect.isasyncgenfunction(method):
-                return Reply(parts=tuple([self._part(part) async for part in method(**arguments)]))
-            if inspect.iscoroutinefunction(method):
-                return self.reply(await method(**arguments))
-            return await _in_thread(lambda: self.reply(method(**arguments)))
+            if inspect.isasyncgenfunction(method) or inspect.iscoroutinefunction(method):
+                return await self._on_the_loop(method, arguments, ended)
+            return await _in_thread(lambda: self.reply(method(**arguments)), ended)
         except AppError:
             raise
         except (Exception, SystemExit) as error:
@@ -154,8 +165,18 @@ class Signature:
             words = _words(error)
             raise AppFailed(f"{self.name} failed: {words}", type=type(error).__name__) from None
 
+    async def _on_the_loop(
+        self, method: Callable[..., Any], arguments: Mapping[str, Any], ended: Callable[[], None]
+    ) -> Reply:
+        try:
+            if inspect.iscoroutinefunction(method):
+                return self.reply(await method(**arguments))
+            return Reply(parts=tuple([self._part(part) async for part in method(**arguments)]))
+        finally:
+            ended()
 
-async def _in_thread(work: Callable[[], T]) -> T:
+
+async def _in_thread(work: Callable[[], T], ended: Callable[[], None]) -> T:
     """Run `work` in a thread of its own, which may outlive a cancelled caller but not the process."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
@@ -169,6 +190,8 @@ async def _in_thread(work: Callable[[], T]) -> T:
             outcome: tuple[T | None, BaseException | None] = (work(), None)
         except BaseException as error:
             outcome = (None, error)
+        finally:
+            ended()
         with suppress(RuntimeError):  # the loop has closed: nobody listens
             loop.call_soon_threadsafe(tell, *outcome)
 

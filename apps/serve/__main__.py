@@ -1,0 +1,40 @@
+"""`python -m llmos.apps.serve [--manifests] NAME...`"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from llmos.abi.errors import LLMOSError
+from llmos.apps.serve.loading import manifests
+
+
+def main() -> int:
+    """Serve the named apps until stdin ends, or print what they offer."""
+    parser = argparse.ArgumentParser(prog="python -m llmos.apps.serve", description="Serves apps over MCP.")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="an installed app, or module:Class")
+    parser.add_argument("--manifests", action="store_true", help="print what they offer as JSON and end")
+    chosen = parser.parse_args()
+    if chosen.manifests:
+        out = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)  # what a module prints while it is imported is not part of the answer
+        json.dump(manifests(chosen.names), out)
+        out.flush()
+        return 0
+    from llmos.apps.serve.server import serve
+
+    try:
+        serve(chosen.names)
+    except LLMOSError as error:
+        print(error, file=sys.stderr)  # noqa: T201 (its command line)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a thread that hangs in an app's code does not keep the process
