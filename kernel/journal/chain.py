@@ -3,7 +3,7 @@
 What: every record's hash covers its bytes and the hash before it; the head file holds the newest (sequence, hash).
 Invariant: the database is durable before the head says so, and nothing is delivered before the head is durable.
     So: delivered <= head <= database, and a database that ends before the head has lost something.
-Interface: `Link`, `link(before, row)`, `Head(path)`: `.read()`, `.write(link)`, `.close()`.
+Interface: `Link`, `GENESIS`, `link(before, row)`, `Head(path)`: `.read()`, `.write(link)`, `.close()`.
 
 The head file has two slots of one sector each, written in turn: a torn write spoils the slot that was being
 written, and the other still tells the head before it. The hash (BLAKE2b, 128 bits, no key) finds damage. It is no
@@ -40,6 +40,9 @@ class Link:
 
     seq: int
     hash: bytes
+
+
+GENESIS = Link(0, blake2b(b"llmos journal", digest_size=HASH_BYTES).digest())
 
 
 def link(before: bytes, row: Row) -> bytes:

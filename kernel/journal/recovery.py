@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from llmos.abi.errors import JournalDamaged
-from llmos.kernel.journal.chain import HASH_BYTES, Head, Link, Row, link
+from llmos.kernel.journal.chain import GENESIS, HASH_BYTES, Head, Link, Row, link
 from llmos.kernel.journal.records import Record, decode
 from llmos.kernel.journal.snapshot import good
 from llmos.kernel.journal.state import MachineState, fold_all
@@ -96,7 +96,7 @@ class _Walk:
                 self._cross(gaps, row.seq, head)
                 if row.seq != self.at.seq + 1:
                     raise JournalDamaged(f"record {self.at.seq + 1} is not there")
-                if not _follows(self.at.hash, row, hash):
+                if link(self.at.hash, row) != hash:
                     raise JournalDamaged(f"record {row.seq} is not what its hash says")
                 if head and head.seq == row.seq and head.hash != hash:
                     self.note = (
@@ -132,13 +132,6 @@ class _Walk:
                 self.lost.append(gap)
 
 
-def _follows(before: bytes, row: Row, hash: object) -> bool:
-    try:
-        return link(before, row) == hash
-    except (TypeError, AttributeError):  # a number or a text where damage left something else
-        return False
-
-
 def examine(store: Store, head: Link | None, *, whole: bool = False, into: Store | None = None) -> Found:
     """Walk the chain from the newest good snapshot, or from the beginning, and fold what it holds.
 
@@ -148,22 +141,17 @@ def examine(store: Store, head: Link | None, *, whole: bool = False, into: Store
         JournalError: the disk cannot be read, or a later version wrote this.
     """
     wrong = list[str]()
-    try:
-        beginning = Link(0, store.genesis())
-    except JournalDamaged as error:
-        return _nothing(head, error.why, into)
     snapshots, gaps = _readable(store.snapshots, wrong), _readable(store.gaps, wrong)
     good_ones = [(s.at, state) for s in reversed(snapshots) if (state := good(s))]
-    newest, state = good_ones[-1] if good_ones else (beginning, MachineState())
+    newest, state = good_ones[-1] if good_ones else (GENESIS, MachineState())
     if not good_ones and any(gap.why == "pruned" for gap in gaps):
         gaps = [replace(gap, why="lost") for gap in gaps]
         wrong.append(f"no snapshot is good, and the records before {gaps[-1].last + 1:,} were pruned")
     if into:
-        into.set_genesis(beginning.hash)
         for snapshot in snapshots:
             if good(snapshot):
                 into.put_snapshot(snapshot)
-    walk = _Walk(store, beginning if whole else newest, gaps, into)
+    walk = _Walk(store, GENESIS if whole else newest, gaps, into)
     while True:
         state = fold_all(state, (record_of(row) for row in walk.rows(head) if row.seq > newest.seq))
         if walk.wrong is None:
@@ -196,13 +184,12 @@ def _readable(read: Callable[[], list[T]], wrong: list[str]) -> list[T]:
 
 def _nothing(head: Link | None, why: str, into: Store | None) -> Found:
     """Not one record can be read."""
-    gap = Gap(1, head.seq if head else 0, os.urandom(HASH_BYTES), os.urandom(HASH_BYTES), "lost")
-    lost = (gap,) if gap.last else ()
+    if not head or not head.seq:
+        return Found(GENESIS, MachineState(), (), why)
+    gap = Gap(1, head.seq, GENESIS.hash, os.urandom(HASH_BYTES), "lost")
     if into:
-        into.set_genesis(gap.before)
-        for gap in lost:
-            into.put_gap(gap)
-    return Found(Link(gap.last, gap.after if lost else gap.before), MachineState(), lost, why)
+        into.put_gap(gap)
+    return Found(Link(gap.last, gap.after), MachineState(), (gap,), why)
 
 
 def record_of(row: Row) -> Record:
@@ -242,7 +229,7 @@ def _examine_any(store: Store | None, head: Link | None, *, whole: bool, into: S
     if store is None or version == 0:
         if promised:
             return _nothing(head, "the database is gone", into)
-        return Found(Link(0, b""), MachineState())  # the first start, or one that was cut short
+        return Found(GENESIS, MachineState())  # the first start, or one that was cut short
     return examine(store, head, whole=whole, into=into)
 
 

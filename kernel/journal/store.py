@@ -18,15 +18,14 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from llmos.abi.errors import DiskFull, JournalDamaged, JournalError
-from llmos.kernel.journal.chain import Link, Row, link
+from llmos.kernel.journal.chain import GENESIS, Link, Row, link
 from llmos.kernel.journal.records import Feedback, decode
 
 MIGRATIONS: tuple[str, ...] = (
     """
-    CREATE TABLE genesis (hash BLOB NOT NULL);
     CREATE TABLE records (
         seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, pid INTEGER NOT NULL, kind TEXT NOT NULL,
         body BLOB NOT NULL, hash BLOB NOT NULL);
@@ -35,7 +34,6 @@ MIGRATIONS: tuple[str, ...] = (
         first INTEGER PRIMARY KEY, last INTEGER NOT NULL, before BLOB NOT NULL, after BLOB NOT NULL,
         why TEXT NOT NULL);
     CREATE TABLE snapshots (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, state BLOB NOT NULL, digest BLOB NOT NULL);
-    INSERT INTO genesis VALUES (randomblob(16));
     """,
 )
 """Script n takes the schema from version n to n + 1. Scripts may add tables and columns; they never touch a body."""
@@ -154,6 +152,21 @@ def _judged(body: object) -> list[int]:
     return [body.turn] if body.over is None else [body.turn, body.over]
 
 
+_ROW = (int, int, int, str, bytes, bytes)
+_GAP = (int, int, bytes, bytes, str)
+_SNAPSHOT = (int, bytes, bytes, bytes)
+
+
+def _check(path: Path, values: tuple[Any, ...], types: tuple[type, ...]) -> tuple[Any, ...]:
+    """The values, if they have the types that are stored; SQLite gives back whatever damage left there."""
+    if tuple(map(type, values)) != types:
+        raise JournalDamaged(
+            f"the journal {path} is damaged", why=f"no such thing was ever written: {values!r:.99}",
+            do="stop the kernel and start it again: it keeps what is good and sets the rest aside",
+        )  # fmt: skip
+    return values
+
+
 def _number(db: sqlite3.Connection, query: str) -> int:
     return int(db.execute(query).fetchone()[0])
 
@@ -213,11 +226,6 @@ class Store:
         with disk_errors(self.path):
             return int(self._db.execute("SELECT count(*) FROM records WHERE seq > ?", (after,)).fetchone()[0])
 
-    def genesis(self) -> bytes:
-        """The hash before the first record; random, so that no two journals share a chain."""
-        with disk_errors(self.path):
-            return bytes(self._db.execute("SELECT hash FROM genesis").fetchone()[0])
-
     def hash_at(self, seq: int) -> bytes:
         """The chain's hash after an entry that ends at `seq`."""
         with disk_errors(self.path):
@@ -225,7 +233,7 @@ class Store:
         if row:
             return bytes(row[0])
         gap = self.gap_to(seq)
-        return gap.after if gap else self.genesis()
+        return gap.after if gap else GENESIS.hash
 
     def gap_to(self, last: int) -> Gap | None:
         """The gap that ends with `last`."""
@@ -234,7 +242,7 @@ class Store:
     def last(self) -> Link:
         """The last entry's place in the chain."""
         with disk_errors(self.path):
-            ends = [Link(0, self.genesis())]
+            ends = [GENESIS]
             for query in (
                 "SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1",
                 "SELECT last, after FROM gaps ORDER BY first DESC LIMIT 1",
@@ -274,6 +282,7 @@ class Store:
             try:
                 with disk_errors(self.path):
                     for *fields, hash in self._db.execute(query, (after, until, *values, _READ_ROWS)):
+                        _check(self.path, (*fields, hash), _ROW)
                         found.append((Row(*fields), hash))
             except JournalDamaged:
                 yield from found  # what could be read before the damage
@@ -286,20 +295,14 @@ class Store:
     def gaps(self) -> list[Gap]:
         """All gaps, in order."""
         with disk_errors(self.path):
-            return [
-                Gap(*row)
-                for row in self._db.execute("SELECT first, last, before, after, why FROM gaps ORDER BY first")
-            ]
+            rows = self._db.execute("SELECT first, last, before, after, why FROM gaps ORDER BY first")
+            return [Gap(*_check(self.path, row, _GAP)) for row in rows]
 
     def put_gap(self, gap: Gap) -> None:
         """Note a gap, within a transaction of the caller's."""
         self._db.execute(
             "INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?)", (gap.first, gap.last, gap.before, gap.after, gap.why)
         )  # fmt: skip
-
-    def set_genesis(self, hash: bytes) -> None:
-        """Continue another file's chain, within a transaction of the caller's."""
-        self._db.execute("UPDATE genesis SET hash = ?", (hash,))
 
     def remove(self, first: int, last: int) -> None:
         """Remove the rows first … last, within a transaction of the caller's; it owes a gap for them."""
@@ -318,10 +321,9 @@ class Store:
     def snapshots(self) -> list[StoredSnapshot]:
         """All snapshots, the newest first."""
         with disk_errors(self.path):
-            rows = self._db.execute(
-                "SELECT seq, hash, state, digest FROM snapshots ORDER BY seq DESC"
-            ).fetchall()
-        return [StoredSnapshot(Link(seq, bytes(hash)), state, digest) for seq, hash, state, digest in rows]
+            rows = self._db.execute("SELECT seq, hash, state, digest FROM snapshots ORDER BY seq DESC")
+            checked = [_check(self.path, row, _SNAPSHOT) for row in rows]
+        return [StoredSnapshot(Link(seq, hash), state, digest) for seq, hash, state, digest in checked]
 
     def put_snapshot(self, snapshot: StoredSnapshot) -> None:
         """Keep a snapshot, within a transaction of the caller's."""
