@@ -1,17 +1,20 @@
 """How two rankings become one.
 
-What: the fusion of likeness (cosines) and words (BM25), and the removal of passages that say the same again
-    (a manual that lies there as text and as HTML).
+What: the fusion of likeness (cosines) and words (BM25), BM25 over several volumes as if they were one, and the
+    removal of passages that say the same again (a manual that lies there as text and as HTML).
 Invariant: the order is a function of the scores alone; ties go to the smaller id.
-Interface: `fuse(similar, matching, weight) -> [(id, score)]`, `distinct(texts, k) -> [index]`,
-    `lexical_query(text)`.
+Interface: `fuse(similar, matching, weight) -> [(id, score)]`, `pooled([TermMatches]) -> [{id: BM25}]`,
+    `distinct(texts, k) -> [index]`, `lexical_terms(text)`, `lexical_query(text)`.
 Source: Bruch, Gai and Ingber 2023 (a weighted sum of scores beats reciprocal rank fusion; it did here too).
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 DUPLICATE = 0.8  # share of the smaller passage's word triples that the other one also has
 MAX_TERMS = 64  # of a query; a pasted page is searched by its first words
@@ -26,9 +29,28 @@ was we were what when where whether which while who whom whose why will with wit
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
-def fuse(
-    similar: Mapping[int, float], matching: Mapping[int, float], weight: float
-) -> list[tuple[int, float]]:
+class Ordered(Protocol):
+    """What ids are: numbers, or tuples of them."""
+
+    def __lt__(self, other: Any, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+
+Id = TypeVar("Id", bound=Ordered)
+
+
+@dataclass(frozen=True, slots=True)
+class TermMatches:
+    """What one volume knows of the words of a question."""
+
+    chunks: int  # in the volume
+    frequency: Mapping[str, int]  # in how many of them a word is
+    scores: Mapping[
+        str, Mapping[int, float]
+    ]  # BM25 of chunks for the word alone, by the volume's own frequencies
+
+
+def fuse(similar: Mapping[Id, float], matching: Mapping[Id, float], weight: float) -> list[tuple[Id, float]]:
     """Ids with their scores, greatest first: likeness + weight * BM25 / greatest BM25.
 
     Args:
@@ -39,6 +61,30 @@ def fuse(
     best = max(matching.values(), default=0.0) or 1.0
     scores = {id_: cosine + weight * matching.get(id_, 0.0) / best for id_, cosine in similar.items()}
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def pooled(volumes: Sequence[TermMatches]) -> list[dict[int, float]]:
+    """BM25 of each volume's chunks as if all volumes were one.
+
+    BM25 adds what each word of the question is worth, by how rare it is among the chunks: a word that is rare in
+    one volume may be common in the next, so scores of two volumes are comparable only by the frequencies of both.
+    """
+    total = sum(volume.chunks for volume in volumes)
+    merged: list[dict[int, float]] = []
+    for volume in volumes:
+        sums: dict[int, float] = {}
+        for word, scores in volume.scores.items():
+            own = _rarity(volume.chunks, volume.frequency[word])
+            all_ = _rarity(total, sum(other.frequency.get(word, 0) for other in volumes))
+            for id_, score in scores.items():
+                sums[id_] = sums.get(id_, 0.0) + score * all_ / own
+        merged.append(sums)
+    return merged
+
+
+def _rarity(chunks: int, holding: int) -> float:
+    """The inverse document frequency of FTS5's BM25."""
+    return max(math.log((chunks - holding + 0.5) / (holding + 0.5)), 1e-6)
 
 
 def distinct(texts: Iterable[str], k: int) -> list[int]:
@@ -57,12 +103,15 @@ def distinct(texts: Iterable[str], k: int) -> list[int]:
     return [n for n, _ in taken]
 
 
+def lexical_terms(text: str) -> list[str]:
+    """The text's words, each once; stop words are left out unless there is nothing else."""
+    words = list(dict.fromkeys(_WORD.findall(text.lower())))
+    return ([word for word in words if word not in STOP_WORDS] or words)[:MAX_TERMS]
+
+
 def lexical_query(text: str) -> str:
     """An FTS5 query that matches any of the text's words; "" where it has none.
 
-    Every word is quoted, so no character of the text can become an operator; stop words are left out unless
-    there is nothing else.
+    Every word is quoted, so no character of the text can become an operator.
     """
-    words = list(dict.fromkeys(_WORD.findall(text.lower())))
-    kept = [word for word in words if word not in STOP_WORDS] or words
-    return " OR ".join(f'"{word}"' for word in kept[:MAX_TERMS])
+    return " OR ".join(f'"{word}"' for word in lexical_terms(text))

@@ -3,14 +3,13 @@
 What: the one durable truth of a volume. All SQL is here; everything above it speaks in rows.
 Invariant: a document and all its chunks, full-text entries and vectors change in one transaction; `generation`
     grows with every such change, so a copy of anything (the dense index) knows whether it is still true.
-Interface: `Store(folder)`: `.put_document`, `.remove_document`, `.documents`, `.lexical`, `.vectors`, `.rows`,
-    `.generation`, `.writing()` (the one writer's lock). Errors: VolumeError (damaged, locked, gone), DiskFull.
+Interface: `Store(folder)`: `.put_document`, `.remove_document`, `.documents`, `.lexical`, `.term_matches`, `.vectors`,
+    `.rows`, `.generation`, `.writing()` (the one writer's lock). Errors: VolumeError (damaged, locked, gone), DiskFull.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -23,13 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from llmos.abi.errors import DiskFull, VolumeError
+from llmos.abi.errors import VolumeError
 from llmos.abi.labels import UNTRUSTED, Integrity, Label
 from llmos.drivers.documents.document import Unit
+from llmos.memory.disk import BUSY_SECONDS, disk_errors
+from llmos.memory.ranking import TermMatches
 
 FORMAT = 2  # of the tables below; a volume with an earlier number is made anew, one with a later is refused
 FILE = "volume.sqlite"
-_BUSY_SECONDS = 10.0
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -75,48 +75,6 @@ class ChunkRow:
     label: Label = UNTRUSTED
 
 
-@contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """SQLite's and the file system's failures as our errors."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        primary = None if code is None else code & 0xFF
-        if primary == sqlite3.SQLITE_FULL:
-            raise _full(folder) from None
-        if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise VolumeError(
-                f"volume {folder} is locked", why=f"another process has been writing for {_BUSY_SECONDS:.0f} s",
-                do="wait for it, or end it",
-            ) from None  # fmt: skip
-        if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            raise VolumeError(
-                f"volume {folder} cannot be opened",
-                why=str(error),
-                do="check that the folder exists and is writable",
-            ) from None
-        raise VolumeError(
-            f"volume {folder} is damaged", why=str(error),
-            do="remove the folder and mount the documents again: everything in it was made from them",
-        ) from None  # fmt: skip
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(folder) from None
-        raise VolumeError(
-            f"volume {folder} cannot be used",
-            why=error.strerror or str(error),
-            do="check the folder and its permissions",
-        ) from None
-
-
-def _full(folder: Path) -> DiskFull:
-    return DiskFull(
-        f"no room for volume {folder}", why="the disk is full; what was stored before is whole",
-        do="free some space and mount again: it goes on where it stopped",
-    )  # fmt: skip
-
-
 class Store:
     """One open volume file. Thread-safe; any number of processes may read while one writes."""
 
@@ -126,7 +84,7 @@ class Store:
         with disk_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the text of private documents
             self._db = sqlite3.connect(
-                folder / FILE, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                folder / FILE, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
         try:
             with disk_errors(folder):
@@ -349,6 +307,27 @@ class Store:
                 (*weights, query, k),
             ).fetchall()
         return dict(rows)
+
+    def term_matches(
+        self, terms: Sequence[str], ids: Sequence[int], weights: tuple[float, float, float]
+    ) -> TermMatches:
+        """How often each term is in the volume, and what it alone adds to the BM25 of the chunks with these ids."""
+        wanted = ",".join(str(int(id_)) for id_ in ids)
+        frequency: dict[str, int] = {}
+        scores: dict[str, dict[int, float]] = {}
+        with self._lock, disk_errors(self.folder):
+            for term in terms:
+                query = f'"{term}"'
+                count = self._db.execute(
+                    "SELECT count(*) FROM words WHERE words MATCH ?", (query,)
+                ).fetchone()
+                frequency[term] = int(count[0])
+                rows = self._db.execute(
+                    f"SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? AND rowid IN ({wanted})",
+                    (*weights, query),
+                )
+                scores[term] = dict(rows.fetchall())
+            return TermMatches(self.count(), frequency, scores)
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray, int]:
         """All chunk ids, their vectors, and the generation that they are of."""

@@ -6,26 +6,31 @@ Invariant: what is stored is what the files said at the last mount, document by 
     one transaction, so a crash leaves whole documents only, and the next mount goes on from there. A file that
     cannot be read is not in the volume and is in the report, with the reason.
 Interface: `Volume.open(folder, encoder) -> Volume`; `volume.mount(path, label=, progress=) -> MountReport`;
-    `volume.search(query, k=) -> list[Passage]`; `volume.close()`. Search covers everything mounted in the
-    volume: bodies of documents that are searched apart are volumes apart. Thread-safe; processes may share one.
+    `volume.search(query, k=) -> list[Passage]`; `search(volumes, query, k=)`, over several; `volume.close()`.
+    Search covers everything mounted in a volume: bodies of documents that are searched apart are volumes apart.
+    Thread-safe; processes may share one.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from llmos.abi.errors import DocumentError, VolumeError
 from llmos.abi.labels import UNTRUSTED, Label
 from llmos.abi.progress import Progress, silent
 from llmos.drivers.documents.document import describe
 from llmos.memory.chunking import ChunkLimits
+from llmos.memory.disk import disk_errors
 from llmos.memory.index import DenseIndex
 from llmos.memory.mounting import RECIPE, Embedder, Mounting, MountReport
-from llmos.memory.ranking import distinct, fuse, lexical_query
-from llmos.memory.store import Store, disk_errors
+from llmos.memory.ranking import distinct, fuse, lexical_query, lexical_terms, pooled
+from llmos.memory.store import Store
 
 CANDIDATES = 50  # taken from each ranking before they are fused
 WORDS = 0.3  # what the best match of words adds to a cosine; see benchmarks/retrieval.py
@@ -34,7 +39,8 @@ COLUMNS = (0.5, 1.0, 1.0)  # BM25 weights of title, heading and text
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk that was found; `score` is the fused one, `similarity` the cosine with the question."""
+    """A chunk that was found; `score` is the fused one, `similarity` the cosine with the question; `chunk_id` is
+    its volume's own."""
 
     chunk_id: int
     source: str
@@ -111,28 +117,20 @@ class Volume:
 
     def search(self, query: str, *, k: int = 5) -> list[Passage]:
         """The k best passages for a question, best first; fewer where the volume holds fewer."""
+        return search([self], query, k=k)
+
+    def _candidates(
+        self, vector: np.ndarray, words: str, k: int
+    ) -> tuple[dict[int, float], dict[int, float]]:
+        """(cosines of every candidate, BM25 of those that share a word) for a question."""
         index = self._index()
-        if not len(index) or k < 1 or not query.strip():
-            return []
-        vector = self._encoder.encode([query])
-        scores, ids = index.search(vector, max(CANDIDATES, k))
+        scores, ids = index.search(vector, k)
         similar = dict(zip(ids[0].tolist(), scores[0].tolist(), strict=True))
-        words = lexical_query(query)
-        matching = self._store.lexical(words, max(CANDIDATES, k), COLUMNS) if words else {}
+        matching = self._store.lexical(words, k, COLUMNS) if words and len(index) else {}
         for id_ in matching.keys() - similar.keys():
             if (cosine := index.likeness(id_, vector[0])) is not None:
                 similar[id_] = cosine
-        rows = self._store.rows(list(similar))
-        ranked = [(id_, score) for id_, score in fuse(similar, matching, WORDS) if id_ in rows]
-        found = []
-        for n in distinct((rows[id_].text for id_, _ in ranked), k):
-            id_, score = ranked[n]
-            row = rows[id_]
-            position = describe(row.unit, row.first, row.last)
-            found.append(
-                Passage(id_, row.source, position, row.text, row.heading, row.label, score, similar[id_])
-            )
-        return found
+        return similar, matching
 
     def _index(self, *, save: bool = False) -> DenseIndex:
         """The dense index of the store's present generation: kept, else from its file, else rebuilt."""
@@ -154,3 +152,45 @@ class Volume:
                             index.save(self._store.folder, generation)
                 self._dense = generation, index
             return self._dense[1]
+
+
+def search(volumes: Sequence[Volume], query: str, *, k: int = 5) -> list[Passage]:
+    """The k best passages of several volumes, best first, ranked as if the volumes were one.
+
+    Cosines are comparable as they are; BM25 is computed anew with the word frequencies of all volumes together.
+
+    Raises:
+        ValueError: the volumes were made with different encoders.
+        VolumeError: one is damaged, or was made in another way than it is searched.
+    """
+    volumes = [volume for volume in dict.fromkeys(volumes) if len(volume)]
+    if not volumes or k < 1 or not query.strip():
+        return []
+    if len({volume._encoder.identity for volume in volumes}) > 1:
+        raise ValueError("volumes of different encoders cannot be searched together")
+    vector, words = volumes[0]._encoder.encode([query]), lexical_query(query)
+    found = [volume._candidates(vector, words, max(CANDIDATES, k)) for volume in volumes]
+    matching = [m for _, m in found]
+    if len(volumes) > 1:
+        terms = lexical_terms(query)
+        parts = [
+            v._store.term_matches(terms, list(m), COLUMNS) for v, m in zip(volumes, matching, strict=True)
+        ]
+        matching = pooled(parts)
+    rows = {
+        (n, id_): row
+        for n, (similar, _) in enumerate(found)
+        for id_, row in volumes[n]._store.rows(list(similar)).items()
+    }
+    cosines = {(n, id_): cosine for n, (similar, _) in enumerate(found) for id_, cosine in similar.items()}
+    scores = {(n, id_): score for n, of in enumerate(matching) for id_, score in of.items()}
+    ranked = [(key, score) for key, score in fuse(cosines, scores, WORDS) if key in rows]
+    passages = []
+    for place in distinct((rows[key].text for key, _ in ranked), k):
+        key, score = ranked[place]
+        row = rows[key]
+        position = describe(row.unit, row.first, row.last)
+        passages.append(
+            Passage(row.id, row.source, position, row.text, row.heading, row.label, score, cosines[key])
+        )
+    return passages

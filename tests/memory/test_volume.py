@@ -18,8 +18,9 @@ import pytest
 from llmos.abi.errors import DiskFull, DocumentError, VolumeError
 from llmos.abi.labels import STORE, UNTRUSTED, Integrity, Label
 from llmos.memory.chunking import ChunkLimits
+from llmos.memory.ranking import lexical_query, lexical_terms, pooled
 from llmos.memory.store import FILE, Store
-from llmos.memory.volume import Volume
+from llmos.memory.volume import COLUMNS, Volume, search
 from tests.memory.words_encoder import WordsEncoder
 
 ROOT = Path(__file__).parents[2]
@@ -216,6 +217,85 @@ def test_a_new_encoder_or_chunking_starts_over(tmp_path: Path, books: Path) -> N
             again.search("salaries")
         assert again.mount(books).added == 2
         again.close()
+
+
+def write(folder: Path, texts: dict[str, str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text + "\n")
+    return folder
+
+
+def test_several_volumes_are_ranked_as_if_they_were_one(tmp_path: Path, encoder: WordsEncoder) -> None:
+    """The same documents in three volumes of unequal size and in one: same passages, order and scores."""
+    subjects = "leave salary travel parking badge laptop canteen travel leave travel printer leave".split()
+    texts = {
+        f"{n:02}.txt": f"Rule {n}: the {s} office {'opens' * (n % 3)} at {n}." for n, s in enumerate(subjects)
+    }
+    whole = Volume.open(tmp_path / "whole", encoder)
+    whole.mount(write(tmp_path / "all", texts))
+    parts = []
+    names = sorted(texts)
+    for number, of in enumerate((names[:2], names[2:5], names[5:])):
+        parts.append(Volume.open(tmp_path / f"part{number}", encoder))
+        parts[-1].mount(write(tmp_path / f"p{number}", {name: texts[name] for name in of}))
+    for question in ("who opens the travel office", "leave", "laptop and badge at 5", "nothing of the sort"):
+        one, several = whole.search(question, k=6), search(parts, question, k=6)
+        assert [p.text for p in several] == [p.text for p in one]
+        assert [p.score for p in several] == pytest.approx(
+            [p.score for p in one], abs=0.02
+        )  # lengths are pooled not
+    for volume in (whole, *parts):
+        volume.close()
+
+
+def test_pooled_over_one_volume_is_its_own_bm25(volume: Volume, books: Path) -> None:
+    volume.mount(books)
+    question = "days of holiday on the last Friday"
+    own = volume._store.lexical(lexical_query(question), 50, COLUMNS)
+    parts = volume._store.term_matches(lexical_terms(question), list(own), COLUMNS)
+    assert pooled([parts]) == [pytest.approx(own)]
+    assert len(own) >= 2
+
+
+def test_a_volume_of_noise_does_not_push_in(tmp_path: Path, encoder: WordsEncoder) -> None:
+    """Its best match of words is worth little where that word is everywhere."""
+    texts = {f"{n}.txt": f"note {n} on form {n * 7} and form {n * 3}" for n in range(30)}
+    texts["a.txt"] = "The visa form is yellow."
+    with_answer, noise = Volume.open(tmp_path / "a", encoder), Volume.open(tmp_path / "b", encoder)
+    with_answer.mount(write(tmp_path / "forms", texts))
+    noise.mount(
+        write(tmp_path / "noise", {"x.txt": "A form of words.", "y.txt": "Rain tomorrow.", "z.txt": "Hm."})
+    )
+    best = noise.search("yellow visa form", k=1)[0]
+    among = search([noise, with_answer], "yellow visa form", k=40)
+    assert among[0].text == "The visa form is yellow."
+    assert (
+        next(p.score for p in among if p.text == best.text) < best.score - 0.2
+    )  # alone it had the full bonus
+    for volume in (with_answer, noise):
+        volume.close()
+
+
+def test_edges_of_searching_several(tmp_path: Path, books: Path, encoder: WordsEncoder) -> None:
+    full, empty = Volume.open(tmp_path / "a", encoder), Volume.open(tmp_path / "b", encoder)
+    full.mount(books)
+    alone = full.search("salaries", k=3)
+    assert (
+        search([full, empty, full], "salaries", k=3) == alone
+    )  # twice the same volume, and one with nothing in it
+    assert search([], "salaries") == search([empty], "salaries") == search([full], "  ") == []
+    assert search([full, empty], '"AND" OR (foo*) NEAR/3 "', k=2) is not None
+    empty.mount(books)
+    assert [p.text for p in search([full, empty], "salaries", k=3)] == [
+        p.text for p in alone
+    ]  # no text twice
+    other = Volume.open(tmp_path / "c", WordsEncoder("words-2"))
+    other.mount(books)
+    with pytest.raises(ValueError, match="different encoders"):
+        search([full, other], "salaries")
+    for volume in (full, empty, other):
+        volume.close()
 
 
 def test_progress_ends_complete(volume: Volume, books: Path) -> None:
