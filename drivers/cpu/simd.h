@@ -91,10 +91,37 @@ inline F8 load_bf16(const void* p) {
   return _mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))), 16));
 }
-inline void store_i8(int8_t* p, F8 v) {  // v holds integers in [-128, 127]
-  __m256i i = _mm256_cvtps_epi32(v);
-  __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(w, w));
+// The largest |v| of 32 numbers, by its bits: a NaN is larger than infinity.
+inline float largest(const F8 v[4]) {
+  const __m256i number = _mm256_set1_epi32(0x7fffffff);
+  __m256i m[4];
+  for (int i = 0; i < 4; ++i) m[i] = _mm256_and_si256(_mm256_castps_si256(v[i]), number);
+  __m256i t = _mm256_max_epi32(_mm256_max_epi32(m[0], m[1]), _mm256_max_epi32(m[2], m[3]));
+  __m128i s = _mm_max_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+  return bits_to_float(static_cast<uint32_t>(_mm_cvtsi128_si32(s)));
+}
+// v, within [-128, 127], rounded to nearest even.
+inline void store_codes(int8_t* p, const F8 v[4]) {
+  __m256i a = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+  __m256i b = _mm256_packs_epi32(_mm256_cvtps_epi32(v[2]), _mm256_cvtps_epi32(v[3]));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b), order));
+}
+// Four rows of 32 bytes in words of four, row by row within a word's place: out[8][4][4].
+inline void interleave_words(const int8_t* const row[4], int8_t (*out)[4][4]) {
+  __m256i x[4], y[4];
+  for (int r = 0; r < 4; ++r) x[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row[r]));
+  for (int r = 0; r < 2; ++r) {
+    y[2 * r] = _mm256_unpacklo_epi32(x[2 * r], x[2 * r + 1]);
+    y[2 * r + 1] = _mm256_unpackhi_epi32(x[2 * r], x[2 * r + 1]);
+  }
+  for (int j = 0; j < 4; ++j) {  // word j in the low half, j + 4 in the high
+    __m256i z = j % 2 ? _mm256_unpackhi_epi64(y[j / 2], y[j / 2 + 2]) : _mm256_unpacklo_epi64(y[j / 2], y[j / 2 + 2]);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[j]), _mm256_castsi256_si128(z));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[j + 4]), _mm256_extracti128_si256(z, 1));
+  }
 }
 
 // Sums of q over inputs {4j, 4j + 1} and {4j + 2, 4j + 3}: of all 32, and of the first 16.
@@ -118,6 +145,7 @@ template <int N>
 inline B32 shift_left(B32 a) { return _mm256_slli_epi16(a, N); }
 inline B32 repeat4(const void* p) { return _mm256_set1_epi32(static_cast<int>(load_u32(p))); }
 inline B32 sub_i16(B32 a, B32 b) { return _mm256_sub_epi16(a, b); }
+inline B32 flip_sign(B32 a) { return _mm256_xor_si256(a, _mm256_set1_epi8(-128)); }
 
 #if LLMOS_VNNI
 // Eight exact sums: vpdpbusd accumulates four u8 x s8 products straight into 32 bits.
@@ -126,8 +154,13 @@ inline Acc acc_zero() { return {_mm256_setzero_si256()}; }
 inline Acc acc_offset(B32 pair, int offset) {
   return {_mm256_madd_epi16(pair, _mm256_set1_epi16(static_cast<short>(-offset)))};
 }
+inline Acc acc_start(B32 pair) { return {_mm256_madd_epi16(pair, _mm256_set1_epi16(1))}; }
 inline Acc acc_dot(Acc a, B32 w, B32 x) { return {_mm256_dpbusd_epi32(a.v, w, x)}; }
 inline F8 acc_sum(Acc a) { return _mm256_cvtepi32_ps(a.v); }
+inline F8 acc_sum_nibbles(Acc high, Acc low) {
+  return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(high.v, 4), low.v));
+}
+constexpr bool kSplitBytes = false;
 struct Acc8 { __m256i v; };
 inline Acc8 acc8_start(B32 pair) {  // -128 * sum of the block's activations: weights become w + 128
   return {_mm256_madd_epi16(pair, _mm256_set1_epi16(-128))};
@@ -145,12 +178,18 @@ inline Acc acc_zero() { return {_mm256_setzero_si256()}; }
 inline Acc acc_offset(B32 pair, int offset) {
   return {_mm256_mullo_epi16(pair, _mm256_set1_epi16(static_cast<short>(-offset)))};
 }
+inline Acc acc_start(B32 pair) { return {pair}; }
 inline Acc acc_dot(Acc a, B32 w, B32 x) {
   a.v = _mm256_add_epi16(a.v, _mm256_maddubs_epi16(w, x));
   __asm__("" : "+x"(a.v));  // keeps the compiler from regrouping the sum, for which it spills every product
   return a;
 }
 inline F8 acc_sum(Acc a) { return _mm256_cvtepi32_ps(_mm256_madd_epi16(a.v, _mm256_set1_epi16(1))); }
+inline F8 acc_sum_nibbles(Acc high, Acc low) {
+  return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_madd_epi16(high.v, _mm256_set1_epi16(16)),
+                                             _mm256_madd_epi16(low.v, _mm256_set1_epi16(1))));
+}
+constexpr bool kSplitBytes = true;
 // Signed bytes: |w| * sign(w) x, at most 2*128*127 = 32512, widened at once.
 struct Acc8 { __m256i v; };
 inline Acc8 acc8_start(B32) { return {_mm256_setzero_si256()}; }
@@ -200,6 +239,8 @@ inline void transpose8(const F8 rows[8], float* out, ptrdiff_t stride) {
   }
 }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+// The compiler may not move memory operations across: sums that live in L1 stay there, where it would spill them.
+inline void keep_order() { __asm__ volatile("" ::: "memory"); }
 
 #else  // portable: plain loops in the same order
 
@@ -251,8 +292,20 @@ inline F8 load_bf16(const void* p) {
   memcpy(h, p, sizeof h);
   LLMOS_LANES(bf16_to_float(h[i]))
 }
-inline void store_i8(int8_t* p, F8 a) {
-  for (int i = 0; i < 8; ++i) p[i] = static_cast<int8_t>(__builtin_rintf(a.v[i]));
+inline float largest(const F8 v[4]) {
+  uint32_t m = 0;
+  for (int i = 0; i < 32; ++i) {
+    const uint32_t u = float_to_bits(v[i / 8].v[i % 8]) & 0x7fffffffu;
+    m = u > m ? u : m;
+  }
+  return bits_to_float(m);
+}
+inline void store_codes(int8_t* p, const F8 v[4]) {
+  for (int i = 0; i < 32; ++i) p[i] = static_cast<int8_t>(__builtin_rintf(v[i / 8].v[i % 8]));
+}
+inline void interleave_words(const int8_t* const row[4], int8_t (*out)[4][4]) {
+  for (int j = 0; j < 8; ++j)
+    for (int r = 0; r < 4; ++r) memcpy(out[j][r], row[r] + 4 * j, 4);
 }
 
 inline void pair_sums(const int8_t* q, int16_t whole[2], int16_t first_half[2]) {
@@ -301,6 +354,11 @@ inline B32 sub_i16(B32 a, B32 b) {
   return a;
 }
 
+inline B32 flip_sign(B32 a) {
+  for (int i = 0; i < 32; ++i) a.v[i] = static_cast<uint8_t>(a.v[i] ^ 128);
+  return a;
+}
+
 struct Acc { int32_t v[8]; };
 inline Acc acc_zero() { return Acc{{0, 0, 0, 0, 0, 0, 0, 0}}; }
 inline Acc acc_offset(B32 pair, int offset) {
@@ -319,7 +377,10 @@ inline Acc acc_dot(Acc a, B32 w, B32 x) {
   }
   return a;
 }
+inline Acc acc_start(B32 pair) { return acc_offset(pair, -1); }
 inline F8 acc_sum(Acc a) { LLMOS_LANES(static_cast<float>(a.v[i])) }
+inline F8 acc_sum_nibbles(Acc high, Acc low) { LLMOS_LANES(static_cast<float>(16 * high.v[i] + low.v[i])) }
+constexpr bool kSplitBytes = false;
 struct Acc8 { int32_t v[8]; };
 inline Acc8 acc8_start(B32) { return Acc8{{0, 0, 0, 0, 0, 0, 0, 0}}; }
 inline Acc8 acc8_dot(Acc8 a, B32 w, B32 x) {
@@ -353,6 +414,7 @@ inline void transpose8(const F8 rows[8], float* out, ptrdiff_t stride) {
     for (int r = 0; r < 8; ++r) out[c * stride + r] = rows[r].v[c];
 }
 inline void prefetch(const void*) {}
+inline void keep_order() {}
 
 #undef LLMOS_LANES
 #endif

@@ -1,0 +1,55 @@
+// What: one packed block (formats.h) in registers: its codes a byte each, its scales and minima as floats.
+// Invariant: the same for every kernel that reads quantised weights.
+// Interface: unpack, load_scales.
+#pragma once
+
+#include "formats.h"
+#include "simd.h"
+
+namespace llmos {
+namespace LLMOS_ISA {
+
+// Codes of one block to one byte each: u[j] is k-group j of the tile's eight rows.
+template <int F>
+inline void unpack(const uint8_t* p, B32 u[8]) {
+  if constexpr (F == kQ8) {
+    for (int j = 0; j < 8; ++j) u[j] = load_bytes(p + 32 * j);
+    return;
+  }
+  for (int j = 0; j < 4; ++j) {
+    B32 v = load_bytes(p + 32 * j);
+    u[j] = mask_bytes(v, 15);
+    u[j + 4] = mask_bytes(shift_right<4>(v), 15);
+  }
+  if constexpr (F == kQ5 || F == kQ5M) {
+    B32 h = load_bytes(p + 128);
+    u[0] = either(u[0], mask_bytes(shift_left<4>(h), 16));
+    u[1] = either(u[1], mask_bytes(shift_left<3>(h), 16));
+    u[2] = either(u[2], mask_bytes(shift_left<2>(h), 16));
+    u[3] = either(u[3], mask_bytes(shift_left<1>(h), 16));
+    u[4] = either(u[4], mask_bytes(h, 16));
+    u[5] = either(u[5], mask_bytes(shift_right<1>(h), 16));
+    u[6] = either(u[6], mask_bytes(shift_right<2>(h), 16));
+    u[7] = either(u[7], mask_bytes(shift_right<3>(h), 16));
+  }
+  if constexpr (F == kQ6) {
+    for (int half = 0; half < 2; ++half) {
+      B32 h = load_bytes(p + 128 + 32 * half);
+      B32* g = u + 4 * half;
+      g[0] = either(g[0], mask_bytes(shift_left<4>(h), 48));
+      g[1] = either(g[1], mask_bytes(shift_left<2>(h), 48));
+      g[2] = either(g[2], mask_bytes(h, 48));
+      g[3] = either(g[3], mask_bytes(shift_right<2>(h), 48));
+    }
+  }
+}
+
+template <int F>
+inline void load_scales(const uint8_t* p, F8 scale[2], F8* minimum) {
+  scale[0] = load_f16(p + code_bytes(F));
+  scale[1] = F == kQ6 ? load_f16(p + code_bytes(F) + 16) : zero();
+  *minimum = has_minimum(F) ? load_f16(p + code_bytes(F) + 16) : zero();
+}
+
+}  // namespace LLMOS_ISA
+}  // namespace llmos

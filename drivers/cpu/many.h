@@ -1,0 +1,132 @@
+// What: products of quantised weights with five rows or more: the codes of a tile are widened to bytes once and met by one
+//     panel of four rows after another, two tiles at a time: eight integer sums live in registers, the float sums in L1.
+// Invariant: the row contract (linear.cc). Integer sums are exact in whatever order, so only the order of the float terms
+//     counts: it is that of few.h.
+// Interface: widened_bytes, widen_tile, panel_many.
+#pragma once
+
+#include "activations.h"
+#include "codes.h"
+
+namespace llmos {
+namespace LLMOS_ISA {
+
+// Where signed bytes have no instruction of their own they are two nibbles, w = 16 (high - 8) + low.
+constexpr int64_t widened_codes(int f) { return f == kQ8 && kSplitBytes ? 512 : 256; }
+constexpr int64_t widened_bytes(int f) { return widened_codes(f) + 64; }
+constexpr int64_t kWidened = widened_bytes(kQ8);  // the most of any format
+
+// One tile: of each block the codes, then scales, then the second scales or minima.
+template <int F>
+void widen_tile(const uint8_t* w, int64_t blocks, uint8_t* out, int64_t stride) {
+  for (int64_t b = 0; b < blocks; ++b, w += block_bytes(F), out += stride) {
+    B32 u[8];
+    F8 scale[2], minimum;
+    prefetch(w + 2048);
+    prefetch(w + 2048 + 64);
+    prefetch(w + 2048 + 128);
+    unpack<F>(w, u);
+    load_scales<F>(w, scale, &minimum);
+    for (int j = 0; j < 8; ++j) {
+      if constexpr (F == kQ8) u[j] = flip_sign(u[j]);  // 0 to 255
+      if constexpr (F == kQ8 && kSplitBytes) {
+        store_bytes(out + 32 * j, mask_bytes(shift_right<4>(u[j]), 15));
+        store_bytes(out + 256 + 32 * j, mask_bytes(u[j], 15));
+      } else {
+        store_bytes(out + 32 * j, u[j]);
+      }
+    }
+    float* f = reinterpret_cast<float*>(out + widened_codes(F));
+    store(f, scale[0]);
+    store(f + 8, F == kQ6 ? scale[1] : minimum);
+  }
+}
+
+// Integer sums of k-groups [from, to) of one block against C sets of codes, `stride` apart.
+template <int R, int C>
+LLMOS_INLINE void sums(const uint8_t* w, int64_t stride, const Panel& x, int from, int to, Acc acc[R][C]) {
+LLMOS_UNROLL
+  for (int j = from; j < to; ++j) {
+    B32 u[C];
+    for (int c = 0; c < C; ++c) u[c] = load_bytes(w + c * stride + 32 * j);
+LLMOS_UNROLL
+    for (int r = 0; r < R; ++r) {
+      B32 q = repeat4(x.q[j][r]);
+      for (int c = 0; c < C; ++c) acc[r][c] = acc_dot(acc[r][c], u[c], q);
+    }
+  }
+}
+
+// y[R][C * 8] += the terms of one block of C tiles, in the order of the row contract.
+template <int F, int R, int C>
+LLMOS_INLINE void block_many(const uint8_t* w, const Panel& x, float* y) {
+  constexpr int64_t stride = widened_bytes(F);
+  const auto floats = [&](int c, int which) {
+    return load(reinterpret_cast<const float*>(w + c * stride + widened_codes(F)) + 8 * which);
+  };
+  const auto add_term = [&](int r, int c, F8 dot, F8 scale) {
+    float* to = y + (r * C + c) * 8;
+    store(to, fma(dot, mul(scale, set1(x.scale[r])), load(to)));
+    keep_order();
+  };
+  if constexpr (F == kQ8 && kSplitBytes) {
+    for (int c = 0; c < C; ++c) {
+      Acc acc[R][2];
+      for (int r = 0; r < R; ++r) {
+        acc[r][0] = acc_start(repeat4(x.offset8[r]));
+        acc[r][1] = acc_zero();
+      }
+      sums<R, 2>(w + c * stride, 256, x, 0, 8, acc);
+      const F8 scale = floats(c, 0);
+      for (int r = 0; r < R; ++r) add_term(r, c, acc_sum_nibbles(acc[r][0], acc[r][1]), scale);
+    }
+  } else if constexpr (F == kQ6) {
+    for (int half = 0; half < 2; ++half) {
+      Acc acc[R][C];
+      for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) acc[r][c] = acc_start(repeat4(x.offset32[half][r]));
+      sums<R, C>(w, stride, x, 4 * half, 4 * half + 4, acc);
+      for (int c = 0; c < C; ++c) {
+        const F8 scale = floats(c, half);
+        for (int r = 0; r < R; ++r) add_term(r, c, acc_sum(acc[r][c]), scale);
+      }
+    }
+  } else {
+    Acc acc[R][C];
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c)
+        acc[r][c] = F == kQ4M ? acc_zero()
+                  : F == kQ4  ? acc_start(repeat4(x.offset8[r]))
+                  : F == kQ8  ? acc_offset(repeat4(x.offset8[r]), -16)
+                              : acc_start(repeat4(x.offset16[r]));
+    sums<R, C>(w, stride, x, 0, 8, acc);
+    for (int c = 0; c < C; ++c) {
+      const F8 scale = floats(c, 0), minimum = floats(c, 1);
+      for (int r = 0; r < R; ++r) {
+        F8 dot = acc_sum(acc[r][c]);
+        // Five-bit codes need an offset to stay in 16 bits; where the format has a minimum it is given back here.
+        if constexpr (F == kQ5M) dot = sub(dot, set1(static_cast<float>(x.offset16[r][0] + x.offset16[r][1])));
+        if constexpr (has_minimum(F)) {
+          float* to = y + (r * C + c) * 8;
+          store(to, fma(minimum, set1(x.sum[r]), fma(dot, mul(scale, set1(x.scale[r])), load(to))));
+          keep_order();
+        } else {
+          add_term(r, c, dot, scale);
+        }
+      }
+    }
+  }
+}
+
+// y[R][C * 8]: C widened tiles, their blocks in turn, against R rows of a panel.
+template <int F, int R, int C>
+void panel_many(const uint8_t* w, int64_t blocks, const Panel* x, float* y) {
+  for (int i = 0; i < R * C; ++i) {
+    store(y + 8 * i, zero());
+    keep_order();  // else a call of memset, slower than eight stores
+  }
+  for (int64_t b = 0; b < blocks; ++b, w += C * widened_bytes(F), ++x) block_many<F, R, C>(w, *x, y);
+}
+
+}  // namespace LLMOS_ISA
+}  // namespace llmos
