@@ -39,7 +39,9 @@ _INLINE = frozenset({"a", "span", "sup"})
 def parse_html(text: str, name: str) -> Document:
     """Read HTML; the title is the page's `<title>`, else the first heading, else `name`."""
     reader = _Reader()
-    reader.feed(text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    end = text.rfind(">") + 1  # past it no tag can end: the parser would look again for each `<` (quadratic)
+    reader.feed(text[:end] + text[end:].replace("<", "&lt;"))
     reader.close()
     reader.flush()
     first = next((b.text for b in reader.blocks if b.kind == "heading"), name)
@@ -64,6 +66,13 @@ class _Reader(HTMLParser):
         self._heading = 0
         self._row = False  # a cell of this table row was read
         self._prefix = ""  # "- " before the first text of a list item, " | " between cells
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """`<![…`: what is no marked section is a comment, as in browsers; the library asserts."""
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:
+            return self.parse_bogus_comment(i)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "title" and not self._inside("body", "svg"):
