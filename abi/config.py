@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -126,9 +126,36 @@ class MemoryConfig(Section):
     volumes: dict[VolumeName, VolumeConfig] = Field(default_factory=dict)
 
 
+class AppConfig(Section):
+    """An app: settings of one of ours, or a foreign MCP server (`mcp:` a command, or `url:`)."""
+
+    mcp: str | None = Field(default=None, min_length=1)
+    url: str | None = Field(default=None, pattern=r"^https?://")
+    env: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict)
+    effects: dict[str, Any] = Field(default_factory=dict)
+    stateful: bool = False
+    inside: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> AppConfig:
+        if self.mcp and self.url:
+            raise PydanticCustomError("app", "expected `mcp` or `url`, not both")
+        return self
+
+
+class PolicyConfig(Section):
+    """What the owner allows beforehand, and who is asked about the rest."""
+
+    ask: Literal["shell", "deny"] = "shell"
+    hosts: Names = ()
+
+
 class Config(Section):
     """The whole of `llmos.yaml`."""
 
     machine: MachineConfig = Field(default_factory=MachineConfig)
     kernel: KernelConfig = Field(default_factory=KernelConfig)
     memory: MemoryConfig = Field(default_factory=MemoryConfig)
+    apps: dict[VolumeName, AppConfig | None] = Field(default_factory=dict)
+    policy: PolicyConfig = Field(default_factory=PolicyConfig)

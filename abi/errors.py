@@ -19,7 +19,11 @@ Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a
     │   ├── PoolExhausted      no free KV pages
     │   └── VolumeError        a volume's store is damaged, locked or gone
     ├── ProcessError           a process cannot do what was asked of it
+    │   ├── NoSuchProcess      no process has that pid (any more)
     │   ├── TurnRefused        a turn that cannot start (one is running, the process is gone)
+    │   ├── AnswerCut          an answer ended before it was what it had to be
+    │   ├── CallDenied         the monitor, or whoever was asked, said no
+    │   ├── MailboxFull        the receiver does not read; nothing was sent
     │   ├── QuotaExceeded      tokens, seconds or pages used up
     │   └── GrammarError       a grammar that does not compile, or a token that it forbids
     ├── AppError               an app, or a call of one of its syscalls
@@ -126,6 +130,22 @@ class ProcessError(LLMOSError):
 
 class TurnRefused(ProcessError):
     """A turn that cannot start."""
+
+
+class NoSuchProcess(ProcessError):
+    """No process has that pid (any more)."""
+
+
+class AnswerCut(ProcessError):
+    """An answer ended before it was what it had to be."""
+
+
+class CallDenied(ProcessError):
+    """The monitor, or whoever was asked, said no."""
+
+
+class MailboxFull(ProcessError):
+    """The receiver does not read; nothing was sent."""
 
 
 class QuotaExceeded(ProcessError):

@@ -7,8 +7,9 @@ Interface: the dataclasses below. Times are seconds, sizes are tokens unless the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from llmos.abi.labels import UNTRUSTED, Label
 
@@ -41,6 +42,38 @@ class PageOut:
     source: str
     tokens: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The model called a syscall; `number` counts the process's calls."""
+
+    number: int
+    syscall: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a call, as the model reads it; `ok` is False where `text` is an error."""
+
+    number: int
+    syscall: str
+    ok: bool
+    text: str
+    label: Label = UNTRUSTED
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Somebody has to approve a value before call `number` may happen: the value itself, and why."""
+
+    number: int
+    syscall: str
+    argument: str
+    value: Any
+    why: str
+    label: Label = UNTRUSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +122,4 @@ class Done:
     timings: Timings = field(default_factory=Timings)
 
 
-Event = Token | PageIn | PageOut | Done
+Event = Token | Call | Result | Ask | PageIn | PageOut | Done

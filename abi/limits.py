@@ -1,6 +1,9 @@
 """Every limit of the system, in one place, each with its unit and its reason."""
 
 MAX_PROCESSES = 64  # processes that one engine step may serve; more wait their turn
+MAX_OPEN = 4096  # processes of one kernel; the table is searched, listed and journalled
+MAX_DEPTH = 16  # generations of processes that spawned each other
+MAX_MAIL = 64  # letters in a mailbox; a sender waits for room
 PAGE_TOKENS = 16  # token slots in a KV page: small enough that a fork wastes little
 TOKEN_BUDGET = 512  # tokens that one step may compute, over all processes
 LATENCY_BUDGET = 40  # the same on a CPU while somebody waits for each word: a step of 32 words, and a quarter

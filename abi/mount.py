@@ -8,9 +8,10 @@ Interface: `Mount(path, trust)`, `.label` is what every chunk of it carries; `as
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from llmos.abi.labels import Integrity, Label
 
@@ -38,6 +39,17 @@ class Mount:
     def label(self) -> Label:
         """The label of every document below `path`."""
         return Label(Integrity.STORE if self.trust == "mine" else Integrity.UNTRUSTED, self.readers)
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON."""
+        readers = None if self.readers is None else sorted(self.readers)
+        return {"path": str(self.path), "trust": self.trust, "readers": readers}
+
+    @classmethod
+    def load(cls, dumped: Mapping[str, Any]) -> Mount:
+        """What `dump` gave."""
+        readers = dumped["readers"]
+        return cls(Path(dumped["path"]), dumped["trust"], None if readers is None else frozenset(readers))
 
 
 def as_mount(value: Mount | str | os.PathLike[str]) -> Mount:

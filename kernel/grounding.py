@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llmos.drivers.weights import Tokenizer
+    from llmos.kernel.engine.grammar import InnerGrammar
     from llmos.memory.volume import Passage
 
 PASSAGES = 4  # in the window: small models read few passages better than many
@@ -69,9 +70,20 @@ def question_text(question: str) -> str:
     return f"Question: {question}\nAnswer in one sentence, copying the words of the documents."
 
 
-def answer_grammar(question: str, passages: Sequence[Passage], tokenizer: Tokenizer) -> CitingGrammar:
-    """The grammar of one answer from `passages`; stateful, for one turn."""
-    return CitingGrammar(question, passages, tokenizer)
+def answer_grammar(
+    question: str,
+    passages: Sequence[Passage],
+    tokenizer: Tokenizer,
+    inner: InnerGrammar,
+    opens_call: int | None = None,
+) -> CitingGrammar:
+    """The grammar of one answer from `passages`; stateful, for one turn.
+
+    Args:
+        inner: what the process may write at all.
+        opens_call: the token behind which a syscall stands, where it has any: that is not the answer's text.
+    """
+    return CitingGrammar(question, passages, tokenizer, inner, opens_call)
 
 
 class CitingGrammar:
@@ -85,20 +97,32 @@ class CitingGrammar:
     may not end there: once, it is made to go on by `_MORE`.
     """
 
-    def __init__(self, question: str, passages: Sequence[Passage], tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        tokenizer: Tokenizer,
+        inner: InnerGrammar,
+        opens_call: int | None,
+    ) -> None:
         self._question, self._passages = question, passages
+        self._inner, self._opens_call = inner, opens_call
+        self._calling = False
         self._tokenizer = tokenizer
         self._bytes = b""
         self._claim = 0  # where in the text the open claim begins
         self._said: list[str] = []
         self._grounded = False  # some claim was supported, or the answer is that the documents do not say
-        self._refuse = not answerable(question, passages)
+        self._refuse = opens_call is None and not answerable(question, passages)
         self._pressed = False  # a claim that only restated the question was made to go on
         self.finished = False
 
     def masks(self, draft: Sequence[int], out: NDArray[np.uint32]) -> None:
         """Every token is allowed (see `instead`), but an answer does not open with a bare yes or no, and does not
         stop behind the words that asked for more."""
+        self._inner.masks(draft, out)
+        if self._calling:
+            return
         forbidden: list[int] = []
         if not self._bytes:
             forbidden = [ids[0] for verdict in _VERDICTS if len(ids := self._encode(verdict)) == 1]
@@ -109,12 +133,24 @@ class CitingGrammar:
             out[0, token // 32] &= ~(1 << token % 32) & 0xFFFFFFFF
 
     def accept(self, token: int) -> list[int]:
-        """Advance by `token`; nothing is forced after it."""
-        self._bytes += self._tokenizer.visible_bytes(token)
-        return []
+        """Advance by `token`; returns what must follow it."""
+        self._calling = self._calling or token == self._opens_call
+        forced = self._inner.accept(token)
+        self._bytes += b"".join(map(self._tokenizer.visible_bytes, (token, *forced)))
+        self.finished = self.finished or self._inner.finished
+        return forced
 
     def instead(self, token: int) -> list[int] | None:
         """The tokens taken in place of `token`, already advanced over; None where `token` stands."""
+        if self._calling or token == self._opens_call:
+            return None
+        written = self._written(token)
+        if written is not None:
+            self._inner.take(written)
+        return written
+
+    def _written(self, token: int) -> list[int] | None:
+        """What is written where the model chose `token`; None where it stands."""
         if self._refuse:
             self.finished = True
             return self._encode(NOT_SAID)

@@ -81,7 +81,12 @@ class Doubt:
     @property
     def key(self) -> tuple[str, str]:
         """What an approval is for."""
-        return self.argument, json.dumps(self.value, sort_keys=True)
+        return self.argument, value_key(self.value)
+
+
+def value_key(value: object) -> str:
+    """A literal value as approvals remember it."""
+    return json.dumps(value, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)

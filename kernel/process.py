@@ -1,78 +1,120 @@
 """A process: an agent with a window of its own.
 
-What: keeps the conversation, lays out the window for each question within its budget, and starts the turn.
-Invariant: one turn at a time. The window never exceeds its budget: knowledge that does not fit stays out
-    (whole passages, the least relevant first), then the oldest exchanges leave, each told as an event; a
-    question that alone does not fit is an error.
-Interface: `ask(question, …) -> Turn`, `mount`, `forget`.
+What: keeps a conversation, mounts, grants, quotas and a mailbox; takes questions and starts their turns; obeys
+    signals; is forked, waited for and reaped.
+Invariant: one turn at a time, the others queue or are refused. All state changes on the kernel's loop or under
+    `_lock`; whatever must outlive the kernel is journalled before it is seen.
+Interface: `ask`, `aask`, `mount`, `forget`, `fork`, `send`, `receive`, `signal`, `wait`, `close`; `stat`, `state`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
-from time import perf_counter
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Any, Literal
 
-from llmos.abi.errors import TurnRefused, WindowOverflow
-from llmos.abi.events import Citation, Event, PageIn, PageOut
-from llmos.abi.labels import Label
+from llmos.abi.errors import Cancelled, LLMOSError, QuotaExceeded, TurnRefused
+from llmos.abi.labels import USER, Label, join
+from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.progress import Progress, silent
 from llmos.kernel import grounding
-from llmos.kernel.engine.sampling import Randomness, strategy
-from llmos.kernel.engine.sequence import Request
-from llmos.kernel.prompt import Message, Part
+from llmos.kernel.execution import Asking, Execution
+from llmos.kernel.grants import Grant, covers
+from llmos.kernel.journal.records import Asked, Exceeded, Exited, Forgot, Received, Sent, Signalled, Started
+from llmos.kernel.journal.state import Exchange, Mail
+from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, raw
+from llmos.kernel.ledger import Ledger, Quota
+from llmos.kernel.mailbox import Mailbox
+from llmos.kernel.scheduler import Priority
+from llmos.kernel.syscalls import SyscallTable
+from llmos.kernel.trap import Trap
 from llmos.kernel.turn import Turn
-from llmos.memory.window import Segment, Window
 
 if TYPE_CHECKING:
     from llmos.abi.mount import Mount
-    from llmos.kernel.boot import Kernel
-    from llmos.memory.volume import Passage, Volume
+    from llmos.kernel.journal.records import Intent, Spawned
+    from llmos.kernel.journal.state import ProcessState, RunningTurn
+    from llmos.kernel.kernel import Kernel
 
-DEFAULT_MAX_TOKENS = 512
+Signal = Literal["INT", "STOP", "CONT", "TERM", "KILL"]
+State = Literal["new", "ready", "running", "waiting", "stopped", "zombie"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Exchange:
-    """A question that was answered; `label` is of all that the answer was written from."""
+class Exit:
+    """How a process ended, and the last thing it said."""
 
-    question: str
+    pid: int
+    reason: str
     answer: str
-    label: Label
-
-    @property
-    def messages(self) -> tuple[Message, Message]:
-        return Message.of("user", self.question), Message.of("assistant", self.answer, self.label)
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
-    """A window that fits, the passages in it, and what was left out to make it so."""
+class Stat:
+    """A line of `ps`."""
 
-    window: Window
-    passages: tuple[Passage, ...] = ()
-    events: tuple[Event, ...] = ()
+    pid: int
+    parent: int
+    name: str
+    state: str
+    priority: str
+    turn: int
+    tokens: int
+    syscalls: int
+    pages: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A question that waits for its turn; laid out already where nothing stood before it."""
+
+    turn: Turn
+    text: str
+    label: Label
+    asking: Asking
+    started: float
+    layout: Layout | None = None
+    resumed: RunningTurn | None = None
 
 
 class Process:
-    """Made by `Kernel.spawn`."""
+    """Made by `Kernel.spawn` and `fork`."""
 
-    def __init__(self, kernel: Kernel, pid: int) -> None:
-        self.pid = pid
-        self._kernel = kernel
-        self._volumes: list[Volume] = []
-        self._history: list[_Exchange] = []
-        self._busy = threading.Lock()
+    def __init__(self, kernel: Kernel, pid: int, spawned: Spawned, mounts: Sequence[Mount] = ()) -> None:
+        self.kernel, self.pid, self.spawned = kernel, pid, spawned
+        self.parent, self.expert, self.path = spawned.parent, spawned.expert, spawned.path
+        self.priority = Priority[spawned.priority.upper()]
+        self.grants = tuple(map(Grant.parse, spawned.grants))
+        above: Ledger | None = None if spawned.parent == 0 else kernel.process(spawned.parent).ledger
+        self.ledger: Ledger = Ledger(spawned.quotas, above)
+        self.mounts = list(mounts)
+        self.approved: set[tuple[str, str, str]] = set()
+        self.calls = 0
+        self.conversation: list[Exchange] = []
+        self.going = asyncio.Event()  # cleared while stopped
+        self.going.set()
+        self.trap = Trap(self)
+        self.exit: Exit | None = None
+        self.phase: Literal["new", "ready", "running", "waiting"] = "new"
+        self._ended = threading.Event()
+        self._ending = False  # TERM: no turn after the ones that wait
+        self._born = time()
+        self._turns = self._branches = 0
+        self._questions: deque[_Question] = deque()
+        self._execution: Execution | None = None
+        self._server: asyncio.Task[None] | None = None
+        self.mailbox = Mailbox(pid)
+        self._lock = threading.Lock()
+        self._busy = 0  # turns that run or wait
+        if "seconds" in self.ledger.quotas:
+            kernel.loop.call(self._watch_clock)
 
-    def mount(self, mount: Mount, progress: Progress = silent) -> None:
-        """Put a body of documents within this process's reach."""
-        self._volumes.append(self._kernel.volume(mount, progress))
-
-    def forget(self) -> None:
-        """Empty the conversation; mounts stay."""
-        self._history.clear()
+    # -- questions -----------------------------------------------------------------------------------------------
 
     def ask(
         self,
@@ -87,6 +129,11 @@ class Process:
         repetition_penalty: float = 1.0,
         stop: Sequence[str] = (),
         raw: bool = False,
+        returns: Any = None,
+        schema: Mapping[str, Any] | None = None,
+        queue: bool = False,
+        label: Label = USER,
+        detached: bool = False,
     ) -> Turn:
         """Start a turn.
 
@@ -96,110 +143,361 @@ class Process:
             seed: of the random bits, where temperature is above 0.
             temperature: 0 (also None) is greedy.
             stop: texts that end the answer where they appear, themselves not shown.
+            returns: a type (a pydantic model, a dataclass, list[int], ...): the answer is JSON of it, `turn.value`
+                an instance.
+            schema: the same as a JSON schema.
+            queue: wait behind the turns that are under way, instead of being refused.
+            label: whose words the question is.
+            detached: nobody will read along; the turn does not wait for its reader.
 
         Raises:
-            TurnRefused: a turn is running.
+            TurnRefused: a turn is running, or the process has ended.
             WindowOverflow: the question does not fit the window.
         """
         started = perf_counter()
-        if not self._busy.acquire(blocking=False):
-            raise TurnRefused(
-                f"process {self.pid} is still answering", do="read that turn to its end, or cancel it"
-            )
+        asking = Asking(
+            max_tokens=max_tokens, seed=self.spawned.seed if seed is None else seed,
+            temperature=temperature or 0.0, top_k=top_k, top_p=top_p, min_p=min_p,
+            repetition_penalty=repetition_penalty, stop=tuple(stop), raw=raw, schema=_schema(returns, schema),
+        )  # fmt: skip
+        number, first = self._enter(queue)
         try:
-            kernel = self._kernel
-            grounded = bool(self._volumes) and not raw
-            layout = self._raw(question, max_tokens) if raw else self._layout(question, max_tokens)
-            tokens = tuple(layout.window.tokens)
-            grammar = None
-            if grounded:
-                grammar = grounding.answer_grammar(question, layout.passages, kernel.tokenizer)
-            stream = kernel.engine.submit(
-                Request(
-                    tokens=tokens,
-                    max_tokens=min(max_tokens or DEFAULT_MAX_TOKENS, kernel.window - len(tokens)),
-                    stop=kernel.tokenizer.eos_ids,
-                    strategy=strategy(temperature or 0.0, top_k, top_p, min_p, repetition_penalty),
-                    randomness=Randomness(seed or 0),
-                    grammar=grammar,
-                )
-            )
+            layout = self._lay_out(question, label, asking) if first else None
+            turn = Turn(self.pid, number, lambda: self._cancel(number), returns=returns, detached=detached)
+            self.kernel.append(self.pid, Asked(number, question, label, asking.dump()))
         except BaseException:
-            self._busy.release()
+            self._leave()
             raise
+        waiting = _Question(turn, question, label, asking, started, layout)
+        self.kernel.loop.call(self._enqueue, waiting)
+        return turn
 
-        def extract(text: str) -> tuple[str, tuple[Citation, ...], int]:
-            if not grounded:
-                return (text if raw else text.strip()), (), 0
-            found = grounding.extract(text, layout.passages, question)
-            return found.answer, found.citations, found.dropped
+    async def aask(self, question: str, **options: Any) -> Turn:
+        """`ask` for async programs: the window is laid out on another thread."""
+        return await asyncio.to_thread(self.ask, question, **options)
 
-        def finish(answer: str) -> None:
-            if answer and not raw:
-                # Later questions come with other passages: what was [1] now is not [1] then.
-                kept = grounding.uncited(answer) if grounded else answer
-                self._history.append(_Exchange(question, kept, layout.window.taint))
-            self._busy.release()
+    def mount(self, mount: Mount, progress: Progress = silent) -> None:
+        """Put a body of documents within this process's reach."""
+        self.kernel.volume(mount, progress)
+        self.mounts.append(mount)
 
-        return Turn(
-            stream,
+    def forget(self) -> None:
+        """Empty the conversation; mounts stay."""
+        self.conversation.clear()
+        self.kernel.append(self.pid, Forgot())
+
+    def _enter(self, queue: bool) -> tuple[int, bool]:
+        """Take the next turn's number; whether nothing stands before it."""
+        with self._lock:
+            if self.exit is not None or self._ending:
+                raise TurnRefused(f"process {self.pid} has ended", do="spawn another")
+            if self._busy and not queue:
+                raise TurnRefused(
+                    f"process {self.pid} is still answering",
+                    do="read that turn to its end, cancel it, or ask with queue=True",
+                )
+            self._busy += 1
+            self._turns += 1
+            return self._turns, self._busy == 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._busy -= 1
+
+    def _lay_out(self, question: str, label: Label, asking: Asking) -> Layout:
+        """The window for a question: room is left for the answer, as long as was asked for or at least a short one."""
+        kernel = self.kernel
+        whole = min(kernel.window, self.ledger.limit("pages") * PAGE_TOKENS)
+        budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
+        if asking.raw:
+            return raw(kernel.raw_tokens(question), budget, kernel.tokenizer)
+        passages = kernel.search(question, self.mounts, grounding.PASSAGES) if self.mounts else None
+        table = self.table
+        return lay_out(
+            kernel.prompt,
             kernel.tokenizer,
-            prompt_tokens=len(tokens),
-            before=layout.events,
-            stop=tuple(stop),
-            extract=extract,
-            started=started,
-            boot_s=kernel.boot_s,
-            finish=finish,
+            budget,
+            question,
+            label=label,
+            instructions=str(self.spawned.settings.get("instructions", "")),
+            passages=passages,
+            conversation=self.conversation,
+            tools=table.tools if table is not None else (),
+            tools_label=USER if table is None else join(map(kernel.apps.label_of, table.syscalls)),
         )
 
-    def _window(self, max_tokens: int | None) -> Window:
-        """An empty window that leaves room for the answer: what was asked for, or at least a short one."""
-        whole = self._kernel.window
-        return Window(max(whole - (max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1))
+    @property
+    def table(self) -> SyscallTable | None:
+        """The syscalls that this process was granted; None for none."""
+        if not self.grants:
+            return None
+        granted = [s for s in self.kernel.syscalls.values() if any(g.names(s.name) for g in self.grants)]
+        return SyscallTable(granted, self.kernel.tokenizer) if granted else None
 
-    def _raw(self, text: str, max_tokens: int | None) -> _Layout:
-        window = self._window(max_tokens)
-        window.add(Segment("user", tuple(self._kernel.raw_tokens(text))))
-        return _Layout(window)
+    # -- on the loop ---------------------------------------------------------------------------------------------
 
-    def _layout(self, question: str, max_tokens: int | None) -> _Layout:
-        """Lay the window out; leave out what does not fit, the least valuable first."""
-        passages = self._search(question)
-        history = list(self._history)
-        left: list[Event] = []
-        while True:
-            window = self._window(max_tokens)
+    def _enqueue(self, question: _Question) -> None:
+        self._questions.append(question)
+        if self._server is None or self._server.done():
+            self._server = asyncio.ensure_future(self._serve())
+
+    async def _serve(self) -> None:
+        """Answer what was asked, one question after the other."""
+        while self._questions:
+            question = self._questions.popleft()
             try:
-                window.add(*self._kernel.prompt.segments(self._messages(question, passages, history)))
-                break
-            except WindowOverflow:
-                if len(passages) > 1 or (passages and not history):
-                    left.append(PageOut(passages.pop().source, 0, "the passage does not fit the window"))
-                elif history:
-                    gone = f"exchange: {history.pop(0).question[:60]!r}"
-                    left.append(PageOut(gone, 0, "the window is full, and it is the oldest"))
-                else:
-                    raise
-        knowledge = [s for s in window if s.kind == "knowledge"]
-        read = [
-            PageIn(p.source, p.position, len(s), s.label) for p, s in zip(passages, knowledge, strict=False)
-        ]
-        return _Layout(window, tuple(passages), (*left, *read))
+                await self._turn(question)
+            except LLMOSError as e:
+                question.turn.put(e)  # a reader that was told already reads no further
+                if isinstance(e, QuotaExceeded):
+                    self.exceeded("tokens" if self.ledger.left("tokens") < 1 else "syscalls")
+            except asyncio.CancelledError:
+                question.turn.put(Cancelled("the kernel was closed while the turn ran"))
+                raise
+            finally:
+                self._leave()
+        if self._ending:
+            self.end("TERM")
 
-    def _messages(
-        self, question: str, passages: Sequence[Passage], history: Sequence[_Exchange]
-    ) -> list[Message]:
-        earlier = [m for exchange in history for m in exchange.messages]
-        if not self._volumes:
-            return [*earlier, Message.of("user", question)]
-        knowledge = [
-            Part("knowledge", f"{text}\n\n", p.label, f"{p.source}, {p.position}")
-            for p, text in zip(passages, grounding.knowledge_text(passages, question), strict=True)
-        ]
-        asked = Part("user", grounding.question_text(question))
-        return [Message.of("system", grounding.INSTRUCTIONS), *earlier, Message("user", (*knowledge, asked))]
+    async def _turn(self, question: _Question) -> None:
+        kernel, turn, asking = self.kernel, question.turn, question.asking
+        layout = question.layout
+        self.phase = "ready"
+        try:
+            if layout is None:
+                await self.going.wait()
+                layout = await asyncio.to_thread(self._lay_out, question.text, question.label, asking)
+            execution = self._execution = Execution(
+                self, turn, question.text, asking, layout,
+                grounded=bool(self.mounts) and not asking.raw, table=None if asking.raw else self.table,
+                started=question.started, resumed=question.resumed,
+            )  # fmt: skip
+            if question.resumed is None:
+                started = Started(
+                    turn.number,
+                    layout.tokens,
+                    asking.seed,
+                    self.path,
+                    label=layout.taint,
+                    layout=layout.dump(),
+                )
+                await kernel.durable(self.pid, started)
+            done = await execution.run()
+            if done.answer and not asking.raw:
+                kept = grounding.uncited(done.answer) if self.mounts else done.answer
+                self.conversation.append(Exchange(turn.number, question.text, kept, execution.layout.taint))
+        finally:
+            self._execution = None
+            self.phase = "waiting"
 
-    def _search(self, question: str) -> list[Passage]:
-        found = [p for v in self._volumes for p in v.search(question, k=grounding.PASSAGES)]
-        return sorted(found, key=lambda p: -p.score)[: grounding.PASSAGES]
+    def _cancel(self, number: int) -> None:
+        self.kernel.loop.call(self._cancel_here, number)
+
+    def _cancel_here(self, number: int) -> None:
+        if self._execution is not None and self._execution.turn.number == number:
+            self._execution.cancel()
+        for question in [q for q in self._questions if q.turn.number == number]:
+            self._questions.remove(question)
+            question.turn.put(Cancelled(f"turn {number} was cancelled before it began"))
+            self._leave()
+
+    async def asettled(self) -> Exchange | None:
+        """Wait until nothing is asked any more; the last exchange, None where there was none."""
+        while self._server is not None and not self._server.done():
+            await asyncio.wait([self._server])
+        return self.conversation[-1] if self.conversation else None
+
+    def next_call(self) -> int:
+        """The number of the next call."""
+        self.calls += 1
+        return self.calls
+
+    def _watch_clock(self) -> None:
+        left = self.ledger.limit("seconds") - (time() - self._born)
+        asyncio.get_running_loop().call_later(max(left, 0), self.exceeded, "seconds")
+
+    def exceeded(self, quota: Quota) -> None:
+        """On the loop: end, for a quota is used up."""
+        if self.exit is None:
+            limit = self.ledger.limit(quota)
+            self.kernel.append(self.pid, Exceeded(quota, limit, limit))
+            self.end(f"{quota} quota exceeded", journal=False)
+
+    # -- signals and the tree ------------------------------------------------------------------------------------
+
+    def signal(self, signal: Signal, sender: int = 0) -> None:
+        """INT stops the turn, STOP and CONT hold and release the process, TERM lets it finish, KILL ends it."""
+        self.kernel.append(self.pid, Signalled(signal, sender))
+        self.kernel.loop.call(self.obey, signal)
+
+    def obey(self, signal: Signal) -> None:
+        """On the loop: what a signal does."""
+        match signal:
+            case "INT":
+                if self._execution is not None:
+                    self._execution.cancel()
+            case "STOP" | "CONT":
+                stopped = signal == "STOP"
+                (self.going.clear if stopped else self.going.set)()
+                if self._execution is not None:
+                    self._execution.pause(stopped)
+            case "TERM":
+                self._ending = True
+                if self._server is None or self._server.done():
+                    self.end("TERM")
+            case "KILL":
+                self.end("KILL")
+
+    async def parked(self, intent: Intent) -> None:
+        """Stand stopped, for call `intent` may or may not have happened, until CONT."""
+        self.going.clear()
+        await self.going.wait()
+
+    def end(self, reason: str, *, journal: bool = True) -> None:
+        """On the loop: become a zombie; children go to the kernel, the parent is told."""
+        if self.exit is not None:
+            return
+        answer = self.conversation[-1].answer if self.conversation else ""
+        self.exit = Exit(self.pid, reason, answer)
+        if journal:
+            self.kernel.append(self.pid, Exited(reason))
+        for question in self._questions:
+            question.turn.put(Cancelled(f"process {self.pid} ended: {reason}"))
+        self._questions.clear()
+        if self._execution is not None:
+            self._execution.cancel()
+            self.going.set()
+        self.kernel.ended(self)
+        self._ended.set()
+
+    def wait(self, timeout: float | None = None) -> Exit:
+        """Wait for the process to end, and reap it. TimeoutError: it has not ended in time."""
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"process {self.pid} has not ended after {timeout} s")
+        assert self.exit is not None
+        self.kernel.reap(self)
+        return self.exit
+
+    def close(self) -> Exit:
+        """End the process now, and reap it."""
+        self.signal("KILL")
+        return self.wait()
+
+    def fork(self, count: int = 1) -> list[Process]:
+        """Children that know what this process knows: conversation, mounts, grants. Their windows share its pages
+        until they differ; their random bits are their own.
+
+        Raises:
+            TurnRefused: a turn is running; ProcessError: too many processes.
+        """
+        with self._lock:
+            if self._busy:
+                raise TurnRefused(f"process {self.pid} is answering", do="fork it between two turns")
+        return [self.branch() for _ in range(count)]
+
+    def branch(self) -> Process:
+        """One child that knows the conversation as it stands; the turn under way is not part of it yet."""
+        self._branches += 1
+        spawned = replace(self.spawned, parent=self.pid, forked=True, path=(*self.path, self._branches))
+        child = self.kernel.add(spawned, self.mounts)
+        child.conversation = list(self.conversation)
+        child._turns, child.calls = self._turns, self.calls
+        return child
+
+    def child(self, grants: Iterable[str]) -> Process:
+        """A child with a conversation of its own, the same mounts and class, and these grants."""
+        spawned = replace(self.spawned, parent=self.pid, grants=tuple(grants), quotas={})
+        return self.kernel.add(spawned, self.mounts)
+
+    def may_grant(self, grants: Iterable[Grant]) -> bool:
+        """Whether a child may have these: at most what its parent has."""
+        return all(covers(self.grants, grant) for grant in grants)
+
+    # -- mail ----------------------------------------------------------------------------------------------------
+
+    async def asend(self, to: int, content: Any, label: Label = USER, timeout: float | None = None) -> None:
+        """Put mail into the box of process `to`; waits while it is full.
+
+        Raises:
+            NoSuchProcess: it has ended; MailboxFull: it did not read for `timeout` seconds.
+        """
+
+        async def send() -> Mail:
+            return Mail(
+                await self.kernel.durable(self.pid, Sent(to, content, label)), self.pid, content, label
+            )
+
+        await self.kernel.process(to).mailbox.put(send, timeout)
+
+    async def areceive(self, timeout: float | None = None) -> Mail:
+        """The oldest letter in this process's box; waits for one. TimeoutError: for `timeout` seconds."""
+        return await self.mailbox.take(
+            lambda mail: self.kernel.durable(self.pid, Received(mail.number)), timeout
+        )
+
+    def send(self, to: int, content: Any, *, label: Label = USER, timeout: float | None = None) -> None:
+        """`asend` for programs that wait. Content is anything that JSON holds."""
+        self.kernel.loop.run(self.asend(to, content, label, timeout))
+
+    def receive(self, timeout: float | None = None) -> Mail:
+        """`areceive` for programs that wait."""
+        return self.kernel.loop.run(self.areceive(timeout))
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        if self.exit is not None:
+            return "zombie"
+        return self.phase if self.going.is_set() else "stopped"
+
+    def stat(self) -> Stat:
+        """The process as a line of `ps`."""
+        ledger = self.ledger
+        return Stat(
+            self.pid, self.parent, self.expert or "agent", self.state, self.priority.name.lower(), self._turns,
+            ledger.tokens, ledger.syscalls, ledger.pages, time() - self._born,
+        )  # fmt: skip
+
+    # -- after a crash -------------------------------------------------------------------------------------------
+
+    def restore(self, state: ProcessState) -> None:
+        """Stand as the journal says, and go on with what was asked."""
+        self.parent, self._turns, self.calls = state.parent, state.turns, state.calls
+        self.conversation = list(state.conversation)
+        self.mailbox = Mailbox(self.pid, state.mailbox)
+        self._ending = state.ending
+        if state.stopped:
+            self.going.clear()
+        for asked in state.asked:
+            running = state.turn if state.turn and state.turn.started.turn == asked.turn else None
+            asking = Asking.load(dict(asked.options))
+            turn = Turn(self.pid, asked.turn, lambda n=asked.turn: self._cancel(n), detached=True)  # type: ignore[misc]
+            layout = None
+            if running is not None:
+                started = running.started
+                layout = Layout.load(started.window, started.layout, self.kernel.tokenizer)
+                self.approved |= {_approval(running, a) for a in running.approvals if a.allowed}
+            with self._lock:
+                self._busy += 1
+            self._enqueue(_Question(turn, asked.text, asked.label, asking, perf_counter(), layout, running))
+
+
+def _approval(turn: RunningTurn, approval: Any) -> tuple[str, str, str]:
+    from llmos.kernel.monitor import value_key
+
+    syscall = next((c.intent.syscall for c in turn.calls if c.intent.call == approval.call), "")
+    return syscall, approval.argument, value_key(approval.value)
+
+
+def _schema(returns: Any, schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The JSON schema of an answer, as the grammar takes it."""
+    if returns is not None:
+        from pydantic import TypeAdapter
+
+        schema = TypeAdapter(returns).json_schema()
+    if schema is None:
+        return None
+    from llmos.abi.schema import simplify
+
+    return simplify(schema).schema

@@ -4,20 +4,23 @@ What: renders the model's chat template, and tokenises what the template wrote a
     wrote by different rules.
 Invariant: content never becomes a control token, whatever it spells. Every token stands in a segment that says
     where its words came from.
-Interface: `Part`, `Message`, `ChatPrompt(tokenizer, template).segments(messages)`.
+Interface: `Part`, `Message`, `ChatPrompt(tokenizer, template)`: `.segments(messages, tools)` for a whole window,
+    `.results(parts)` for what follows an answer that made calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+from llmos.abi.errors import TemplateError
 from llmos.abi.labels import USER, Label, join
 from llmos.drivers.weights import ChatTemplate, Piece, Tokenizer
 from llmos.memory.window import Segment, SegmentKind
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Message:
     parts: tuple[Part, ...]
 
     @classmethod
-    def of(cls, role: Role, text: str, label: Label = USER) -> Message:
+    def of(cls, role: Literal["system", "user", "assistant"], text: str, label: Label = USER) -> Message:
         """A message of one part."""
         return cls(role, (Part(role, text, label),))
 
@@ -53,15 +56,49 @@ class ChatPrompt:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self._tokenizer, self._template = tokenizer, template
 
-    def segments(self, messages: Sequence[Message]) -> list[Segment]:
+    def segments(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), label: Label = USER
+    ) -> list[Segment]:
         """The window's segments for `messages`, ready for the model to answer.
 
         What the template writes stands in the segment of the content that follows it; its last words, which
         open the answer, are an assistant segment of their own.
+
+        Args:
+            tools: descriptions of syscalls, as templates take them; written by our own hand where a template
+                has no place for them.
+            label: of these descriptions.
         """
+        given = [{"role": m.role, "content": m.text} for m in messages]
+        pieces = self._template.render(given, tools=list(tools) or None)
+        if tools and not any(tools[0]["function"]["name"] in piece.text for piece in pieces):
+            messages = _with_tools(messages, tools, label)
+            pieces = self._template.render([{"role": m.role, "content": m.text} for m in messages])
+        segments = self._tokenised([part for piece in pieces for part in _split(piece, messages, label)])
+        t, first = self._tokenizer, segments[0]
+        if t.add_bos and t.bos_id is not None and first.tokens[:1] != (t.bos_id,):
+            segments[0] = replace(first, tokens=(t.bos_id, *first.tokens))
+        return segments
+
+    def results(self, results: Sequence[Part]) -> list[Segment]:
+        """What follows in the window when an answer has made calls: the end of that answer, their results, and
+        the opening of the next. Its first token ends an answer as the model itself would."""
+        said = [Message.of("user", "?"), Message.of("assistant", "!")]
+        given = [Message("tool", (part,)) for part in results]
+        for role in ("tool", "user"):  # a template without a place for results has them from the user
+            try:
+                pieces = self._template.render([{"role": m.role, "content": m.text} for m in said]
+                    + [{"role": role, "content": m.text} for m in given])  # fmt: skip
+                break
+            except TemplateError:
+                if role == "user":
+                    raise
+        answer = max(i for i, piece in enumerate(pieces) if piece.message == 1)
+        parts = [p for piece in pieces[answer + 1 :] for p in _split(piece, [*said, *given], USER)]
+        return self._tokenised(parts)
+
+    def _tokenised(self, parts: Sequence[tuple[Part | None, str]]) -> list[Segment]:
         t = self._tokenizer
-        pieces = self._template.render([{"role": m.role, "content": m.text} for m in messages])
-        parts = [part for piece in pieces for part in _split(piece, messages)]
         texts = t.encode_pieces(Piece(text, origin is None) for origin, text in parts)
         segments: list[Segment] = []
         before: list[int] = []  # what the template wrote since the last content
@@ -73,21 +110,40 @@ class ChatPrompt:
                 before = []
         if before:
             segments.append(Segment("assistant", tuple(before)))
-        first = segments[0]
-        if t.add_bos and t.bos_id is not None and first.tokens[:1] != (t.bos_id,):
-            segments[0] = replace(first, tokens=(t.bos_id, *first.tokens))
         return segments
 
 
-def _split(piece: Piece, messages: Sequence[Message]) -> list[tuple[Part | None, str]]:
+TOOLS = """You may call functions to help the user. The functions:
+{tools}
+
+To call one, write a JSON object with its name and its arguments between these words:
+<tool_call>
+{{"name": <name>, "arguments": <arguments>}}
+</tool_call>"""  # for templates that say nothing of tools; the form is Hermes's, as most small models know it
+
+
+def _with_tools(
+    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], label: Label
+) -> list[Message]:
+    """`messages` with the syscall table at the end of the system message."""
+    listed = TOOLS.format(tools="\n".join(json.dumps(tool["function"]) for tool in tools))
+    table = Part("syscall", listed, label)
+    if messages and messages[0].role == "system":
+        system, rest = messages[0], messages[1:]
+        return [Message("system", (*system.parts, Part("system", "\n\n"), table)), *rest]
+    return [Message("system", (table,)), *messages]
+
+
+def _split(piece: Piece, messages: Sequence[Message], tools: Label) -> list[tuple[Part | None, str]]:
     """A piece of the rendered template as parts; None for what the template itself wrote."""
     if piece.control:
         return [(None, piece.text)]
-    if piece.message is None:  # content that the template has mixed: as good as the least of it
-        return [(Part("user", piece.text, join(p.label for m in messages for p in m.parts)), piece.text)]
+    if piece.message is None:  # tools, or content that the template has mixed: as good as the least of it
+        label = join([tools, *(p.label for m in messages for p in m.parts)])
+        return [(Part("syscall", piece.text, label), piece.text)]
     message = messages[piece.message]
     if piece.text == message.text:
         return [(part, part.text) for part in message.parts]
     # The template changed the text (trimmed it, say), so where its parts meet is not known.
     label = join(part.label for part in message.parts)
-    return [(Part(message.role, piece.text, label), piece.text)]
+    return [(replace(message.parts[0], text=piece.text, label=label), piece.text)]

@@ -4,7 +4,7 @@ What: `SyscallTable` describes the granted syscalls for the chat template, compi
     exactly free text or valid calls, and reads calls back; `result_text` writes down what came of one.
 Invariant: what the grammar lets through as a call parses, names a syscall of the table and has arguments that fit
     its schema. Free text never holds what could be taken for one.
-Interface: `SyscallTable(syscalls, tokenizer)`: `.tools`, `.lark(must_call)`, `.read(tokens)`; `Invocation`.
+Interface: `SyscallTable(syscalls, tokenizer)`: `.tools`, `.lark(...)`, `.read(tokens)`; `Invocation`; `answer_lark`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SyscallTable:
     def __init__(self, syscalls: Sequence[Syscall], tokenizer: Tokenizer) -> None:
         self.syscalls = {s.name: s for s in syscalls}
         self._tokenizer = tokenizer
-        self._open, self._close = tokenizer.control_id(OPEN), tokenizer.control_id(CLOSE)
+        self.open, self._close = tokenizer.control_id(OPEN), tokenizer.control_id(CLOSE)
 
     @property
     def tools(self) -> list[dict[str, Any]]:
@@ -58,21 +58,24 @@ class SyscallTable:
             for s in self.syscalls.values()
         ]
 
-    def lark(self, *, must_call: bool = False) -> str:
-        """The grammar: free text, then any number of calls up to `MAX_CALLS`; or, with `must_call`, calls alone."""
+    def lark(self, *, must_call: bool = False, answer: Mapping[str, Any] | None = None) -> str:
+        """The grammar: free text, then any number of calls up to `MAX_CALLS`; with `must_call`, calls alone; with
+        a schema for the `answer`, either calls or JSON that fits it."""
         names = "|".join(re.escape(name).replace("/", r"\/") for name in self.syscalls)
         like_a_call = rf"\"(name|function)\"\s*:\s*\"({names})\""
         calls = [f"c{i}" for i in range(len(self.syscalls))]
-        if self._open is not None:
-            opening, closing = f"<[{self._open}]>", f"<[{self._close}]>"
+        if self.open is not None:
+            opening, closing = f"<[{self.open}]>", f"<[{self._close}]>"
             start, free = "TEXT? calls?", rf"~/(?s:.*){like_a_call}(?s:.*)/"
             text = ""
         else:  # letters open a call: free text ends where they stand for the first time
             opening, closing = _literal(OPEN), _literal(CLOSE)
             start, free = "TEXT? | until first more", rf"~/(?s:.*)({like_a_call}|{OPEN})(?s:.*)/"
             text = "until[lazy]: UNTIL\n" rf"UNTIL: /(?s:.*){OPEN}/ & ~/(?s:.*){like_a_call}(?s:.*)/"
+        if must_call or answer is not None:
+            start = "calls" if answer is None else f"calls | {_json(answer)}"
         lines = [
-            f"start: {'calls' if must_call else start}",
+            f"start: {start}",
             rf"TEXT: /(?s:.+)/ & {free}",
             text,
             f"first: body {closing}",
@@ -82,22 +85,23 @@ class SyscallTable:
             rf'body: "\n" ({" | ".join(calls)}) "\n"',
         ]
         for rule, syscall in zip(calls, self.syscalls.values(), strict=True):
-            schema = json.dumps({"x-guidance": _STYLE, **syscall.parameters})
-            lines.append(f"{rule}: {_literal(_head(syscall.name))} %json {schema} {_literal('}')}")
+            lines.append(
+                f"{rule}: {_literal(_head(syscall.name))} {_json(syscall.parameters)} {_literal('}')}"
+            )
         return "%llguidance {}\n" + "\n".join(lines) + "\n"
 
     def read(self, tokens: Sequence[int]) -> tuple[str, list[Invocation]]:
         """What a process wrote under this grammar: its free text, and its calls. A call that was cut off
         (the answer reached its token limit) is not one."""
         text = b"".join(map(self._tokenizer.token_bytes, tokens)).decode("utf-8", "replace")
-        said, *rest = text.split(OPEN) if self._open is None else self._split(tokens)
+        said, *rest = text.split(OPEN) if self.open is None else self._split(tokens)
         return said, [self._invocation(body.partition(CLOSE)[0]) for body in rest if CLOSE in body]
 
     def _split(self, tokens: Sequence[int]) -> list[str]:
         """The text between opening tokens; only the token opens a call, not its letters."""
         parts: list[list[int]] = [[]]
         for token in tokens:
-            if token == self._open:
+            if token == self.open:
                 parts.append([])
             else:
                 parts[-1].append(token)
@@ -116,6 +120,15 @@ class SyscallTable:
 def _head(name: str) -> str:
     """What a call begins with, up to its arguments."""
     return f'{{"name": {json.dumps(name)}, "arguments": '
+
+
+def answer_lark(schema: Mapping[str, Any]) -> str:
+    """The grammar of an answer that is JSON of that schema."""
+    return f"%llguidance {{}}\nstart: {_json(schema)}\n"
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    return f"%json {json.dumps({'x-guidance': _STYLE, **schema})}"
 
 
 def _literal(text: str) -> str:

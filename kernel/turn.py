@@ -1,65 +1,105 @@
 """A turn: one question to an agent, and all that follows until its answer.
 
-What: an iterator of events while the model writes, and the answer, citations, usage and timings afterwards.
-Invariant: the last event is one `Done`. Reading `answer` and the rest runs the turn to its end first.
-Interface: iterate, `answer`, `citations`, `usage`, `timings`, `reason`, `cancel`.
+What: the reader's end. An iterator (or async iterator) of events while the model writes, and the answer,
+    citations, usage and timings afterwards. What makes the events is `kernel.execution`.
+Invariant: the last event is one `Done`, or an error is raised. Reading `answer` and the rest waits for the end. Who
+    stops reading half-way cancels the turn; who reads slowly slows its own process only.
+Interface: iterate, `answer`, `value`, `citations`, `usage`, `timings`, `reason`, `cancel`; `aresult`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from time import perf_counter
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
-from llmos.abi.events import Citation, Done, Event, StopReason, Timings, Token, Usage
-from llmos.drivers.weights import Tokenizer
-from llmos.kernel.engine.sequence import BlockingStream
-from llmos.kernel.stops import StopText
+from pydantic import TypeAdapter, ValidationError
 
-Extract = Callable[[str], tuple[str, tuple[Citation, ...], int]]
+from llmos.abi.errors import AnswerCut
+from llmos.abi.events import Citation, Done, Event, StopReason, Timings, Usage
+from llmos.abi.limits import MAX_UNREAD
 
 
 class Turn:
-    """Made by `Process.ask`. Belongs to one thread, except `cancel`."""
+    """Made by `Process.ask`. One reader at a time; `cancel` from any thread."""
 
     def __init__(
         self,
-        stream: BlockingStream,
-        tokenizer: Tokenizer,
+        pid: int,
+        number: int,
+        cancel: Callable[[], None],
         *,
-        prompt_tokens: int,
-        before: Sequence[Event],
-        stop: tuple[str, ...],
-        extract: Extract,
-        started: float,
-        boot_s: float,
-        finish: Callable[[str], None],
+        returns: Any = None,
+        detached: bool = False,
     ) -> None:
-        self._stream, self._tokenizer = stream, tokenizer
-        self._prompt_tokens, self._before = prompt_tokens, before
-        self._stop, self._extract, self._finish = stop, extract, finish
-        self._started, self._boot_s = started, boot_s
-        self._events = self._run()
+        """`detached`: nobody reads along, so the turn does not wait for its reader."""
+        self.pid, self.number, self.detached = pid, number, detached
+        self._cancel, self._returns = cancel, returns
+        self._queue: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        self._drained: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._done: Done | None = None
+        self._error: BaseException | None = None
+
+    # -- the reader's side ---------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Event]:
-        yield from self._events
+        try:
+            while not self._over:
+                yield self._take(self._queue.get())
+        finally:
+            if not self._over:
+                self.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        try:
+            while not self._over:
+                yield self._take(await self._next())
+        finally:
+            if not self._over:
+                self.cancel()
 
     def cancel(self) -> None:
         """Stop; what was written so far becomes the answer. Any thread, any time."""
-        self._stream.cancel()
+        self._cancel()
 
     @property
     def result(self) -> Done:
         """The last event; waits for it."""
-        for _ in self._events:
-            pass
-        if self._done is None:
-            raise RuntimeError("the turn was abandoned while it ran")
-        return self._done
+        while not self._over:
+            self._take(self._queue.get())
+        return self._result()
+
+    async def aresult(self) -> Done:
+        """The same for async programs."""
+        while not self._over:
+            self._take(await self._next())
+        return self._result()
 
     @property
     def answer(self) -> str:
         return self.result.answer
+
+    @property
+    def value(self) -> Any:
+        """The answer as the type that `ask(..., returns=...)` named.
+
+        Raises:
+            AnswerCut: the answer reached its token limit or was cancelled before it was whole.
+        """
+        if self._returns is None:
+            return self.answer
+        try:
+            return TypeAdapter(self._returns).validate_json(self.answer)
+        except ValidationError as e:
+            raise AnswerCut(
+                f"the answer is no {getattr(self._returns, '__name__', self._returns)}",
+                why=f"it ended by {self.reason!r}: {e.errors(include_url=False)[0]['msg']}",
+                do="raise `max_tokens`",
+            ) from None
 
     @property
     def reason(self) -> StopReason:
@@ -77,54 +117,50 @@ class Turn:
     def timings(self) -> Timings:
         return self.result.timings
 
-    def _run(self) -> Iterator[Event]:
-        answered = False
-        try:
-            yield from self._before
-            text, count, first, last = "", 0, 0.0, 0.0
-            decoder, stop = self._tokenizer.stream(), StopText(self._stop)
-            for item in self._stream:
-                last = perf_counter()
-                first = first or last
-                count += 1
-                piece = stop.push(decoder.push(item.id))
-                text += piece
-                yield Token(piece, item.id, item.logprob)
-                if stop.met:
-                    self._stream.cancel()
-                    break
-            if rest := stop.push(decoder.flush()) + stop.flush():
-                text += rest
-                yield Token(rest, -1)
-            for _ in self._stream:  # tokens that were under way when a stop text was met
-                pass
-            finished = self._stream.finished
-            assert finished is not None
-            answer, citations, dropped = self._extract(text)
-            self._finish(answer)
-            answered = True
-            fill = max((first or perf_counter()) - self._started, 1e-9)
-            self._done = Done(
-                answer,
-                "stop" if stop.met else finished.reason,
-                citations,
-                Usage(
-                    prompt_tokens=self._prompt_tokens,
-                    cached_tokens=finished.cached_tokens,
-                    completion_tokens=count,
-                    pages=finished.pages,
-                    citations_dropped=dropped,
-                ),
-                Timings(
-                    boot_s=self._boot_s,
-                    first_token_s=fill,
-                    total_s=perf_counter() - self._started,
-                    prefill_tokens_per_s=(self._prompt_tokens - finished.cached_tokens) / fill,
-                    decode_tokens_per_s=(count - 1) / (last - first) if count > 1 and last > first else 0.0,
-                ),
-            )
-            yield self._done
-        finally:
-            if not answered:
-                self._stream.cancel()
-                self._finish("")
+    @property
+    def _over(self) -> bool:
+        return self._done is not None or self._error is not None
+
+    def _result(self) -> Done:
+        if self._error is not None:
+            raise self._error
+        assert self._done is not None
+        return self._done
+
+    def _take(self, item: Event | BaseException) -> Event:
+        if self._queue.qsize() == MAX_UNREAD - 1:
+            self._drained()
+        if isinstance(item, BaseException):
+            self._error = item
+            raise item
+        if isinstance(item, Done):
+            self._done = item
+        return item
+
+    async def _next(self) -> Event | BaseException:
+        while True:
+            with self._lock:
+                if not self._queue.empty():
+                    return self._queue.get()
+                ready = asyncio.Event()
+                self._waiter = asyncio.get_running_loop(), ready
+            await ready.wait()
+
+    # -- the kernel's side ---------------------------------------------------------------------------------------
+
+    def on_drained(self, call: Callable[[], None]) -> None:
+        """`call` runs, on the reader's thread, when a full queue has room again."""
+        self._drained = call
+
+    @property
+    def full(self) -> bool:
+        """The reader is too far behind to be given more."""
+        return self._queue.qsize() >= MAX_UNREAD
+
+    def put(self, item: Event | BaseException) -> None:
+        """Hand over an event; the last is `Done` or an error."""
+        with self._lock:
+            self._queue.put(item)
+            waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter[0].is_closed():
+            waiter[0].call_soon_threadsafe(waiter[1].set)

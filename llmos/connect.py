@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from llmos.abi.config import Config
     from llmos.abi.progress import Progress
-    from llmos.kernel.boot import Kernel
+    from llmos.kernel.kernel import Kernel
 
 FILE = "llmos.yaml"
 

@@ -20,7 +20,7 @@ from llmos.apps.shell.transcript import stream
 from llmos.drivers.terminal import neutralise
 
 if TYPE_CHECKING:
-    from llmos.kernel.boot import Kernel
+    from llmos.kernel.kernel import Kernel
 
 PROMPT = "› "
 

@@ -220,7 +220,9 @@ class Engine:
 
     def _draft(self, sequence: Sequence, limit: int) -> list[int]:
         """A guess at what follows, where it needs no room that others could use."""
-        draft = sequence.drafter.propose(sequence.tokens, min(limit, sequence.end - len(sequence.tokens) - 1))
+        limit = min(limit, sequence.end - len(sequence.tokens) - 1)
+        hinted = list(sequence.hinted()[: max(limit, 0)])
+        draft = hinted or sequence.drafter.propose(sequence.tokens, limit)
         try:
             sequence.grow(sequence.behind + len(draft))
         except PoolExhausted:

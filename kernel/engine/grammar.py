@@ -13,12 +13,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmos.abi.errors import GrammarError
+from llmos.kernel.engine.sequence import Grammar
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     from llmos.drivers.weights import Tokenizer
 
 KEPT = 64  # compiled grammars; processes with the same grants share one
+
+
+class InnerGrammar(Grammar, Protocol):
+    """A grammar that another may stand around."""
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """Advance by tokens that the outer grammar has written."""
 
 
 class PlainText:
@@ -47,6 +55,9 @@ class PlainText:
 
     def accept(self, token: int) -> list[int]:
         return []
+
+    def take(self, tokens: Sequence[int]) -> None:
+        pass
 
 
 class _Vocabulary:
@@ -141,6 +152,11 @@ class TokenGrammar:
             self._matcher.consume_tokens(forced)
             self._check()
         return list(forced)
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """Advance by tokens that this grammar allows, whoever wrote them."""
+        self._matcher.consume_tokens(list(tokens))
+        self._check()
 
     @property
     def finished(self) -> bool:

@@ -54,6 +54,7 @@ class Request:
     `top` asks for that many of the likeliest tokens beside each one chosen; `draft` is the longest draft that
     a step may check (0: none; the output is the same). `labels` says where the prompt's words came from, as runs
     of (end, label) that cover it; pages are shared between equals only. None stands for the user's own words.
+    `hint` is what is expected to come (a turn that is resumed): it is checked as a draft, many tokens a step.
     """
 
     tokens: tuple[int, ...]
@@ -66,6 +67,7 @@ class Request:
     draft: int = MAX_DRAFT
     priority: Priority = Priority.INTERACTIVE
     labels: tuple[tuple[int, Label], ...] = ()
+    hint: tuple[int, ...] = ()
 
     def label(self, start: int, end: int) -> Label:
         """The label of tokens `start` to `end`: of what was generated, that of all it was generated from."""
@@ -177,7 +179,19 @@ class Sequence:
         self.peak_pages = 0
         self.drafter = Drafter(request.draft)
         self._pool = pool
+        self._hint_seen, self._as_hinted = 0, True
         self._hashes: list[PageHash] = []  # of full pages, as far as known
+
+    def hinted(self) -> tuple[int, ...]:
+        """What the request expects from here on; nothing once it was wrong."""
+        prompt, hint = len(self.request.tokens), self.request.hint
+        made = len(self.tokens) - prompt
+        if made >= len(hint) or not self._as_hinted:
+            return ()
+        new = self.tokens[prompt + self._hint_seen :]
+        self._as_hinted = tuple(new) == hint[self._hint_seen : made]
+        self._hint_seen = made
+        return hint[made:] if self._as_hinted else ()
 
     @property
     def behind(self) -> int:

@@ -15,6 +15,7 @@ from llmos.abi.events import Citation
 from llmos.abi.labels import STORE
 from llmos.drivers.weights.tokenizer import Added, Tokenizer
 from llmos.kernel import grounding
+from llmos.kernel.engine.grammar import PlainText
 from llmos.kernel.grounding import NOT_SAID, UNSUPPORTED, CitingGrammar, extract
 from llmos.kernel.support import answerable, excerpt, supporting, weights, words
 from llmos.memory.volume import Passage
@@ -50,7 +51,13 @@ PASSAGES = [passage(GAMES, "11.11. Games"), passage(MAIL, "9.1.3. The mail direc
 
 def write(text: str, question: str = QUESTION, passages: list[Passage] | None = None) -> str:
     """What comes out where the model wants to say `text` and then to stop."""
-    grammar = CitingGrammar(question, PASSAGES if passages is None else passages, TOKENIZER)
+    grammar = CitingGrammar(
+        question,
+        PASSAGES if passages is None else passages,
+        TOKENIZER,
+        PlainText((), TOKENIZER.vocab_size),
+        None,
+    )
     out = b""
     for token in [*text.encode(), END]:
         taken = grammar.instead(token)
@@ -139,7 +146,7 @@ def test_no_citation_that_was_not_supplied_survives(answer: str) -> None:
 
 @given(st.text(max_size=80))
 def test_any_text_streams_whole_and_ends(said: str) -> None:
-    grammar = CitingGrammar(QUESTION, PASSAGES, TOKENIZER)
+    grammar = CitingGrammar(QUESTION, PASSAGES, TOKENIZER, PlainText((), TOKENIZER.vocab_size), None)
     for token in [*said.encode("utf-8", "replace"), END]:
         if grammar.instead(token) is None:
             grammar.accept(token)
@@ -181,7 +188,13 @@ def test_an_answer_does_not_open_with_a_bare_yes_or_no() -> None:
         def encode(self, text: str, *, start: bool) -> list[int]:
             return [ord(text[0])] if text in ("Yes", "No") else list(text.encode())
 
-    grammar = CitingGrammar(QUESTION, PASSAGES, replace(TOKENIZER, vocabulary=Verdicts()))
+    grammar = CitingGrammar(
+        QUESTION,
+        PASSAGES,
+        replace(TOKENIZER, vocabulary=Verdicts()),
+        PlainText((), TOKENIZER.vocab_size),
+        None,
+    )
     out = np.full((1, 9), 0xFFFFFFFF, np.uint32)
     grammar.masks([], out)
     forbidden = {i for i in range(257) if not out[0, i // 32] >> (i % 32) & 1}
@@ -193,7 +206,7 @@ def test_an_answer_does_not_open_with_a_bare_yes_or_no() -> None:
 
 
 def test_an_answer_that_only_restates_the_question_is_made_to_go_on() -> None:
-    grammar = CitingGrammar(QUESTION, PASSAGES, TOKENIZER)
+    grammar = CitingGrammar(QUESTION, PASSAGES, TOKENIZER, PlainText((), TOKENIZER.vocab_size), None)
     for token in b"The system-wide mail directory is there.":
         assert grammar.instead(token) is None
         grammar.accept(token)

@@ -10,7 +10,8 @@ import pytest
 from llmos.abi.config import Config
 from llmos.abi.errors import ConfigError, EngineError, TurnRefused, WindowOverflow
 from llmos.abi.events import Done, PageIn, PageOut, Token
-from llmos.kernel.boot import Kernel, boot
+from llmos.kernel.boot import boot
+from llmos.kernel.kernel import Kernel
 from llmos.kernel.prompt import Message
 
 QUESTION = "Name three colours."

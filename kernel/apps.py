@@ -1,0 +1,169 @@
+"""The kernel's apps: those of the machine, in processes of their own, and the kernel's own two.
+
+What: one name space of syscalls over the app host (`kernel.apphost`) and the system apps (`kernel.system`), and the
+    values that a trap needs of a call.
+Invariant: an app that cannot be described is left out and said in `broken`; it takes no other down. No secret is
+    journalled or printed.
+Interface: `Apps(kernel)`: `syscalls`, `broken`, `label_of`, `call`, `query`, `release`, `ps`, `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmos.abi.errors import AppError, AskRefused, ConfigError, LLMOSError
+from llmos.abi.labels import STORE, USER, Label, join
+from llmos.abi.loading import GROUP
+from llmos.abi.manifest import Manifest, Syscall
+from llmos.kernel.apphost import AppHost, CallContext, Entry, Http, Ours, Stdio
+from llmos.kernel.apphost.values import AppProcess, Outcome
+from llmos.kernel.secret import resolve
+from llmos.kernel.system import SYSTEM, SystemCall
+
+if TYPE_CHECKING:
+    from llmos.abi.config import AppConfig
+    from llmos.kernel.journal.records import Intent
+    from llmos.kernel.kernel import Kernel
+    from llmos.kernel.process import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call came to, as the journal keeps it: a value, or the type and message of an error."""
+
+    value: Any
+    error: dict[str, str] | None
+    label: Label
+
+
+class Apps:
+    """Made by the kernel on first use, for it starts processes."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        config = kernel.config.apps
+        entries = [
+            _entry(name, config.get(name), kernel.config.machine.state)
+            for name in _installed() | config.keys()
+        ]
+        folder = kernel.config.machine.state / "apps"
+        self._host = AppHost(kernel.loop.asyncio, entries, folder)
+        self._system = {Manifest.of(app).app: app(kernel) for app in SYSTEM}
+        self.manifests: dict[str, Manifest] = {Manifest.of(app).app: Manifest.of(app) for app in SYSTEM}
+        self.broken: dict[str, AppError] = {}
+        for name, found in self._host.manifests().result().items():
+            if isinstance(found, Manifest):
+                self.manifests[name] = found
+            else:
+                self.broken[name] = found
+        self.syscalls: Mapping[str, Syscall] = {
+            s.name: s for manifest in self.manifests.values() for s in manifest.syscalls
+        }
+
+    def label_of(self, syscall: str) -> Label:
+        """The label of a syscall's description: who wrote what the model reads of it."""
+        return STORE if self.manifests[syscall.partition(".")[0]].foreign else USER
+
+    async def call(self, process: Process, syscall: Syscall, intent: Intent) -> Answer:
+        """Make a call; whatever the app does, there is an answer."""
+        name, _, method = syscall.name.partition(".")
+        label = join(intent.labels.values())
+        if name in self._system:
+            return await self._system_call(
+                name, method, SystemCall(process, intent.key, label), intent.arguments
+            )
+        context = self._context(process, name, intent.key, label)
+        return _answer(await asyncio.wrap_future(self._host.call(syscall.name, intent.arguments, context)))
+
+    async def query(self, process: Process, syscall: Syscall, key: str) -> Answer | None:
+        """What came of the call with that key before a crash; None where it never took effect."""
+        context = self._context(process, syscall.name.partition(".")[0], key, USER)
+        outcome = await asyncio.wrap_future(self._host.took_effect(syscall.name, context))
+        return None if outcome.absent else _answer(outcome)
+
+    def release(self, pid: int) -> None:
+        """A process has ended: what its apps kept for it goes."""
+        self._host.release(pid)
+
+    def ps(self) -> list[AppProcess]:
+        """The processes of apps."""
+        return self._host.ps()
+
+    def close(self) -> None:
+        """End every app."""
+        self._host.close().result()
+
+    def _context(self, process: Process, app: str, key: str, label: Label) -> CallContext:
+        return CallContext(
+            pid=process.pid,
+            key=key,
+            label=label,
+            expert=process.expert,
+            volume=self._kernel.workspace(process.pid),
+            secrets=self._kernel.secrets(self.manifests[app].secrets),
+            on_ask=lambda prompt, schema: self._asked(process, label, prompt, schema),
+        )
+
+    def _asked(
+        self, process: Process, label: Label, prompt: str, schema: Mapping[str, Any] | None
+    ) -> Future[str]:
+        """An app puts a question to the model: a child of the caller answers, charged to it and under its labels."""
+        return self._kernel.loop.start(self._consult(process, label, prompt, schema))
+
+    async def _consult(
+        self, process: Process, label: Label, prompt: str, schema: Mapping[str, Any] | None
+    ) -> str:
+        child = process.child(grants=())
+        try:
+            turn = await child.aask(prompt, label=label, schema=schema, detached=True)
+            done = await turn.aresult()
+            return done.answer
+        except LLMOSError as e:
+            raise AskRefused("the model did not answer", why=str(e)) from None
+        finally:
+            child.obey("KILL")
+
+    async def _system_call(
+        self, name: str, method: str, call: SystemCall, arguments: Mapping[str, Any]
+    ) -> Answer:
+        app = self._system[name]
+        try:
+            value = await getattr(app, method)(**arguments, call=call)
+            return Answer(value, None, join([call.label, *call.read]))
+        except (LLMOSError, TimeoutError) as e:
+            return Answer(None, {"type": type(e).__name__, "message": str(e)}, call.label)
+
+
+def _installed() -> set[str]:
+    return {entry.name for entry in entry_points(group=GROUP)}
+
+
+def _entry(name: str, config: AppConfig | None, state: Path) -> Entry:
+    """An app as the host takes it: one of ours, or a foreign server that llmos.yaml names."""
+    if config is None or (config.mcp is None and config.url is None):
+        if name not in _installed():
+            raise ConfigError(
+                f"there is no app {name!r}", key=f"apps.{name}", why="it is not installed, and has no `mcp:`",
+                do=f"installed are {', '.join(sorted(_installed())) or 'none'}",
+            )  # fmt: skip
+        return Entry(name=name, source=Ours(name), inside=config is not None and config.inside)
+    source: Stdio | Http
+    if config.url is not None:
+        source = Http(config.url, resolve(config.headers, state))
+    else:
+        source = Stdio(tuple(shlex.split(config.mcp or "")), resolve(config.env, state))
+    return Entry(name=name, source=source, effects=dict(config.effects), stateful=config.stateful)
+
+
+def _answer(outcome: Outcome) -> Answer:
+    if outcome.error is not None:
+        error = outcome.error
+        return Answer(None, {"type": type(error).__name__, "message": str(error)}, outcome.label)
+    return Answer(outcome.text if outcome.parts else outcome.value, None, outcome.label)

@@ -1,0 +1,311 @@
+"""The life of a turn: from a window that is laid out to its answer.
+
+What: asks the engine for words, tells them to the reader, answers the syscalls among them, and goes on until there
+    are none.
+Invariant: what a turn does is a function of its layout, its seed and the results of its calls: a turn that is
+    resumed after a crash is run again with what the journal holds, and comes to the same words. Every record is in
+    the journal before what it stands for is seen.
+Interface: `Execution(process, turn, question, asking, layout)`, `run()`, `cancel()`; `Asking`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from llmos.abi.errors import LLMOSError, WindowOverflow
+from llmos.abi.events import Citation, Done, Event, StopReason, Timings, Token, Usage
+from llmos.kernel import grounding
+from llmos.kernel.engine.grammar import InnerGrammar, PlainText
+from llmos.kernel.engine.sampling import Randomness, strategy
+from llmos.kernel.engine.sequence import Grammar, Request
+from llmos.kernel.journal.records import Finished, Forced
+from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout
+from llmos.kernel.ledger import exceeded
+from llmos.kernel.stops import StopText
+from llmos.kernel.streams import ProcessStream
+from llmos.kernel.syscalls import OPEN, SyscallTable, answer_lark
+
+if TYPE_CHECKING:
+    from llmos.kernel.journal.state import RunningTurn
+    from llmos.kernel.process import Process
+    from llmos.kernel.turn import Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """How a question wants to be answered; the options of `Process.ask` as the journal keeps them."""
+
+    max_tokens: int | None = None
+    seed: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    raw: bool = False
+    schema: dict[str, Any] | None = None  # of the answer
+
+    def dump(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON."""
+        defaults = asdict(Asking())
+        return {k: list(v) if k == "stop" else v for k, v in asdict(self).items() if v != defaults[k]}
+
+    @classmethod
+    def load(cls, options: dict[str, Any]) -> Asking:
+        """What `dump` gave."""
+        return cls(**{**options, "stop": tuple(options.get("stop", ()))})
+
+
+class Execution:
+    """One turn of one process. Lives on the loop."""
+
+    def __init__(
+        self,
+        process: Process,
+        turn: Turn,
+        question: str,
+        asking: Asking,
+        layout: Layout,
+        *,
+        grounded: bool,
+        table: SyscallTable | None,
+        started: float,
+        resumed: RunningTurn | None = None,
+    ) -> None:
+        self.process, self.turn = process, turn
+        self.question, self.asking, self.layout = question, asking, layout
+        self.table = table
+        self._kernel = process.kernel
+        self._grounded = grounded
+        self._started, self._resumed = started, resumed
+        self._stream: ProcessStream | None = None
+        self._cancelled = False
+        self._work: asyncio.Task[Any] | None = None
+        self._room = asyncio.Event()
+        turn.on_drained(lambda: self._kernel.loop.call(self._room.set))
+        self._usage = dict.fromkeys(("prompt", "cached", "completion", "pages", "syscalls"), 0)
+        self._first = self._last = 0.0
+
+    # -- from the loop -------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Stop; what was written so far becomes the answer."""
+        self._cancelled = True
+        if self._stream is not None:
+            self._stream.cancel()
+        if self._work is not None:
+            self._work.cancel()
+
+    def pause(self, paused: bool) -> None:
+        """Hold the words where they are, or let them come."""
+        if self._stream is not None:
+            self._stream.pause(paused)
+
+    async def run(self) -> Done:
+        """The whole turn; its end has been journalled and told when this returns."""
+        try:
+            done = await self._answer()
+        except LLMOSError as e:
+            await self._end(Finished(self.turn.number, "", "error", self.layout.taint))
+            raise e
+        await self._end(
+            Finished(
+                self.turn.number, self._kept(done.answer), done.reason, self.layout.taint, asdict(done.usage)
+            )
+        )
+        self.turn.put(done)
+        return done
+
+    async def _end(self, record: Finished) -> None:
+        ledger, usage = self.process.ledger, self._usage
+        ledger.turns += 1
+        ledger.prompt_tokens += usage["prompt"]
+        ledger.cached_tokens += usage["cached"]
+        ledger.pages = max(ledger.pages, usage["pages"])
+        await self._kernel.durable(self.process.pid, record)
+
+    def _kept(self, answer: str) -> str:
+        """The answer as the conversation keeps it: what is [1] now is not [1] at the next question."""
+        if self.asking.raw:
+            return ""
+        return grounding.uncited(answer) if self._grounded else answer
+
+    # -- the turn ------------------------------------------------------------------------------------------------
+
+    async def _answer(self) -> Done:
+        known = self._take_up()
+        for event in self.layout.events:
+            await self.tell(event)
+        while True:
+            tokens, text, reason = await self._burst(known)
+            known = ()
+            calls = self.table.read(tokens)[1] if self.table is not None and reason == "stop" else []
+            if not calls or self._cancelled:
+                break
+            self._usage["syscalls"] += len(calls)
+            open_calls = () if self._resumed is None else self._resumed.calls
+            self._work = asyncio.ensure_future(self.process.trap.answer(self, calls, open_calls))
+            try:
+                segments = await self._work
+            except asyncio.CancelledError:
+                if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                    raise  # the kernel closes
+                reason = "cancelled"
+                break
+            finally:
+                self._work = self._resumed = None
+            before = self.layout
+            self.layout = before.extended(tokens, segments, self._kernel.tokenizer)
+            position = len(before.tokens) + len(tokens)
+            call = self.process.calls
+            await self._kernel.durable(
+                self.process.pid,
+                Forced(self.turn.number, position, self.layout.tokens[position:], call, self.layout.taint),
+            )
+        return self._done(text, "cancelled" if self._cancelled and reason != "stop" else reason)
+
+    def _take_up(self) -> tuple[int, ...]:
+        """Where the journal left this turn: the window as it stood, and the words that followed."""
+        known: tuple[int, ...] = ()
+        for run in () if self._resumed is None else self._resumed.runs:
+            if run.call is None:
+                known += run.tokens
+            else:
+                self.layout = self.layout.after(known, run.tokens, run.label, self._kernel.tokenizer)
+                known = ()
+        return known
+
+    async def _burst(self, known: tuple[int, ...]) -> tuple[list[int], str, StopReason]:
+        """Words until the model stops: their tokens, the text among them, and why it ended."""
+        kernel, process, asking = self._kernel, self.process, self.asking
+        await process.going.wait()
+        room = kernel.window - len(self.layout.tokens)
+        wanted = asking.max_tokens or DEFAULT_MAX_TOKENS
+        limit = min(wanted - self._usage["completion"], room, process.ledger.left("tokens"))
+        if room < 1:
+            raise WindowOverflow(
+                "the results of its calls have filled the window",
+                why=f"it has {kernel.window} tokens",
+                do="ask for less at once, or raise `kernel.window` in llmos.yaml",
+            )
+        if limit < 1:
+            return [], "", "length"
+        a = asking
+        request = Request(
+            tokens=self.layout.tokens,
+            max_tokens=limit,
+            stop=kernel.tokenizer.eos_ids,
+            strategy=strategy(a.temperature, a.top_k, a.top_p, a.min_p, a.repetition_penalty),
+            randomness=Randomness(a.seed, process.path),
+            grammar=self._grammar(),
+            priority=process.priority,
+            labels=self.layout.labels,
+            hint=known,
+        )
+        self._stream = stream = ProcessStream(process.pid, self.turn.number, len(self.layout.tokens), known)
+        if self._cancelled:
+            return [], "", "cancelled"
+        kernel.engine.start(request, stream)
+        process.phase = "running"
+        try:
+            tokens, text, stopped = await self._speak(stream)
+        finally:
+            process.phase = "waiting"
+            self._stream = None
+        finished = stream.finished
+        assert finished is not None
+        usage = self._usage
+        usage["prompt"] = usage["prompt"] or len(self.layout.tokens)
+        usage["cached"] += finished.cached_tokens
+        usage["completion"] += len(tokens)
+        usage["pages"] = max(usage["pages"], finished.pages)
+        process.ledger.spend("tokens", len(tokens))
+        if finished.reason == "length" and process.ledger.left("tokens") < 1:
+            raise exceeded("tokens", process.ledger.limit("tokens"))
+        return tokens, text, "stop" if stopped else finished.reason
+
+    async def _speak(self, stream: ProcessStream) -> tuple[list[int], str, bool]:
+        """Tell the reader what is said, but not the calls: tokens, text, and whether a stop text ended it."""
+        tokens: list[int] = []
+        text = ""
+        decoder, stop = self._kernel.tokenizer.stream(), StopText(self.asking.stop)
+        speech = StopText(() if self.table is None else (OPEN,))
+        async for item in stream:
+            self._last = perf_counter()
+            self._first = self._first or self._last
+            tokens.append(item.id)
+            if self.table is not None and item.id == self.table.open:
+                speech.met = True
+            piece = stop.push(speech.push(decoder.push(item.id)))
+            text += piece
+            await self.tell(Token(piece, item.id, item.logprob))
+            if stop.met:
+                stream.cancel()
+                break
+        if rest := stop.push(speech.push(decoder.flush()) + speech.flush()) + stop.flush():
+            text += rest
+            await self.tell(Token(rest, -1))
+        async for _ in stream:  # tokens that were under way when a stop text was met
+            pass
+        return tokens, text, stop.met
+
+    def _grammar(self) -> Grammar | None:
+        """What this turn's process may write next."""
+        kernel, asking = self._kernel, self.asking
+        if asking.raw:
+            return None
+        grammar: InnerGrammar
+        if self.table is not None:
+            grammar = kernel.grammars.compile(self.table.lark(answer=asking.schema))
+        elif asking.schema is not None:
+            grammar = kernel.grammars.compile(answer_lark(asking.schema))
+        else:
+            grammar = PlainText(kernel.control_ids, kernel.model.config.vocab)
+        if self._grounded and asking.schema is None:
+            calls = None if self.table is None else self.table.open
+            return grounding.answer_grammar(
+                self.question, self.layout.passages, kernel.tokenizer, grammar, calls
+            )
+        return grammar
+
+    async def tell(self, event: Event) -> None:
+        """Hand an event to the reader, when there is room."""
+        while self.turn.full and not self.turn.detached:
+            self._room.clear()
+            if self.turn.full:
+                await self._room.wait()
+        self.turn.put(event)
+
+    def _done(self, text: str, reason: StopReason) -> Done:
+        answer, dropped = text if self.asking.raw else text.strip(), 0
+        citations: tuple[Citation, ...] = ()
+        if self._grounded and self.asking.schema is None:
+            found = grounding.extract(text, self.layout.passages, self.question)
+            answer, citations, dropped = found.answer, found.citations, found.dropped
+        usage, now = self._usage, perf_counter()
+        count, first, last = usage["completion"], self._first or now, self._last
+        fill = max(first - self._started, 1e-9)
+        return Done(
+            answer,
+            reason,
+            citations,
+            Usage(
+                prompt_tokens=usage["prompt"],
+                cached_tokens=usage["cached"],
+                completion_tokens=count,
+                pages=usage["pages"],
+                syscalls=usage["syscalls"],
+                citations_dropped=dropped,
+            ),
+            Timings(
+                boot_s=self._kernel.boot_s,
+                first_token_s=fill,
+                total_s=now - self._started,
+                prefill_tokens_per_s=max(usage["prompt"] - usage["cached"], 0) / fill,
+                decode_tokens_per_s=(count - 1) / (last - first) if count > 1 and last > first else 0.0,
+            ),
+        )

@@ -1,0 +1,329 @@
+"""The kernel: one model, one engine, one journal, and the processes that share them.
+
+What: owns everything that a machine has while it runs, and hands out processes.
+Invariant: what is closed leaves nothing running. One engine thread, one loop, one writer of the journal; this object
+    may be used from any thread.
+Interface: `spawn`, `process`, `ps`, `next_distribution`, `close`; for the other modules of this floor: `append`,
+    `durable`, `volume`, `search`, `ended`, `reap`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from math import exp
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from llmos.abi.errors import ConfigError, EngineError
+from llmos.abi.events import Ask
+from llmos.abi.limits import PAGE_TOKENS
+from llmos.abi.mount import Mount, as_mount
+from llmos.abi.progress import Progress, silent
+from llmos.kernel.engine.engine import Engine
+from llmos.kernel.engine.runner import ModelRunner
+from llmos.kernel.engine.sequence import Request
+from llmos.kernel.grants import Grant, check
+from llmos.kernel.journal import Journal
+from llmos.kernel.journal.records import Body, Booted, Reaped, Spawned
+from llmos.kernel.ledger import check_quotas
+from llmos.kernel.loop import Loop
+from llmos.kernel.monitor import Policy
+from llmos.kernel.process import Process, Stat
+from llmos.kernel.prompt import ChatPrompt
+from llmos.kernel.scheduler import Priority
+from llmos.kernel.secret import secret
+from llmos.kernel.streams import OutputCommit
+from llmos.kernel.table import ProcessTable
+
+if TYPE_CHECKING:
+    from llmos.abi.config import Config
+    from llmos.abi.manifest import Syscall
+    from llmos.drivers.weights import Weights
+    from llmos.kernel.apps import Apps
+    from llmos.kernel.engine.grammar import GrammarCompiler
+    from llmos.kernel.model.load import Model
+    from llmos.memory.embedding import Encoder
+    from llmos.memory.volume import Passage, Volume
+
+Asker = Callable[[Ask], bool]  # whoever approves values; called on a thread of its own
+
+
+class Kernel:
+    """A running machine. A context manager; made by `boot`."""
+
+    def __init__(
+        self,
+        config: Config,
+        weights: Weights,
+        model: Model,
+        started: float,
+        progress: Progress = silent,
+        *,
+        state: Path | None = None,
+        asker: Asker | None = None,
+    ) -> None:
+        """`state` is the folder of this kernel's journal, which must be its own; None makes one that goes with it."""
+        self.config, self.model = config, model
+        self.window = min(config.kernel.window, model.config.context) // PAGE_TOKENS * PAGE_TOKENS
+        pages = config.kernel.pool // ModelRunner.page_bytes(model)
+        if pages <= self.window // PAGE_TOKENS:
+            raise EngineError(
+                f"the pool holds {pages * PAGE_TOKENS} tokens, less than one window of {self.window}",
+                do="raise `kernel.pool` or lower `kernel.window` in llmos.yaml",
+            )
+        self.tokenizer = weights.tokenizer()
+        self.prompt = ChatPrompt(self.tokenizer, weights.template())
+        self.control_ids = self.tokenizer.control_ids - self.tokenizer.eos_ids
+        self.policy = Policy(hosts=config.policy.hosts)
+        self.asker = "deny" if asker is None else "user"
+        self._ask = asker
+        self._progress = progress
+        self._volumes: dict[Path, Volume] = {}
+        self._lock = threading.Lock()
+        self._passing = state is None
+        self.state = state or config.machine.state / "private" / secrets.token_hex(8)
+        self.journal = Journal.open(self.state)
+        self.loop = Loop()
+        self.runner = ModelRunner(model, pages=pages, window=self.window)
+        self.engine = Engine(self.runner, OutputCommit(self.journal, self.loop))
+        found = self.journal.unfinished()
+        self.table = ProcessTable(found.pids + 1)
+        self.append(0, Booted(_version(), model.identity))
+        for known in found.processes.values():
+            self._restore(known)
+        self.boot_s = perf_counter() - started
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the turns, the apps and the engine, write what is left, let go of the volumes. Idempotent.
+        Processes of a kernel whose state stays are there again at its next boot."""
+        self.engine.close()
+        if "apps" in self.__dict__:
+            self.apps.close()
+        self.loop.close()
+        self.journal.close()
+        for volume in self._volumes.values():
+            volume.close()
+        self._volumes.clear()
+        if self._passing:
+            shutil.rmtree(self.state, ignore_errors=True)
+
+    # -- processes -----------------------------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        mounts: Iterable[Mount | str | Path] = (),
+        *,
+        grants: Sequence[str] = (),
+        instructions: str = "",
+        expert: str = "",
+        priority: str = "interactive",
+        quotas: Mapping[str, float] | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Process:
+        """A new process.
+
+        Args:
+            mounts: documents that it can read.
+            grants: syscalls that it may make: `calculator`, `files.read_*`, `mail.send(to=*@example.org)`.
+            instructions: what it is told before everything else.
+            expert: its name, for `ps`.
+            priority: `realtime`, `interactive` or `batch`.
+            quotas: limits that end it: `tokens`, `syscalls`, wall `seconds`, `pages` of a window.
+            seed: of its turns, where they give none.
+
+        Raises:
+            ConfigError: a grant, quota or class that does not exist.
+            ProcessError: too many processes.
+        """
+        parsed = [Grant.parse(grant) for grant in grants]
+        if parsed:
+            check(parsed, self.syscalls)
+        settings: dict[str, Any] = {"instructions": instructions} if instructions else {}
+        given = [as_mount(mount) for mount in mounts]
+        if given:
+            settings["mounts"] = [mount.dump() for mount in given]
+        spawned = Spawned(
+            0, expert, _class(priority), tuple(grants), check_quotas(quotas or {}), seed, settings=settings
+        )
+        for mount in given:
+            self.volume(mount, progress or self._progress)
+        return self.add(spawned, given)
+
+    def add(self, spawned: Spawned, mounts: Sequence[Mount]) -> Process:
+        """Enter a process that somebody has described."""
+        pid = self.table.admit(spawned.parent)
+        process = Process(self, pid, spawned, mounts)
+        self.append(pid, spawned)
+        self.table.add(process)
+        return process
+
+    def process(self, pid: int) -> Process:
+        """The process with that pid; NoSuchProcess."""
+        return self.table.get(pid)
+
+    def ps(self) -> list[Stat]:
+        """Every process, by pid."""
+        return [process.stat() for process in self.table]
+
+    def ended(self, process: Process) -> None:
+        """A process has ended: its children are the kernel's now, its apps go, nobody may write to it."""
+        for orphan in self.table.adopt(process.pid):
+            if orphan.exit is not None:
+                self.reap(orphan)
+        if "apps" in self.__dict__:
+            self.apps.release(process.pid)
+        self.loop.call(lambda: asyncio.ensure_future(process.mailbox.close()))
+        if process.parent == 0:
+            self.reap(process)
+
+    def reap(self, process: Process) -> None:
+        """Somebody has waited for a process that ended: nothing is left of it but what is journalled."""
+        if self.table.reap(process.pid):
+            self.append(process.pid, Reaped())
+
+    def _restore(self, known: Any) -> None:
+        mounts = [Mount.load(mount) for mount in known.spawned.settings.get("mounts", ())]
+        process = Process(self, known.pid, known.spawned, mounts)
+        self.table.add(process)
+        self.loop.call(process.restore, known)
+
+    # -- the journal ---------------------------------------------------------------------------------------------
+
+    def append(self, pid: int, body: Body) -> int:
+        """Journal a record; it is durable soon."""
+        return self.journal.append(pid, body)
+
+    async def durable(self, pid: int, body: Body) -> int:
+        """Journal a record and wait, on the loop, until it is on the disk; its number."""
+        seq = self.journal.append(pid, body)
+        done = asyncio.get_running_loop().create_future()
+        self.journal.after(seq, lambda: self.loop.call(_settle, done))
+        self.journal.commit()
+        await done
+        return seq
+
+    # -- what processes use --------------------------------------------------------------------------------------
+
+    @cached_property
+    def apps(self) -> Apps:
+        """The apps of this machine; looked up when first somebody is granted one."""
+        from llmos.kernel.apps import Apps
+
+        return Apps(self)
+
+    @property
+    def syscalls(self) -> Mapping[str, Syscall]:
+        """Every syscall of this machine by its full name."""
+        return self.apps.syscalls
+
+    @cached_property
+    def grammars(self) -> GrammarCompiler:
+        """Compiles grammars over this model's vocabulary."""
+        from llmos.kernel.engine.grammar import GrammarCompiler
+
+        return GrammarCompiler(self.tokenizer, self.model.config.vocab)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The sentence encoder of the volumes; loaded on first use."""
+        from llmos.drivers.weights import find
+        from llmos.memory.embedding import Encoder
+
+        files = find(self.config.memory.encoder, progress=self._progress, cache=self.config.machine.cache)
+        return Encoder.load(files.path, files.folder / "tokenizer.json")
+
+    def workspace(self, pid: int) -> Path:
+        """The folder of a process's working volume, made on first use."""
+        folder = self.state / "work" / str(pid)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def secrets(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of these secrets that the machine's owner has given."""
+        found = ((name, secret(name, self.config.machine.state)) for name in names)
+        return {name: value for name, value in found if value is not None}
+
+    @cached_property
+    def machine_id(self) -> str:
+        """Of this kernel's state: makes its idempotency keys its own."""
+        return hashlib.sha256(str(self.state.resolve()).encode()).hexdigest()[:12]
+
+    async def ask(self, doubt: Ask) -> bool:
+        """Whether somebody approves this value."""
+        return False if self._ask is None else await asyncio.to_thread(self._ask, doubt)
+
+    def volume(self, mount: Mount, progress: Progress = silent) -> Volume:
+        """The volume of `mount`, brought up to date with its files."""
+        from llmos.memory.volume import Volume
+
+        path = mount.path.resolve()
+        with self._lock:
+            volume = self._volumes.get(path)
+            if volume is None:
+                volume = Volume.open(self.config.machine.state / "volumes" / volume_name(path), self.encoder)
+                self._volumes[path] = volume
+        volume.mount(path, label=mount.label, progress=progress)
+        return volume
+
+    def search(self, question: str, mounts: Sequence[Mount], k: int) -> list[Passage]:
+        """The `k` best passages of what is mounted there."""
+        from llmos.memory.volume import search
+
+        volumes = [self._volumes.get(mount.path.resolve()) or self.volume(mount) for mount in mounts]
+        return search(volumes, question, k=k)
+
+    def next_distribution(self, text: str, k: int = 10) -> list[tuple[str, float]]:
+        """The `k` likeliest next tokens after `text`, read as a base model would, with their probabilities."""
+        (item,) = self.engine.submit(Request(tokens=tuple(self.raw_tokens(text)), max_tokens=1, top=k))
+        name = self.tokenizer.token_bytes
+        return [(name(i).decode("utf-8", "replace"), exp(logprob)) for i, logprob in item.top]
+
+    def raw_tokens(self, text: str) -> list[int]:
+        """`text` as a base model reads it: no template, begun as the model was taught to begin."""
+        t = self.tokenizer
+        ids = t.encode(text)
+        if t.bos_id is not None and (t.add_bos or not ids):
+            ids.insert(0, t.bos_id)
+        return ids
+
+
+def volume_name(path: Path) -> str:
+    """The folder of a volume: readable, and one for each path."""
+    slug = re.sub(r"[^a-z0-9]+", "-", path.name.lower()).strip("-")[:40] or "root"
+    return f"{slug}-{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+
+
+def _class(name: str) -> Any:
+    names = [p.name.lower() for p in Priority]
+    if name not in names:
+        raise ConfigError(f"{name!r} is no class of processes", do=f"choose one of {', '.join(names)}")
+    return name
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _version() -> str:
+    from llmos import __version__
+
+    return __version__

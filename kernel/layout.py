@@ -1,0 +1,182 @@
+"""Laying out a window: what a process reads before it answers.
+
+What: from a question, a conversation, retrieved passages and the syscall table to the tokens of a window that fits.
+Invariant: the window never exceeds its budget and nothing is cut: knowledge that does not fit stays out (whole
+    passages, the least relevant first), then the oldest exchanges leave, each told as an event; a question that
+    alone does not fit is an error.
+Interface: `lay_out(kernel, question, …) -> Layout`, `raw`, `Layout.dump/load` (for the journal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmos.abi.errors import WindowOverflow
+from llmos.abi.events import Event, PageIn, PageOut
+from llmos.abi.labels import USER, Integrity, Label, join
+from llmos.kernel import grounding
+from llmos.kernel.journal.state import Exchange
+from llmos.kernel.prompt import ChatPrompt, Message, Part
+from llmos.memory.window import Segment, Window
+
+if TYPE_CHECKING:
+    from llmos.drivers.weights import Tokenizer
+    from llmos.memory.volume import Passage
+
+DEFAULT_MAX_TOKENS = 512  # of an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A window that fits: its tokens, where they came from, and what was read or left out to make it so."""
+
+    tokens: tuple[int, ...]
+    labels: tuple[tuple[int, Label], ...]  # runs of (end, label)
+    passages: tuple[Passage, ...] = ()
+    events: tuple[Event, ...] = ()
+    said: tuple[tuple[str, Label], ...] = field(default=(), repr=False)  # the texts, for `monitor.provenance`
+
+    @property
+    def taint(self) -> Label:
+        """Of anything that is written after reading this window."""
+        return join(label for _, label in self.labels)
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], tokenizer: Tokenizer, **more: Any) -> Layout:
+        """The layout of segments in the order in which the model reads them."""
+        tokens: list[int] = []
+        labels: list[tuple[int, Label]] = []
+        for segment in segments:
+            tokens += segment.tokens
+            labels.append((len(tokens), segment.label))
+        said = tuple((tokenizer.decode(s.tokens), s.label) for s in segments)
+        return cls(tuple(tokens), tuple(labels), said=said, **more)
+
+    def extended(self, tokens: Sequence[int], segments: Sequence[Segment], tokenizer: Tokenizer) -> Layout:
+        """The window after the model wrote `tokens` and `segments` (results) came in."""
+        labels = list(self.labels)
+        at = len(self.tokens) + len(tokens)
+        if tokens:
+            labels.append((at, self.taint))
+        for segment in segments:
+            at += len(segment)
+            labels.append((at, segment.label))
+        added = tuple(token for segment in segments for token in segment.tokens)
+        said = tuple((tokenizer.decode(s.tokens), s.label) for s in segments)
+        return Layout(
+            (*self.tokens, *tokens, *added), tuple(labels), self.passages, self.events, (*self.said, *said)
+        )
+
+    def after(
+        self, tokens: Sequence[int], results: Sequence[int], label: Label, tokenizer: Tokenizer
+    ) -> Layout:
+        """As `extended`, where all that is known of the results is their tokens and the join of their labels."""
+        return self.extended(tokens, [Segment("result", tuple(results), label)], tokenizer)
+
+    def dump(self) -> dict[str, Any]:
+        """What a turn needs to go on after a crash, beside the tokens, as JSON."""
+        return {
+            "labels": [[end, int(label.integrity), _readers(label)] for end, label in self.labels],
+            "passages": [
+                {**asdict(p), "label": [int(p.label.integrity), _readers(p.label)]} for p in self.passages
+            ],
+        }
+
+    @classmethod
+    def load(cls, tokens: Sequence[int], dumped: Mapping[str, Any], tokenizer: Tokenizer) -> Layout:
+        """What `dump` gave, with the tokens of the window."""
+        from llmos.memory.volume import Passage
+
+        labels = tuple((end, _label(*rest)) for end, *rest in dumped["labels"])
+        passages = tuple(Passage(**{**p, "label": _label(*p["label"])}) for p in dumped["passages"])
+        begins = (0, *(end for end, _ in labels))
+        said = tuple(
+            (tokenizer.decode(tokens[begin:end]), label)
+            for begin, (end, label) in zip(begins, labels, strict=False)
+        )
+        return cls(tuple(tokens), labels, passages, (), said)
+
+
+def _readers(label: Label) -> list[str] | None:
+    return None if label.readers is None else sorted(label.readers)
+
+
+def _label(integrity: int, readers: list[str] | None) -> Label:
+    return Label(Integrity(integrity), None if readers is None else frozenset(readers))
+
+
+def raw(text: Sequence[int], budget: int, tokenizer: Tokenizer) -> Layout:
+    """A window that holds a text alone, to be continued."""
+    window = Window(budget)
+    window.add(Segment("user", tuple(text)))
+    return Layout.of(window.segments, tokenizer)
+
+
+def lay_out(
+    prompt: ChatPrompt,
+    tokenizer: Tokenizer,
+    budget: int,
+    question: str,
+    *,
+    label: Label = USER,
+    instructions: str = "",
+    passages: Sequence[Passage] | None = None,
+    conversation: Sequence[Exchange] = (),
+    tools: Sequence[Mapping[str, Any]] = (),
+    tools_label: Label = USER,
+) -> Layout:
+    """Lay a window of `budget` tokens out; leave out what does not fit, the least valuable first.
+
+    Args:
+        passages: what retrieval found, the best first; None where nothing is mounted.
+        instructions: of the process's expert.
+
+    Raises:
+        WindowOverflow: the question does not fit.
+    """
+    kept = list(passages or ())
+    earlier = list(conversation)
+    left: list[Event] = []
+    while True:
+        window = Window(budget)
+        messages = _messages(question, label, instructions, None if passages is None else kept, earlier)
+        try:
+            window.add(*prompt.segments(messages, tools, tools_label))
+            break
+        except WindowOverflow:
+            if len(kept) > 1 or (kept and not earlier):
+                left.append(PageOut(kept.pop().source, 0, "the passage does not fit the window"))
+            elif earlier:
+                gone = f"exchange: {earlier.pop(0).question[:60]!r}"
+                left.append(PageOut(gone, 0, "the window is full, and it is the oldest"))
+            else:
+                raise
+    knowledge = [s for s in window if s.kind == "knowledge"]
+    read = [PageIn(p.source, p.position, len(s), s.label) for p, s in zip(kept, knowledge, strict=False)]
+    return Layout.of(window.segments, tokenizer, passages=tuple(kept), events=(*left, *read))
+
+
+def _messages(
+    question: str,
+    label: Label,
+    instructions: str,
+    passages: Sequence[Passage] | None,
+    conversation: Sequence[Exchange],
+) -> list[Message]:
+    earlier = [
+        message
+        for e in conversation
+        for message in (Message.of("user", e.question, e.label), Message.of("assistant", e.answer, e.label))
+    ]
+    system = instructions or ("" if passages is None else grounding.INSTRUCTIONS)
+    head = [Message.of("system", system)] if system else []
+    if passages is None:
+        return [*head, *earlier, Message.of("user", question, label)]
+    knowledge = [
+        Part("knowledge", f"{text}\n\n", p.label, f"{p.source}, {p.position}")
+        for p, text in zip(passages, grounding.knowledge_text(passages, question), strict=True)
+    ]
+    asked = Part("user", grounding.question_text(question), label)
+    return [*head, *earlier, Message("user", (*knowledge, asked))]

@@ -1,0 +1,174 @@
+"""The trap: what happens between a call that a model wrote and the result that it reads.
+
+What: the monitor decides, whoever must be asked is asked, the journal records the intent, the app runs in its own
+    process while others keep decoding, the journal records the result, and the window gets it with its label.
+Invariant: no app is called before its intent is durable, no result is seen before it is. After a crash a call takes
+    effect as its `retry` says: `keyed` and `query` once, `safe` perhaps again with the result used once; `never` is
+    not repeated: its process stands stopped until somebody says how to go on. Nothing an app does ends the kernel.
+Interface: `Trap(process).answer(execution, invocations, open_calls) -> segments`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmos.abi.errors import CallDenied, LLMOSError
+from llmos.abi.events import Ask, Call, Result
+from llmos.abi.labels import USER, Label, join
+from llmos.kernel.journal.records import Approval, Intent, Parked
+from llmos.kernel.journal.records import Result as ResultRecord
+from llmos.kernel.monitor import Allow, Attempt, Deny, decide, provenance
+from llmos.kernel.prompt import Part
+from llmos.kernel.syscalls import Invocation, error_text, result_text
+
+if TYPE_CHECKING:
+    from llmos.abi.manifest import Syscall
+    from llmos.kernel.execution import Execution
+    from llmos.kernel.journal.state import OpenCall
+    from llmos.kernel.process import Process
+    from llmos.memory.window import Segment
+
+PARALLEL = frozenset({"none", "read", "fetch"})  # effects whose calls may run side by side
+SHARE = 4  # a result's share of the window: one in so many; the rest of it is read on demand
+UNKNOWN = {
+    "type": "OutcomeUnknown",
+    "message": "the machine stopped while this call ran: it may have happened; it was not repeated",
+}
+
+
+class Trap:
+    """A process's way into the kernel."""
+
+    def __init__(self, process: Process) -> None:
+        self._process, self._kernel = process, process.kernel
+
+    async def answer(
+        self, execution: Execution, invocations: Sequence[Invocation], begun: Sequence[OpenCall] = ()
+    ) -> list[Segment]:
+        """Carry out what one answer called for: neighbours that may run side by side do, results come in order.
+
+        Args:
+            begun: calls of this answer that the journal knew before a crash.
+        """
+        known = list(begun) + [None] * len(invocations)
+        results: list[Part] = []
+        group: list[asyncio.Task[Part]] = []
+        async with asyncio.TaskGroup() as tasks:
+            for invocation, before in zip(invocations, known, strict=False):
+                effect = self._kernel.syscalls[invocation.syscall].effect
+                number = before.intent.call if before is not None else self._process.next_call()
+                if effect not in PARALLEL and group:
+                    await asyncio.wait(group)
+                work = tasks.create_task(self._call(execution, invocation, number, before))
+                group.append(work)
+                if effect not in PARALLEL:
+                    await work
+            results = [await task for task in group]
+        return self._kernel.prompt.results(results)
+
+    async def _call(
+        self, execution: Execution, invocation: Invocation, number: int, before: OpenCall | None
+    ) -> Part:
+        syscall = self._kernel.syscalls[invocation.syscall]
+        if before is None:
+            await execution.tell(Call(number, syscall.name, invocation.arguments))
+            record = await self._fresh(execution, syscall, invocation, number)
+        else:
+            record = await self._again(execution, syscall, before)
+        text = error_text(record.error) if record.error is not None else result_text(record.value)
+        await execution.tell(Result(number, syscall.name, record.error is None, text, record.label))
+        return Part("result", self._head(number, text), record.label, syscall.name)
+
+    async def _fresh(
+        self, execution: Execution, syscall: Syscall, invocation: Invocation, number: int
+    ) -> ResultRecord:
+        """A call that nobody has heard of: judge it, then make it."""
+        layout, turn = execution.layout, execution.turn.number
+        arguments = invocation.arguments
+        labels = {name: provenance(value, layout.said, layout.taint) for name, value in arguments.items()}
+        label = join([*labels.values(), syscall.label])
+        process = self._process
+        try:
+            process.ledger.take("syscalls", 1)
+            await self._judge(execution, syscall, Attempt(syscall, arguments, labels), number)
+        except LLMOSError as e:
+            return await self._keep(_failed(turn, number, e, USER))
+        key = f"{self._kernel.machine_id}-{process.pid}-{number}"
+        intent = Intent(turn, number, syscall.name, arguments, key, syscall.retry, labels)
+        await self._kernel.durable(process.pid, intent)
+        return await self._keep(await self._make(syscall, intent, label))
+
+    async def _again(self, execution: Execution, syscall: Syscall, before: OpenCall) -> ResultRecord:
+        """A call that the journal knows: what came of it, or what may be done where nobody knows."""
+        intent = before.intent
+        if before.result is not None:
+            return before.result
+        label = join([*intent.labels.values(), syscall.label])
+        if intent.retry == "never":
+            if not before.parked:
+                why = f"{syscall.name} was running when the machine stopped, and must not be repeated"
+                await self._kernel.durable(self._process.pid, Parked(intent.turn, intent.call, why))
+            await self._process.parked(intent)
+            return await self._keep(ResultRecord(intent.turn, intent.call, None, UNKNOWN, label))
+        if intent.retry == "query":
+            found = await self._kernel.apps.query(self._process, syscall, intent.key)
+            if found is not None:
+                return await self._keep(
+                    ResultRecord(
+                        intent.turn, intent.call, found.value, found.error, join([label, found.label])
+                    )
+                )
+        return await self._keep(await self._make(syscall, intent, label))
+
+    async def _judge(self, execution: Execution, syscall: Syscall, attempt: Attempt, number: int) -> None:
+        """Return when the call may happen; CallDenied where it may not."""
+        process = self._process
+        decision = decide(
+            attempt, process.grants, execution.layout.taint, self._kernel.policy, frozenset(process.approved)
+        )
+        match decision:
+            case Allow():
+                return
+            case Deny(why):
+                raise CallDenied(f"{syscall.name} was denied", why=why)
+        for doubt in decision.doubts:
+            asked = Ask(number, syscall.name, doubt.argument, doubt.value, doubt.why, doubt.label)
+            await execution.tell(asked)
+            allowed = await self._kernel.ask(asked)
+            await self._kernel.durable(
+                process.pid,
+                Approval(
+                    execution.turn.number, number, doubt.argument, doubt.value, allowed, self._kernel.asker
+                ),
+            )
+            if not allowed:
+                raise CallDenied(
+                    f"{syscall.name} was not approved", why=f"{doubt.argument}: {doubt.why}",
+                    do="go on without it, or say what you would need it for",
+                )  # fmt: skip
+            process.approved.add((syscall.name, *doubt.key))
+
+    async def _make(self, syscall: Syscall, intent: Intent, label: Label) -> ResultRecord:
+        """Have the app do it."""
+        outcome = await self._kernel.apps.call(self._process, syscall, intent)
+        label = join([label, outcome.label])
+        return ResultRecord(intent.turn, intent.call, outcome.value, outcome.error, label)
+
+    async def _keep(self, record: ResultRecord) -> ResultRecord:
+        await self._kernel.durable(self._process.pid, record)
+        return record
+
+    def _head(self, number: int, text: str) -> str:
+        """As much of a result as its share of the window holds, and how to read on."""
+        most = self._kernel.window // SHARE * 3  # characters: a token has three or more
+        if len(text) <= most:
+            return text
+        return (
+            f"{text[:most]}\n[{len(text) - most} characters more: read on with results.read, call {number}]"
+        )
+
+
+def _failed(turn: int, call: int, error: LLMOSError, label: Label) -> ResultRecord:
+    return ResultRecord(turn, call, None, {"type": type(error).__name__, "message": str(error)}, label)
