@@ -4,9 +4,5 @@ What: the program that an app's own process runs: `python -m llmos.apps.serve NA
     apps to any MCP client; `--manifests` prints what they offer, as JSON, and ends.
 Invariant: this process imports neither jax nor the kernel. What an app prints goes to stderr. An app that fails
     (to load, to start, in a call) fails alone. A secret is never printed.
-Interface: `load(name) -> type[App]`, `manifests(names)`, `serve(names)`.
+Interface: the program; `llmos.apps.serve.server.serve(names)`.
 """
-
-from llmos.apps.serve.loading import load, manifests
-
-__all__ = ["load", "manifests"]

@@ -6,9 +6,22 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 from llmos.abi.errors import LLMOSError
-from llmos.apps.serve.loading import manifests
+from llmos.abi.loading import load
+from llmos.abi.manifest import Manifest
+
+
+def manifests(names: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Name -> {"manifest": ...} or {"error": [what, why, do]}; one app's trouble is not another's."""
+    found: dict[str, dict[str, object]] = {}
+    for name in names:
+        try:
+            found[name] = {"manifest": Manifest.of(load(name)).model_dump(mode="json")}
+        except LLMOSError as error:
+            found[name] = {"error": [error.what, error.why, error.do]}
+    return found
 
 
 def main() -> int:

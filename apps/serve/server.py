@@ -24,10 +24,10 @@ from pydantic import ValidationError
 
 from llmos.abi.app import DECLARED, App, Part, Text, syscalls_of
 from llmos.abi.errors import AppError, AppUnavailable, AskRefused, BadArguments, BadResult, LLMOSError
+from llmos.abi.loading import load
 from llmos.abi.manifest import Manifest, Syscall, check_names
 from llmos.abi.signature import Reply, Signature
-from llmos.apps.serve.call import RemoteCall
-from llmos.apps.serve.loading import load
+from llmos.drivers.mcp.call import RunningCall
 from llmos.drivers.mcp.meta import (
     ABSENT,
     CALL,
@@ -136,7 +136,7 @@ class _Apps:
         async def ask(prompt: str, schema: Mapping[str, Any] | None) -> str:
             return await _ask(context, meta, prompt, schema)
 
-        call = RemoteCall(meta, served.kind.secrets, progress, ask)
+        call = RunningCall(meta, served.kind.secrets, progress, ask)
         self.running.add(meta.id)
         try:
             reply = await signature.invoke(

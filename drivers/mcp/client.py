@@ -11,14 +11,9 @@ Interface: `await Connection.open(source, ...)` with `Stdio` or `Http`; `tools`,
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import mcp_types as types
@@ -26,12 +21,13 @@ from mcp.client.session import ClientRequestContext, ClientSession
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, TypeAdapter
 
-from llmos.abi.app import File, Image, Part, Text
 from llmos.abi.errors import AppError, AppUnavailable, BadResult, DeadlineExceeded
 from llmos.abi.signature import Reply
 from llmos.drivers.mcp import stdio
 from llmos.drivers.mcp.meta import ABSENT, CALL, ERROR, RUNNING, SCHEMA, CallMeta, error_from_wire
 from llmos.drivers.mcp.process import Child
+from llmos.drivers.mcp.reply import reply_of, text_of
+from llmos.drivers.mcp.source import Http, Stdio
 
 START_SECONDS = 30.0  # until a server has said hello: the first start of a packaged one may unpack itself
 STOP_SECONDS = 1.0  # that a server may take to leave once its stdin is closed
@@ -40,23 +36,6 @@ MAX_PAGES = 32  # of a listing of tools
 OnProgress = Callable[[float, float | None, str], None]
 OnAsk = Callable[[str, str, Mapping[str, Any] | None], Awaitable[str]]
 """(id of the asking call, prompt, schema of the answer or None) -> the answer; raises AskRefused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stdio:
-    """A server that is a program: `env` is laid over the few variables that every child gets."""
-
-    program: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    folder: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Http:
-    """A server at a URL; `headers` may hold secrets."""
-
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 for _name in ("mcp", "client"):  # its loggers; what servers send is not for the user's terminal
@@ -184,13 +163,14 @@ class Connection:
         arguments: Mapping[str, Any],
         meta: CallMeta,
         *,
-        deadline: float,
+        deadline: float | None,
         on_progress: OnProgress | None = None,
     ) -> Reply | None:
         """One call; None where `meta.query` asked for a key that never took effect.
 
         Raises:
-            DeadlineExceeded: no result within `deadline` seconds; the server has been told to stop.
+            DeadlineExceeded: no result within `deadline` seconds (None: the caller sees to that); the server has
+                been told to stop.
             AppUnavailable: the connection ended.
             BadResult: a result that is too large, garbled, or not what the protocol allows.
             AppError: what the app itself reports.
@@ -218,10 +198,10 @@ class Connection:
             )
         wire = result.meta or {}
         if result.is_error:
-            raise error_from_wire(wire.get(ERROR), _text_of(result.content))
+            raise error_from_wire(wire.get(ERROR), text_of(result))
         if meta.query and wire.get(ABSENT):
             return None
-        return _reply(self.name, result, self.ours)
+        return reply_of(self.name, result, ours=self.ours)
 
     async def running(self, seconds: float) -> set[str] | None:
         """The ids of calls that an app of ours is still at; None where it does not answer in time."""
@@ -234,7 +214,7 @@ class Connection:
             return None
         return set(cast(_Running, answer).ids)
 
-    async def _send(self, request: Any, answer: Any, seconds: float, progress: Any = None) -> Any:
+    async def _send(self, request: Any, answer: Any, seconds: float | None, progress: Any = None) -> Any:
         session = self._session
         if session is None or not self.alive:
             raise self._unavailable("it is gone", "its process ended")
@@ -318,44 +298,6 @@ class _Running(BaseModel):
 
 
 _RESULT: TypeAdapter[Any] = TypeAdapter(types.CallToolResult | types.InputRequiredResult)
-
-
-def _reply(name: str, result: types.CallToolResult, ours: bool) -> Reply:
-    parts = tuple(_part(name, content) for content in result.content)
-    value = result.structured_content
-    if value is None:
-        return Reply(parts=parts)
-    if ours and isinstance(value, dict) and set(value) == {"result"}:
-        value = value["result"]
-    return Reply(value=value)
-
-
-def _part(name: str, content: Any) -> Part:
-    try:
-        if isinstance(content, types.TextContent):
-            return Text(content.text)
-        if isinstance(content, types.ImageContent):
-            return Image(_bytes(content.data), content.mime_type)
-        if isinstance(content, types.AudioContent):
-            return File("audio", _bytes(content.data), content.mime_type)
-        if isinstance(content, types.EmbeddedResource):
-            held = content.resource
-            called = str(held.uri).rsplit("/", 1)[-1] or "file"
-            mime = held.mime_type or "application/octet-stream"
-            if isinstance(held, types.TextResourceContents):
-                return File(called, held.text.encode(), held.mime_type or "text/plain")
-            return File(called, _bytes(held.blob), mime)
-        return Text(json.dumps(content.model_dump(mode="json", by_alias=True, exclude_none=True)))  # a link
-    except (ValueError, binascii.Error) as error:
-        raise BadResult(f"{name} returned a part that cannot be read", why=str(error)) from None
-
-
-def _bytes(data: str) -> bytes:
-    return base64.b64decode(data, validate=True)
-
-
-def _text_of(content: Any) -> str:
-    return "\n".join(part.text for part in content if isinstance(part, types.TextContent))
 
 
 def _plain(error: BaseException) -> str:

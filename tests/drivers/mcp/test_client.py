@@ -17,8 +17,9 @@ import pytest
 from llmos.abi.app import Text
 from llmos.abi.errors import AppError, AppFailed, AppUnavailable, BadResult, DeadlineExceeded
 from llmos.abi.signature import Reply
-from llmos.drivers.mcp.client import Connection, Http, Stdio
+from llmos.drivers.mcp.client import Connection
 from llmos.drivers.mcp.meta import CallMeta
+from llmos.drivers.mcp.source import Http, Stdio
 
 ROOT = Path(__file__).resolve().parents[3]
 ROGUE = Path(__file__).with_name("rogue.py")
@@ -221,7 +222,8 @@ def test_a_killed_kernel_leaves_no_app_behind(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     code = f"""
 import asyncio, os, signal, sys
-from llmos.drivers.mcp.client import Connection, Stdio
+from llmos.drivers.mcp.client import Connection
+from llmos.drivers.mcp.source import Stdio
 from llmos.drivers.mcp.meta import CallMeta
 
 async def main():

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from llmos.abi.errors import AppError, DeadlineExceeded
-from llmos.drivers.mcp.client import Connection, Http
+from llmos.drivers.mcp.client import Connection
 from llmos.drivers.mcp.meta import CallMeta
+from llmos.drivers.mcp.source import Http
 
 SERVER = Path(__file__).with_name("web_server.py")
 

@@ -1,10 +1,10 @@
-"""The `Call` of an app that runs in its own process.
+"""The `Call` that a method holds while it runs.
 
-What: carries what a method asks of the kernel over the connection: progress as notifications, questions to the
-    model as MCP sampling.
+What: carries what a method asks of the kernel to whoever runs it: over the connection as MCP notifications and
+    sampling in an app's own process, directly in the kernel's.
 Invariant: `progress` never blocks and never floods: at most one notification in 50 ms, the last one always.
     Secrets are in memory only, and only those that the app declared.
-Interface: `RemoteCall(meta, declared, send_progress, send_ask)` implements `llmos.abi.app.Call`.
+Interface: `RunningCall(meta, declared, send_progress, send_ask)` implements `llmos.abi.app.Call`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SendProgress = Callable[[float, float | None, str], Awaitable[None]]
 SendAsk = Callable[[str, Mapping[str, Any] | None], Awaitable[str]]
 
 
-class RemoteCall:
+class RunningCall:
     """One call's context; made on the loop's thread, used from any."""
 
     def __init__(

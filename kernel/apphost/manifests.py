@@ -1,0 +1,165 @@
+"""What the machine's apps offer, known without running them.
+
+What: manifests of our apps are read by a short child process and kept until an app's files change; those of
+    foreign servers are what they listed when the owner took them up, kept until the owner confirms others.
+Invariant: no app's module is imported here, unless its owner trusts it inside. A listing that differs from the
+    confirmed one is never taken over silently.
+Interface: `await read_ours(entries, folder)`; `Confirmed(folder)` for foreign servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from llmos import __version__
+from llmos.abi.errors import AppError, AppUnavailable, ManifestError
+from llmos.abi.loading import GROUP, load
+from llmos.abi.manifest import Manifest
+from llmos.drivers.mcp.process import Child
+from llmos.kernel.apphost.values import Entry, Ours
+
+READ_SECONDS = 60.0  # for the child that imports all apps' modules once
+ROOT = str(Path(__file__).parents[3])  # where `llmos` was imported from
+
+
+def app_environment() -> dict[str, str]:
+    """What a process of our apps needs in order to find llmos and the modules that the kernel could find."""
+    paths = [ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+async def read_ours(entries: Sequence[Entry], folder: Path) -> dict[str, Manifest | AppError]:
+    """Name -> manifest, or why there is none."""
+    found: dict[str, Manifest | AppError] = {}
+    kept = _load(folder / "manifests.json")
+    missing: dict[str, str] = {}
+    stamps: dict[str, str] = {}
+    for entry in entries:
+        assert isinstance(entry.source, Ours)
+        if entry.inside:
+            found[entry.name] = _inside(entry.source.name)
+            continue
+        stamps[entry.name] = stamp = _stamp(entry.source.name)
+        known = kept.get(entry.name, {})
+        try:
+            if not stamp or known.get("stamp") != stamp:
+                raise KeyError(stamp)
+            found[entry.name] = Manifest.model_validate(known["manifest"])
+        except (ValidationError, KeyError, AttributeError):
+            missing[entry.name] = entry.source.name
+    if missing:
+        read = await _child(list(missing.values()))
+        for name, source in missing.items():
+            found[name] = one = _result(read.get(source, {}), source)
+            if isinstance(one, Manifest) and stamps[name]:
+                kept[name] = {"stamp": stamps[name], "manifest": one.model_dump(mode="json")}
+        _save(folder / "manifests.json", kept)
+    for name, one in found.items():
+        if isinstance(one, Manifest) and one.app != name:
+            found[name] = ManifestError(f"the app {one.app!r} is entered as {name!r}", do="use its own name")
+    return found
+
+
+class Confirmed:
+    """What foreign servers listed when they were taken up."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, Manifest] = {}
+
+    def get(self, entry: Entry) -> Manifest | None:
+        """The confirmed manifest under the entry's overlay, None before the first time; ManifestError."""
+        if entry.name not in self._known:
+            kept = _load(self._folder / f"{entry.name}.json")
+            if not isinstance(kept.get("tools"), list):
+                return None
+            manifest = Manifest.of_mcp(entry.name, kept["tools"], entry.effects, doc=entry.doc)
+            self._known[entry.name] = manifest
+        return self._known[entry.name]
+
+    def put(self, entry: Entry, tools: Sequence[Mapping[str, Any]]) -> Manifest:
+        """Take these tools as confirmed; ManifestError where they cannot be used."""
+        manifest = Manifest.of_mcp(entry.name, tools, entry.effects, doc=entry.doc)
+        _save(
+            self._folder / f"{entry.name}.json", {"fingerprint": manifest.fingerprint, "tools": list(tools)}
+        )
+        return manifest
+
+
+def _inside(source: str) -> Manifest | AppError:
+    try:
+        manifest = Manifest.of(load(source))
+        if not manifest.pure:
+            raise ManifestError(f"{manifest.app} is not pure", do="let it run in a process of its own")
+    except AppError as error:
+        return error
+    return manifest
+
+
+async def _child(names: Sequence[str]) -> dict[str, Any]:
+    program = [sys.executable, "-m", "llmos.apps.serve", "--manifests", *names]
+    child = await Child.start(program, app_environment())
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            return dict(json.loads(await child.stdout.read()))
+    except (TimeoutError, ValueError):
+        return {}
+    finally:
+        await child.kill()
+
+
+def _result(read: Mapping[str, Any], source: str) -> Manifest | AppError:
+    try:
+        if "error" in read:
+            what, why, do = read["error"]
+            return ManifestError(what, why=why, do=do)
+        return Manifest.model_validate(read["manifest"])
+    except (ValidationError, KeyError, ValueError, TypeError):
+        return AppUnavailable(f"what {source} offers cannot be read", why="its module broke the reader")
+
+
+def _stamp(source: str) -> str:
+    """Changes when the app's files do; "" where they cannot be found without importing anything."""
+    if ":" not in source:
+        values = [entry.value for entry in entry_points(group=GROUP) if entry.name == source]
+        source = values[0] if values else ""
+    path: list[str] | None = None
+    spec = None
+    parts = source.partition(":")[0].split(".")
+    try:
+        for depth in range(1, len(parts) + 1):
+            spec = PathFinder.find_spec(".".join(parts[:depth]), path)
+            path = list(spec.submodule_search_locations or ()) if spec else []
+        if spec is None or not spec.origin:
+            return ""
+        origin = Path(spec.origin)
+        files = list(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
+        newest = max(file.stat().st_mtime_ns for file in files)
+    except (OSError, ValueError, ImportError, KeyError):  # the last: a folder without `__init__.py`
+        return ""
+    return f"{source} {len(files)} {newest} {__version__} {sys.version_info[:3]}"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _save(path: Path, kept: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(kept))
+    fresh.replace(path)
