@@ -1,4 +1,5 @@
-// What: the packer behind pack.h: decodes one block of 32 inputs of 8 rows, then interleaves them.
+// What: the packer behind pack.h: moves the blocks of quantised tensors (repack.h), or goes through floats where a tensor
+//     holds floats or shall become another format.
 // Invariant: see pack.h; block structures are those of the GGUF format's ggml types.
 // Interface: pack.h.
 #include "pack.h"
@@ -6,40 +7,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "repack.h"
 #include "threads.h"
 
 namespace llmos {
 namespace {
-
-float f16_to_f32(const uint8_t* p) {
-  uint16_t h;
-  memcpy(&h, p, 2);
-  uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023, u;
-  if (exponent == 0) {
-    float tiny = std::ldexp(static_cast<float>(fraction), -24);
-    return sign ? -tiny : tiny;
-  }
-  u = sign | ((exponent == 31 ? 255 : exponent + 112) << 23) | (fraction << 13);
-  float f;
-  memcpy(&f, &u, 4);
-  return f;
-}
-
-// Round to nearest even; overflow becomes infinity.
-uint16_t f32_to_f16(float f) {
-  uint32_t u;
-  memcpy(&u, &f, 4);
-  uint16_t sign = static_cast<uint16_t>((u >> 16) & 0x8000);
-  u &= 0x7fffffffu;
-  if (u > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00);
-  if (u >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00);
-  if (u < 0x38800000u) {  // subnormal: count in units of 2^-24
-    float a;
-    memcpy(&a, &u, 4);
-    return static_cast<uint16_t>(sign | static_cast<uint16_t>(std::nearbyint(a * 16777216.0f)));
-  }
-  return static_cast<uint16_t>(sign | ((u - 0x38000000u + 0xfffu + ((u >> 13) & 1)) >> 13));
-}
 
 struct Block {  // 32 inputs of one row
   alignas(32) uint8_t code[32];
@@ -59,17 +31,6 @@ const SourceType* source_type(int32_t id) {
   for (const SourceType& s : kSources)
     if (s.id == id) return &s;
   return nullptr;
-}
-
-// The 6-bit scale and minimum j of a Q4_K or Q5_K super-block.
-void k_scale(const uint8_t* s, int j, int* scale, int* minimum) {
-  if (j < 4) {
-    *scale = s[j] & 63;
-    *minimum = s[j + 4] & 63;
-  } else {
-    *scale = (s[j + 4] & 15) | ((s[j - 4] >> 6) << 4);
-    *minimum = (s[j + 4] >> 4) | ((s[j] >> 6) << 4);
-  }
 }
 
 inline void nibbles(const uint8_t* p, uint8_t* code) {
@@ -175,7 +136,7 @@ void floats_of(int32_t source, const uint8_t* row, int64_t b, int64_t k, float* 
     for (int64_t i = 0; i < 32; ++i) w[i] = 32 * b + i < k ? float_weight(source, row, 32 * b + i) : 0.0f;
     return;
   }
-  Block block;
+  Block block{};
   decode_any(source, row, b, &block);
   for (int i = 0; i < 32; ++i) {
     int code = format == kQ8 ? static_cast<int8_t>(block.code[i]) : block.code[i] - code_offset(format);
@@ -193,43 +154,30 @@ void to_q8(const float* w, Block* out) {
   for (int i = 0; i < 32; ++i) out->code[i] = static_cast<uint8_t>(static_cast<int8_t>(std::nearbyint(w[i] * inverse)));
 }
 
-inline uint32_t word(const uint8_t* p) {
-  uint32_t u;
-  memcpy(&u, p, 4);
-  return u;
-}
-
-// Interleaves one block of eight rows.
-void write_block(int format, const Block rows[8], float inverse_unit, uint8_t* out) {
-  auto* vectors = reinterpret_cast<uint32_t*>(out);
+// A block of eight rows in a float format, or as 8-bit codes.
+void write_floats(int format, const float w[8][32], uint8_t* out) {
   if (format == kQ8) {
-    for (int j = 0; j < 8; ++j)
-      for (int r = 0; r < 8; ++r) vectors[8 * j + r] = word(rows[r].code + 4 * j);
-  } else {
     for (int r = 0; r < 8; ++r) {
-      const uint8_t* c = rows[r].code;
-      for (int j = 0; j < 4; ++j)
-        vectors[8 * j + r] = (word(c + 4 * j) & 0x0f0f0f0fu) | ((word(c + 4 * j + 16) & 0x0f0f0f0fu) << 4);
-      if (format == kQ5 || format == kQ5M) {
-        uint32_t bits = 0;
-        for (int j = 0; j < 8; ++j) bits |= ((word(c + 4 * j) >> 4) & 0x01010101u) << j;
-        vectors[32 + r] = bits;
-      } else if (format == kQ6) {
-        for (int h = 0; h < 2; ++h) {
-          uint32_t bits = 0;
-          for (int i = 0; i < 4; ++i) bits |= ((word(c + 16 * h + 4 * i) >> 4) & 0x03030303u) << (2 * i);
-          vectors[32 + 8 * h + r] = bits;
-        }
+      Block q{};
+      to_q8(w[r], &q);
+      const Lane to{out, r};
+      for (int j = 0; j < 8; ++j) to.word(j, word(q.code + 4 * j));
+      to.half(code_bytes(kQ8), 0, q.scale[0]);
+    }
+    return;
+  }
+  for (int i = 0; i < 32; ++i)
+    for (int r = 0; r < 8; ++r) {
+      uint32_t u;
+      memcpy(&u, &w[r][i], 4);
+      if (format == kF32) {
+        memcpy(out + 4 * (8 * i + r), &u, 4);
+      } else {
+        bool nan = (u & 0x7fffffffu) > 0x7f800000u;
+        uint16_t h = static_cast<uint16_t>(nan ? (u >> 16) | 0x40 : (u + 0x7fffu + ((u >> 16) & 1)) >> 16);
+        memcpy(out + 2 * (8 * i + r), &h, 2);
       }
     }
-  }
-  uint16_t s[24];
-  int used = 0;
-  for (int g = 0; g < scale_groups(format); ++g)
-    for (int r = 0; r < 8; ++r) s[used++] = f32_to_f16(rows[r].scale[g] * inverse_unit);
-  if (has_minimum(format))
-    for (int r = 0; r < 8; ++r) s[used++] = f32_to_f16(rows[r].minimum * inverse_unit);
-  memcpy(out + code_bytes(format), s, static_cast<size_t>(used) * 2);
 }
 
 // The power of two that brings the largest possible scale of a K-quantised matrix to about 2^14.
@@ -249,37 +197,41 @@ float choose_unit(int32_t source, const uint8_t* data, int64_t bytes) {
   return std::ldexp(1.0f, std::ilogb(top) - 14);
 }
 
-void pack_tile(int32_t source, int format, int64_t n, int64_t k, int64_t tile, const uint8_t* data, int64_t row_bytes,
-               float inverse_unit, uint8_t* out) {
-  Block rows[8];
-  memset(rows, 0, sizeof rows);
-  const int64_t live = n - 8 * tile < 8 ? n - 8 * tile : 8;
-  for (int64_t b = 0; b < blocks_of(k); ++b, out += block_bytes(format)) {
-    if (is_float(format) || native_format(source) != format) {
-      float w[8][32];
-      memset(w, 0, sizeof w);
-      for (int64_t r = 0; r < live; ++r) floats_of(source, data + (8 * tile + r) * row_bytes, b, k, w[r]);
-      if (format == kQ8) {
-        for (int r = 0; r < 8; ++r) to_q8(w[r], &rows[r]);
-      } else {
-        for (int i = 0; i < 32; ++i)
-          for (int r = 0; r < 8; ++r) {
-            uint32_t u;
-            memcpy(&u, &w[r][i], 4);
-            if (format == kF32) {
-              memcpy(out + 4 * (8 * i + r), &u, 4);
-            } else {
-              bool nan = (u & 0x7fffffffu) > 0x7f800000u;
-              uint16_t h = static_cast<uint16_t>(nan ? (u >> 16) | 0x40 : (u + 0x7fffu + ((u >> 16) & 1)) >> 16);
-              memcpy(out + 2 * (8 * i + r), &h, 2);
-            }
-          }
-        continue;
-      }
-    } else {
-      for (int64_t r = 0; r < live; ++r) decode_any(source, data + (8 * tile + r) * row_bytes, b, &rows[r]);
+struct Job {
+  int32_t source, format;
+  int64_t n, k, row_bytes;
+  float inverse_unit;
+};
+
+template <int S>
+void repack_tile(const Job& job, int64_t live, const uint8_t* rows, uint8_t* out) {
+  const int64_t bytes = block_bytes(job.format);
+  for (int64_t b = 0; b < blocks_of(job.k); ++b, out += bytes) {
+    if (live < 8) memset(out, 0, static_cast<size_t>(bytes));
+    for (int r = 0; r < live; ++r) repack<S>(rows + r * job.row_bytes, b, job.inverse_unit, {out, r});
+  }
+}
+
+void pack_tile(const Job& job, int64_t tile, const uint8_t* data, uint8_t* out) {
+  const int64_t live = job.n - 8 * tile < 8 ? job.n - 8 * tile : 8;
+  const uint8_t* rows = data + 8 * tile * job.row_bytes;
+  if (native_format(job.source) == job.format) {
+    switch (job.source) {
+      case kSrcQ4_0: return repack_tile<kSrcQ4_0>(job, live, rows, out);
+      case kSrcQ4_1: return repack_tile<kSrcQ4_1>(job, live, rows, out);
+      case kSrcQ5_0: return repack_tile<kSrcQ5_0>(job, live, rows, out);
+      case kSrcQ5_1: return repack_tile<kSrcQ5_1>(job, live, rows, out);
+      case kSrcQ8_0: return repack_tile<kSrcQ8_0>(job, live, rows, out);
+      case kSrcQ4_K: return repack_tile<kSrcQ4_K>(job, live, rows, out);
+      case kSrcQ5_K: return repack_tile<kSrcQ5_K>(job, live, rows, out);
+      case kSrcQ6_K: return repack_tile<kSrcQ6_K>(job, live, rows, out);
     }
-    write_block(format, rows, inverse_unit, out);
+  }
+  float w[8][32];
+  memset(w, 0, sizeof w);
+  for (int64_t b = 0; b < blocks_of(job.k); ++b, out += block_bytes(job.format)) {
+    for (int64_t r = 0; r < live; ++r) floats_of(job.source, rows + r * job.row_bytes, b, job.k, w[r]);
+    write_floats(job.format, w, out);
   }
 }
 
@@ -302,10 +254,10 @@ int32_t pack(int32_t source, int32_t format, int64_t n, int64_t k, const uint8_t
   memcpy(out, &header, sizeof header);
   const int64_t tiles = tiles_of(n), tile_bytes = blocks_of(k) * block_bytes(format);
   const int64_t tasks = tiles < 64 ? tiles : 64;
-  const float inverse = 1.0f / header.unit;
+  const Job job{source, format, n, k, row_bytes, 1.0f / header.unit};
   parallel(static_cast<int>(tasks), [&](int task) {
     for (int64_t t = tiles * task / tasks; t < tiles * (task + 1) / tasks; ++t)
-      pack_tile(source, format, n, k, t, data, row_bytes, inverse, out + sizeof header + t * tile_bytes);
+      pack_tile(job, t, data, out + sizeof header + t * tile_bytes);
   });
   return 0;
 }
