@@ -10,6 +10,8 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from llmos.abi.errors import EngineError
+from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -45,9 +47,22 @@ def boot(
         window=config.kernel.window,
         progress=lambda done, total: progress("loading weights", done, total, "bytes"),
     )
-    from llmos.kernel.kernel import Kernel  # its imports come last: packing runs beside the first of them
+    from llmos.kernel.engine.runner import (
+        ModelRunner,  # these imports come last: packing runs beside the first
+    )
+    from llmos.kernel.kernel import Kernel
 
-    return Kernel(config, weights, model, started, progress, state=state, asker=asker)
+    window = min(config.kernel.window, model.config.context) // PAGE_TOKENS * PAGE_TOKENS
+    pages = config.kernel.pool // ModelRunner.page_bytes(model)
+    if pages <= window // PAGE_TOKENS:
+        raise EngineError(
+            f"the pool holds {pages * PAGE_TOKENS} tokens, less than one window of {window}",
+            do="raise `kernel.pool` or lower `kernel.window` in llmos.yaml",
+        )
+    return Kernel(
+        config, ModelRunner(model, pages=pages, window=window), weights.tokenizer(), weights.template(),
+        started=started, progress=progress, state=state, asker=asker,
+    )  # fmt: skip
 
 
 def prepare_jax(config: Config) -> None:

@@ -106,18 +106,15 @@ class Execution:
             self._stream.pause(paused)
 
     async def run(self) -> Done:
-        """The whole turn; its end has been journalled and told when this returns."""
+        """The whole turn; its end has been journalled when this returns."""
+        number = self.turn.number
         try:
             done = await self._answer()
-        except LLMOSError as e:
-            await self._end(Finished(self.turn.number, "", "error", self.layout.taint))
-            raise e
-        await self._end(
-            Finished(
-                self.turn.number, self._kept(done.answer), done.reason, self.layout.taint, asdict(done.usage)
-            )
-        )
-        self.turn.put(done)
+        except LLMOSError:
+            await self._end(Finished(number, "", "error", self.layout.taint))
+            raise
+        kept = self._kept(done.answer)
+        await self._end(Finished(number, kept, done.reason, self.layout.taint, asdict(done.usage)))
         return done
 
     async def _end(self, record: Finished) -> None:
@@ -183,13 +180,13 @@ class Execution:
         """Words until the model stops: their tokens, the text among them, and why it ended."""
         kernel, process, asking = self._kernel, self.process, self.asking
         await process.going.wait()
-        room = kernel.window - len(self.layout.tokens)
+        room = process.window - len(self.layout.tokens)
         wanted = asking.max_tokens or DEFAULT_MAX_TOKENS
         limit = min(wanted - self._usage["completion"], room, process.ledger.left("tokens"))
         if room < 1:
             raise WindowOverflow(
                 "the results of its calls have filled the window",
-                why=f"it has {kernel.window} tokens",
+                why=f"it has {process.window} tokens",
                 do="ask for less at once, or raise `kernel.window` in llmos.yaml",
             )
         if limit < 1:
@@ -264,7 +261,7 @@ class Execution:
         elif asking.schema is not None:
             grammar = kernel.grammars.compile(answer_lark(asking.schema))
         else:
-            grammar = PlainText(kernel.control_ids, kernel.model.config.vocab)
+            grammar = PlainText(kernel.control_ids, kernel.runner.vocab)
         if self._grounded and asking.schema is None:
             calls = None if self.table is None else self.table.open
             return grounding.answer_grammar(

@@ -1,7 +1,8 @@
 """The kernel: one model, one engine, one journal, and the processes that share them.
 
 What: owns everything that a machine has while it runs, and hands out processes.
-Invariant: what is closed leaves nothing running. One engine thread, one loop, one writer of the journal; this object
+Invariant: nothing here knows what computes: the runner may be a model on a device or a script. What is closed
+    leaves nothing running. One engine thread, one loop, one writer of the journal; this object
     may be used from any thread.
 Interface: `spawn`, `process`, `ps`, `next_distribution`, `close`; for the other modules of this floor: `append`,
     `durable`, `volume`, `search`, `ended`, `reap`.
@@ -23,13 +24,11 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import ConfigError, EngineError
+from llmos.abi.errors import ConfigError
 from llmos.abi.events import Ask
-from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.kernel.engine.engine import Engine
-from llmos.kernel.engine.runner import ModelRunner
 from llmos.kernel.engine.sequence import Request
 from llmos.kernel.grants import Grant, check
 from llmos.kernel.journal import Journal
@@ -47,10 +46,10 @@ from llmos.kernel.table import ProcessTable
 if TYPE_CHECKING:
     from llmos.abi.config import Config
     from llmos.abi.manifest import Syscall
-    from llmos.drivers.weights import Weights
+    from llmos.drivers.weights import ChatTemplate, Tokenizer
     from llmos.kernel.apps import Apps
+    from llmos.kernel.engine.engine import Runner
     from llmos.kernel.engine.grammar import GrammarCompiler
-    from llmos.kernel.model.load import Model
     from llmos.memory.embedding import Encoder
     from llmos.memory.volume import Passage, Volume
 
@@ -63,25 +62,24 @@ class Kernel:
     def __init__(
         self,
         config: Config,
-        weights: Weights,
-        model: Model,
-        started: float,
-        progress: Progress = silent,
+        runner: Runner,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
         *,
+        started: float = 0.0,
+        progress: Progress = silent,
         state: Path | None = None,
         asker: Asker | None = None,
     ) -> None:
-        """`state` is the folder of this kernel's journal, which must be its own; None makes one that goes with it."""
-        self.config, self.model = config, model
-        self.window = min(config.kernel.window, model.config.context) // PAGE_TOKENS * PAGE_TOKENS
-        pages = config.kernel.pool // ModelRunner.page_bytes(model)
-        if pages <= self.window // PAGE_TOKENS:
-            raise EngineError(
-                f"the pool holds {pages * PAGE_TOKENS} tokens, less than one window of {self.window}",
-                do="raise `kernel.pool` or lower `kernel.window` in llmos.yaml",
-            )
-        self.tokenizer = weights.tokenizer()
-        self.prompt = ChatPrompt(self.tokenizer, weights.template())
+        """
+        Args:
+            runner: the device side of the engine, with the model.
+            started: when the boot began, on the performance counter.
+            state: the folder of this kernel's journal, which must be its own; None makes one that goes with it.
+            asker: approves what the monitor asks about; without one everything asked about is refused.
+        """
+        self.config, self.runner, self.window = config, runner, runner.window
+        self.tokenizer, self.prompt = tokenizer, ChatPrompt(tokenizer, template)
         self.control_ids = self.tokenizer.control_ids - self.tokenizer.eos_ids
         self.policy = Policy(hosts=config.policy.hosts)
         self.asker = "deny" if asker is None else "user"
@@ -93,14 +91,13 @@ class Kernel:
         self.state = state or config.machine.state / "private" / secrets.token_hex(8)
         self.journal = Journal.open(self.state)
         self.loop = Loop()
-        self.runner = ModelRunner(model, pages=pages, window=self.window)
-        self.engine = Engine(self.runner, OutputCommit(self.journal, self.loop))
+        self.engine = Engine(runner, OutputCommit(self.journal, self.loop))
         found = self.journal.unfinished()
         self.table = ProcessTable(found.pids + 1)
-        self.append(0, Booted(_version(), model.identity))
+        self.append(0, Booted(_version(), runner.identity))
         for known in found.processes.values():
             self._restore(known)
-        self.boot_s = perf_counter() - started
+        self.boot_s = perf_counter() - started if started else 0.0
 
     def __enter__(self) -> Kernel:
         return self
@@ -239,7 +236,7 @@ class Kernel:
         """Compiles grammars over this model's vocabulary."""
         from llmos.kernel.engine.grammar import GrammarCompiler
 
-        return GrammarCompiler(self.tokenizer, self.model.config.vocab)
+        return GrammarCompiler(self.tokenizer, self.runner.vocab)
 
     @cached_property
     def encoder(self) -> Encoder:

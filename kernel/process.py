@@ -18,6 +18,7 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmos.abi.errors import Cancelled, LLMOSError, QuotaExceeded, TurnRefused
+from llmos.abi.events import Done
 from llmos.abi.labels import USER, Label, join
 from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.progress import Progress, silent
@@ -207,7 +208,7 @@ class Process:
     def _lay_out(self, question: str, label: Label, asking: Asking) -> Layout:
         """The window for a question: room is left for the answer, as long as was asked for or at least a short one."""
         kernel = self.kernel
-        whole = min(kernel.window, self.ledger.limit("pages") * PAGE_TOKENS)
+        whole = self.window
         budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
         if asking.raw:
             return raw(kernel.raw_tokens(question), budget, kernel.tokenizer)
@@ -225,6 +226,11 @@ class Process:
             tools=table.tools if table is not None else (),
             tools_label=USER if table is None else join(map(kernel.apps.label_of, table.syscalls)),
         )
+
+    @property
+    def window(self) -> int:
+        """Tokens that its window may hold."""
+        return min(self.kernel.window, self.ledger.limit("pages") * PAGE_TOKENS)
 
     @property
     def table(self) -> SyscallTable | None:
@@ -245,21 +251,21 @@ class Process:
         """Answer what was asked, one question after the other."""
         while self._questions:
             question = self._questions.popleft()
+            outcome: Done | BaseException = Cancelled("the kernel was closed while the turn ran")
             try:
-                await self._turn(question)
+                outcome = await self._turn(question)
             except LLMOSError as e:
-                question.turn.put(e)  # a reader that was told already reads no further
+                outcome = e
                 if isinstance(e, QuotaExceeded):
                     self.exceeded("tokens" if self.ledger.left("tokens") < 1 else "syscalls")
-            except asyncio.CancelledError:
-                question.turn.put(Cancelled("the kernel was closed while the turn ran"))
-                raise
-            finally:
+            finally:  # who reads the end of a turn may ask the next question
                 self._leave()
+                self.phase = "waiting"
+                question.turn.put(outcome)
         if self._ending:
             self.end("TERM")
 
-    async def _turn(self, question: _Question) -> None:
+    async def _turn(self, question: _Question) -> Done:
         kernel, turn, asking = self.kernel, question.turn, question.asking
         layout = question.layout
         self.phase = "ready"
@@ -286,9 +292,9 @@ class Process:
             if done.answer and not asking.raw:
                 kept = grounding.uncited(done.answer) if self.mounts else done.answer
                 self.conversation.append(Exchange(turn.number, question.text, kept, execution.layout.taint))
+            return done
         finally:
             self._execution = None
-            self.phase = "waiting"
 
     def _cancel(self, number: int) -> None:
         self.kernel.loop.call(self._cancel_here, number)

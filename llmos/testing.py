@@ -1,0 +1,65 @@
+"""For authors of apps: a kernel whose model says what a test tells it.
+
+What: a pytest fixture. Everything but the model is real: grammar, monitor, journal, app processes.
+Invariant: no weights, no jax, no state outside of the test's temporary folder.
+Interface: the fixture `scripted_kernel(script, apps=…, ask=…)`, and `call(syscall, **arguments)`. Enable it by
+    `pytest_plugins = ["llmos.testing"]` in your conftest.
+
+    def test_my_app(scripted_kernel):
+        def script(window):
+            return "Done." if "1.25" in window else call("rates.rate", base="EUR", quote="USD")
+
+        kernel = scripted_kernel(script)
+        turn = kernel.spawn(grants=["rates"]).ask("What is a euro?")
+        assert [e.ok for e in turn if isinstance(e, Result)] == [True]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmos.abi.config import Config, PolicyConfig
+from llmos.drivers.yamlfile import check
+from llmos.kernel.engine.scripted import Script, ScriptedRunner, byte_tokenizer, call, chat_template
+from llmos.kernel.kernel import Asker, Kernel
+
+__all__ = ["call", "scripted_kernel"]
+
+Make = Callable[..., Kernel]
+
+
+@pytest.fixture
+def scripted_kernel(tmp_path: Path) -> Iterator[Make]:
+    """Makes kernels: `script` maps a window's text to the answer; `apps` is the section of llmos.yaml; `ask`
+    approves what the monitor asks about; `state` is the journal's folder, for kernels that are to be booted again;
+    further keywords go to `ScriptedRunner`."""
+    with ExitStack() as kernels:
+
+        def make(
+            script: Script,
+            *,
+            apps: Mapping[str, Any] | None = None,
+            hosts: tuple[str, ...] = (),
+            ask: Asker | None = None,
+            state: Path | None = None,
+            **runner: Any,
+        ) -> Kernel:
+            machine = {"state": str(tmp_path / "machine"), "cache": str(tmp_path / "cache")}
+            config = check({"machine": machine, "apps": dict(apps or {})}, Config)
+            config = config.model_copy(update={"policy": PolicyConfig(hosts=hosts)})
+            kernel = Kernel(
+                config,
+                ScriptedRunner(script, **runner),
+                byte_tokenizer(),
+                chat_template(),
+                state=state,
+                asker=ask,
+            )
+            return kernels.enter_context(kernel)
+
+        yield make
