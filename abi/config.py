@@ -127,8 +127,10 @@ class MemoryConfig(Section):
 
 
 class AppConfig(Section):
-    """An app: settings of one of ours, or a foreign MCP server (`mcp:` a command, or `url:`)."""
+    """An app: an installed one, a class of one's own (`app: module:Class`), or a foreign MCP server (`mcp:` a
+    command, or `url:`)."""
 
+    app: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     mcp: str | None = Field(default=None, min_length=1)
     url: str | None = Field(default=None, pattern=r"^https?://")
     env: dict[str, str] = Field(default_factory=dict)
@@ -139,8 +141,8 @@ class AppConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> AppConfig:
-        if self.mcp and self.url:
-            raise PydanticCustomError("app", "expected `mcp` or `url`, not both")
+        if sum(source is not None for source in (self.app, self.mcp, self.url)) > 1:
+            raise PydanticCustomError("app", "expected one of `app`, `mcp` and `url`")
         return self
 
 

@@ -148,6 +148,8 @@ def _installed() -> set[str]:
 def _entry(name: str, config: AppConfig | None, state: Path) -> Entry:
     """An app as the host takes it: one of ours, or a foreign server that llmos.yaml names."""
     if config is None or (config.mcp is None and config.url is None):
+        if config is not None and config.app is not None:
+            return Entry(name=name, source=Ours(config.app), inside=config.inside)
         if name not in _installed():
             raise ConfigError(
                 f"there is no app {name!r}", key=f"apps.{name}", why="it is not installed, and has no `mcp:`",

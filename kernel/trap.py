@@ -51,7 +51,11 @@ class Trap:
 
         Args:
             begun: calls of this answer that the journal knew before a crash.
+
+        Raises:
+            QuotaExceeded: the process may not make so many calls; none was made.
         """
+        self._process.ledger.take("syscalls", max(len(invocations) - len(begun), 0))
         known = list(begun) + [None] * len(invocations)
         results: list[Part] = []
         group: list[asyncio.Task[Part]] = []
@@ -91,7 +95,6 @@ class Trap:
         label = join([*labels.values(), syscall.label])
         process = self._process
         try:
-            process.ledger.take("syscalls", 1)
             await self._judge(execution, syscall, Attempt(syscall, arguments, labels), number)
         except LLMOSError as e:
             return await self._keep(_failed(turn, number, e, USER))

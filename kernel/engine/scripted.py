@@ -99,7 +99,8 @@ class ScriptedRunner:
                 if not rows.mask_BW[i, token // 32] >> (token % 32) & 1:
                     bits = np.unpackbits(rows.mask_BW[i].view(np.uint8), bitorder="little")
                     tokens[i] = int(np.argmax(bits))
-        empty = np.zeros((len(tokens), 0))
+        count = len(tokens)
+        none = np.zeros((count, 0), np.int32)
         return Sampled(
-            np.asarray(tokens, np.int32), np.zeros(len(tokens), np.float32), empty.astype(np.int32), empty
+            np.asarray(tokens, np.int32), np.zeros(count, np.float32), none, none.astype(np.float32)
         )

@@ -27,6 +27,7 @@ from llmos.testing import call
 
 Make = Callable[..., Kernel]
 LONG = "word " * 2000
+READERS: list[object] = []
 
 
 def echo(window: str) -> str:
@@ -46,6 +47,7 @@ def begin(process: Process, question: str = "long") -> object:
     iterator = iter(turn)
     while not isinstance(next(iterator), Token):
         pass
+    READERS.append(iterator)  # who lets go of a turn half-way cancels it
     return turn
 
 
