@@ -6,13 +6,14 @@ What: this process forks a child that opens the journal and works (appends, wait
 Invariant: the child reports a record before it appends it, and once more when `after` said that it is durable.
     Lost: reported durable and not there. Doubled: there twice, or other than it was appended. Corrupt: the chain
     does not verify, or a loss is told. Each number must be 0.
-Interface: `run(folder, crashes, seed) -> Report`; as a program it prints the report as JSON.
+Interface: `run(folder, crashes, seed) -> Report`, `run_recovery(folder)`; as a program it prints the report as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import random
@@ -22,15 +23,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from llmos.kernel.journal import Journal, Retention, chain, journal, owner, recovery, snapshot, store, writer
 from llmos.kernel.journal.records import Exited, Reaped, Sampled, Sent, Spawned, Started
-from llmos.kernel.journal.state import fold_all
-from tests.kernel.journal.folders import scratch
+from llmos.kernel.journal.state import MachineState, dump, fold_all, load
+from tests.kernel.journal.folders import WAL, files, lay, scratch, survey
+from tests.kernel.journal.records import conversation
 
 POLICY = Retention(days=0, snapshot_records=150, keep_feedback=False)
 POINTS: tuple[tuple[object, str], ...] = (
@@ -72,9 +74,8 @@ RECOVERY_POINTS: tuple[tuple[object, str], ...] = (
     (recovery.Path, "unlink"),
     (store.Store, "put"),
     (store.Store, "_commit"),
-    (chain.Head, "write"),
-    (chain.os, "fdatasync"),
 )
+"""Where a start that mends a damaged journal can be cut short."""
 
 
 @dataclass
@@ -191,9 +192,13 @@ def one(folder: Path, crash: int, rng: random.Random) -> tuple[str, list[str]]:
 
 def run(folder: Path, crashes: int, seed: int) -> Report:
     """See the module."""
-    report, rng, last = Report(), random.Random(seed), 0
-    while report.crashes < crashes:
-        where, lines = one(folder, report.crashes, rng)
+    report, rng, last, deadline = Report(), random.Random(seed), 0, time.monotonic() + 1 + crashes
+    Journal.open(folder, POLICY).close()
+    load(dump(MachineState()))  # what a child needs is imported and compiled before it is made
+    for attempt in itertools.count():
+        if report.crashes == crashes:
+            break
+        where, lines = one(folder, attempt, rng)
         report.crashes += where != "not killed"
         report.killed_at[where] += 1
         appended = [line[2:] for line in lines if line.startswith("a ")]
@@ -209,7 +214,7 @@ def run(folder: Path, crashes: int, seed: int) -> Report:
             if report.crashes % 50 == 0 and (loss := log.verify()):
                 wrong.append(str(loss))
             state = log.unfinished()
-            if not pruned and state != fold_all(type(state)(), log.records()):
+            if not pruned and state != fold_all(MachineState(), log.records()):
                 wrong.append("the state is not the fold of the records")
             end = log._writer.last
         numbers = [r.seq for r in here]
@@ -223,20 +228,54 @@ def run(folder: Path, crashes: int, seed: int) -> Report:
         report.doubled += not any(appended[i : i + len(mine)] == mine for i in starts)
         report.doubled += numbers != list(range(max(last, pruned) + 1, end + 1))
         last = end
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{report}")
     report.last = last
     with Journal.open(folder, whole=True) as log:
         report.corrupt += log.loss is not None
     return report
 
 
+def run_recovery(folder: Path) -> Report:
+    """A damaged journal, and a start that mends it killed at every point; the next start must make it good."""
+    with Journal.open(folder / "original") as log:
+        for pid, body in conversation(steps=60):
+            seq = log.append(pid, body)
+            log.commit()
+        log.wait(seq)
+        state, written = files(folder / "original"), {r.seq: r for r in log.records()}
+    at = state[WAL].index(b'"position":33')
+    state = {**state, WAL: state[WAL][:at] + b"!" + state[WAL][at + 1 :]}
+    report = Report()
+    for where, name in RECOVERY_POINTS:
+        for after, hit in itertools.product((False, True), (1, 2, 3)):
+            copy = lay(folder / "copy", state)
+            pid = os.fork()
+            if pid == 0:
+                die_at(where, name, after, hit)
+                with Journal.open(copy):
+                    os._exit(0)
+            if os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
+                report.crashes += 1
+                report.killed_at[f"{'after' if after else 'before'} {name}"] += 1
+                loss = survey(copy, written, len(written), state)
+                report.corrupt += loss is None or loss.records == len(written)
+    return report
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kill the journal's owner, and look at what is left.")
-    parser.add_argument("crashes", type=int)
+    parser.add_argument("crashes", type=int, nargs="?", default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--recovery", action="store_true", help="kill starts that mend a damaged journal instead"
+    )
     arguments = parser.parse_args()
     with scratch() as folder:
-        report = run(folder, arguments.crashes, arguments.seed)
-    print(json.dumps(asdict(report)))
+        report = (
+            run_recovery(folder) if arguments.recovery else run(folder, arguments.crashes, arguments.seed)
+        )
+    print(json.dumps(vars(report)))
     return int(bool(report.lost or report.doubled or report.corrupt))
 
 

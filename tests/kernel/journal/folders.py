@@ -42,14 +42,17 @@ def lay(folder: Path, content: Files) -> Path:
     return folder
 
 
-def survey(folder: Path, written: Mapping[int, Record], delivered: int) -> Loss | None:
+def survey(
+    folder: Path, written: Mapping[int, Record], delivered: int, found: Files | None = None
+) -> Loss | None:
     """Open the journal and hold it to its promises; what it says is lost.
 
     Args:
         written: every record that was ever appended, by number.
         delivered: the last number that was reported durable.
+        found: the files as they were damaged, where that was before an earlier start.
     """
-    found = files(folder)
+    found = found or files(folder)
     with Journal.open(folder, whole=True) as journal:
         loss = journal.loss
         here = {record.seq: record for record in journal.records()}
@@ -61,8 +64,8 @@ def survey(folder: Path, written: Mapping[int, Record], delivered: int) -> Loss 
             assert loss.aside is not None and str(loss.aside) in str(loss)
             assert all(loss.first <= seq <= loss.last for seq in missing), (loss, missing)
             assert loss.records >= len(missing)
-            kept = files(loss.aside)
-            assert all(kept[name] == found[name] for name in (DATABASE, WAL) if name in found)
+            asides = [files(aside) for aside in folder.glob("damaged-*")]
+            assert any(all(kept.get(n) == found[n] for n in (DATABASE, WAL) if n in found) for kept in asides)
         most = max(
             [*here, loss.last if loss else 0]
         )  # a snapshot may know of more than the records that are left
