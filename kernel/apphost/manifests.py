@@ -21,7 +21,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llmos import __version__
 from llmos.abi.errors import AppError, AppUnavailable, ManifestError
 from llmos.abi.loading import GROUP, load
 from llmos.abi.manifest import Manifest
@@ -147,7 +146,8 @@ def _stamp(source: str) -> str:
         newest = max(file.stat().st_mtime_ns for file in files)
     except (OSError, ValueError, ImportError, KeyError):  # the last: a folder without `__init__.py`
         return ""
-    return f"{source} {len(files)} {newest} {__version__} {sys.version_info[:3]}"
+    readers = max(file.stat().st_mtime_ns for file in Path(ROOT, "llmos", "abi").glob("*.py"))
+    return f"{source} {len(files)} {newest} {readers} {sys.version_info[:3]}"
 
 
 def _load(path: Path) -> dict[str, Any]:
