@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from llmos.abi.labels import UNTRUSTED, Label
 
-StopReason = Literal["stop", "length", "cancelled", "error"]
+StopReason = Literal["stop", "length", "cancelled", "error", "calls"]
+"""`calls`: the turn ended by calls that whoever asked carries out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class Done:
     citations: tuple[Citation, ...] = ()
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
+    calls: tuple[Call, ...] = ()
 
 
 Event = Token | Call | Result | Ask | PageIn | PageOut | Done

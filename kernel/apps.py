@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmos.abi.app import syscalls_of
 from llmos.abi.errors import AppError, AskRefused, ConfigError, LLMOSError
 from llmos.abi.labels import STORE, USER, Label, join
 from llmos.abi.loading import GROUP
@@ -84,7 +85,12 @@ class Apps:
 
     async def query(self, process: Process, syscall: Syscall, key: str) -> Answer | None:
         """What came of the call with that key before a crash; None where it never took effect."""
-        context = self._context(process, syscall.name.partition(".")[0], key, USER)
+        name, _, method = syscall.name.partition(".")
+        if name in self._system:
+            companion = dict(syscalls_of(type(self._system[name])))[method].query
+            found = await self._system_call(name, companion, SystemCall(process, key, USER), {"key": key})
+            return None if found.value is None and found.error is None else found
+        context = self._context(process, name, key, USER)
         outcome = await asyncio.wrap_future(self._host.took_effect(syscall.name, context))
         return None if outcome.absent else _answer(outcome)
 

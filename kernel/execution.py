@@ -11,12 +11,12 @@ Interface: `Execution(process, turn, question, asking, layout)`, `run()`, `cance
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import LLMOSError, WindowOverflow
-from llmos.abi.events import Citation, Done, Event, StopReason, Timings, Token, Usage
+from llmos.abi.events import Call, Citation, Done, Event, StopReason, Timings, Token, Usage
 from llmos.kernel import grounding
 from llmos.kernel.engine.grammar import InnerGrammar, PlainText
 from llmos.kernel.engine.sampling import Randomness, strategy
@@ -48,16 +48,20 @@ class Asking:
     stop: tuple[str, ...] = ()
     raw: bool = False
     schema: dict[str, Any] | None = None  # of the answer
+    tools: tuple[dict[str, Any], ...] = ()  # syscalls that whoever asks carries out, as JSON
+    choice: str = "auto"  # of them: auto, required, none, or the name of one
 
     def dump(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON."""
         defaults = asdict(Asking())
-        return {k: list(v) if k == "stop" else v for k, v in asdict(self).items() if v != defaults[k]}
+        lists = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in lists.items() if getattr(self, k) != defaults[k]}
 
     @classmethod
     def load(cls, options: dict[str, Any]) -> Asking:
         """What `dump` gave."""
-        return cls(**{**options, "stop": tuple(options.get("stop", ()))})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        return cls(**values)
 
 
 class Execution:
@@ -143,6 +147,9 @@ class Execution:
             calls = self.table.read(tokens)[1] if self.table is not None and reason == "stop" else []
             if not calls or self._cancelled:
                 break
+            if self.asking.tools:
+                made = [Call(self.process.next_call(), c.syscall, c.arguments) for c in calls]
+                return replace(self._done(text, "calls"), calls=tuple(made))
             self._usage["syscalls"] += len(calls)
             open_calls = () if self._resumed is None else self._resumed.calls
             self._work = asyncio.ensure_future(self.process.trap.answer(self, calls, open_calls))
@@ -257,7 +264,8 @@ class Execution:
             return None
         grammar: InnerGrammar
         if self.table is not None:
-            grammar = kernel.grammars.compile(self.table.lark(answer=asking.schema))
+            must = asking.choice not in ("auto", "none")
+            grammar = kernel.grammars.compile(self.table.lark(must_call=must, answer=asking.schema))
         elif asking.schema is not None:
             grammar = kernel.grammars.compile(answer_lark(asking.schema))
         else:

@@ -4,7 +4,7 @@ What: from a question, a conversation, retrieved passages and the syscall table 
 Invariant: the window never exceeds its budget and nothing is cut: knowledge that does not fit stays out (whole
     passages, the least relevant first), then the oldest exchanges leave, each told as an event; a question that
     alone does not fit is an error.
-Interface: `lay_out(kernel, question, …) -> Layout`, `raw`, `Layout.dump/load` (for the journal).
+Interface: `lay_out(prompt, …, question, …) -> Layout`, `lay_out_messages`, `raw`, `Layout.dump/load` (for the journal).
 """
 
 from __future__ import annotations
@@ -156,6 +156,24 @@ def lay_out(
     knowledge = [s for s in window if s.kind == "knowledge"]
     read = [PageIn(p.source, p.position, len(s), s.label) for p, s in zip(kept, knowledge, strict=False)]
     return Layout.of(window.segments, tokenizer, passages=tuple(kept), events=(*left, *read))
+
+
+def lay_out_messages(
+    prompt: ChatPrompt,
+    tokenizer: Tokenizer,
+    budget: int,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    tools_label: Label = USER,
+) -> Layout:
+    """A window of exactly these messages.
+
+    Raises:
+        WindowOverflow: they do not fit.
+    """
+    window = Window(budget)
+    window.add(*prompt.segments(messages, tools, tools_label))
+    return Layout.of(window.segments, tokenizer)
 
 
 def _messages(

@@ -21,15 +21,17 @@ from llmos.abi.errors import Cancelled, LLMOSError, QuotaExceeded, TurnRefused
 from llmos.abi.events import Done
 from llmos.abi.labels import USER, Label, join
 from llmos.abi.limits import PAGE_TOKENS
+from llmos.abi.manifest import Syscall
 from llmos.abi.progress import Progress, silent
 from llmos.kernel import grounding
 from llmos.kernel.execution import Asking, Execution
 from llmos.kernel.grants import Grant, covers
 from llmos.kernel.journal.records import Asked, Exceeded, Exited, Forgot, Received, Sent, Signalled, Started
 from llmos.kernel.journal.state import Exchange, Mail
-from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, raw
+from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, lay_out_messages, raw
 from llmos.kernel.ledger import Ledger, Quota
 from llmos.kernel.mailbox import Mailbox
+from llmos.kernel.prompt import Message
 from llmos.kernel.scheduler import Priority
 from llmos.kernel.syscalls import SyscallTable
 from llmos.kernel.trap import Trap
@@ -119,8 +121,11 @@ class Process:
 
     def ask(
         self,
-        question: str,
+        question: str = "",
         *,
+        messages: Sequence[Message] | None = None,
+        tools: Sequence[Syscall] = (),
+        tool_choice: str = "auto",
         max_tokens: int | None = None,
         seed: int | None = None,
         temperature: float | None = None,
@@ -140,6 +145,10 @@ class Process:
 
         Args:
             question: what to ask; with `raw`, the text to continue as a base model would.
+            messages: a whole conversation, in place of the question and of what this process remembers.
+            tools: syscalls that whoever asks carries out: a turn that makes such calls ends by `reason` "calls",
+                and `turn.result.calls` has them. In place of the process's own.
+            tool_choice: `auto`, `required`, `none`, or the name of the one that must be called.
             max_tokens: of the answer; None for as many as the window leaves, at most 512.
             seed: of the random bits, where temperature is above 0.
             temperature: 0 (also None) is greedy.
@@ -160,10 +169,15 @@ class Process:
             max_tokens=max_tokens, seed=self.spawned.seed if seed is None else seed,
             temperature=temperature or 0.0, top_k=top_k, top_p=top_p, min_p=min_p,
             repetition_penalty=repetition_penalty, stop=tuple(stop), raw=raw, schema=_schema(returns, schema),
+            tools=tuple(tool.model_dump(mode="json") for tool in tools), choice=tool_choice,
         )  # fmt: skip
         number, first = self._enter(queue)
         try:
-            layout = self._lay_out(question, label, asking) if first else None
+            if messages is not None and not first:
+                raise TurnRefused(
+                    f"process {self.pid} is answering", do="give messages to a process that is idle"
+                )
+            layout = self._lay_out(question, label, asking, messages) if first else None
             turn = Turn(self.pid, number, lambda: self._cancel(number), returns=returns, detached=detached)
             self.kernel.append(self.pid, Asked(number, question, label, asking.dump()))
         except BaseException:
@@ -205,15 +219,21 @@ class Process:
         with self._lock:
             self._busy -= 1
 
-    def _lay_out(self, question: str, label: Label, asking: Asking) -> Layout:
+    def _lay_out(
+        self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None = None
+    ) -> Layout:
         """The window for a question: room is left for the answer, as long as was asked for or at least a short one."""
         kernel = self.kernel
         whole = self.window
         budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
         if asking.raw:
             return raw(kernel.raw_tokens(question), budget, kernel.tokenizer)
+        table = self._table(asking)
+        tools = () if table is None else table.tools
+        described = USER if table is None or asking.tools else join(map(kernel.apps.label_of, table.syscalls))
+        if messages is not None:
+            return lay_out_messages(kernel.prompt, kernel.tokenizer, budget, messages, tools, described)
         passages = kernel.search(question, self.mounts, grounding.PASSAGES) if self.mounts else None
-        table = self.table
         return lay_out(
             kernel.prompt,
             kernel.tokenizer,
@@ -223,8 +243,8 @@ class Process:
             instructions=str(self.spawned.settings.get("instructions", "")),
             passages=passages,
             conversation=self.conversation,
-            tools=table.tools if table is not None else (),
-            tools_label=USER if table is None else join(map(kernel.apps.label_of, table.syscalls)),
+            tools=tools,
+            tools_label=described,
         )
 
     @property
@@ -232,13 +252,25 @@ class Process:
         """Tokens that its window may hold."""
         return min(self.kernel.window, self.ledger.limit("pages") * PAGE_TOKENS)
 
-    @property
-    def table(self) -> SyscallTable | None:
-        """The syscalls that this process was granted; None for none."""
+    def _table(self, asking: Asking) -> SyscallTable | None:
+        """The syscalls of a turn: what was granted, or what the asker carries out; None for none."""
+        if asking.raw or asking.choice == "none":
+            return None
+        if asking.tools:
+            found = [Syscall.model_validate(tool) for tool in asking.tools]
+            named = [s for s in found if asking.choice in (s.name, "auto", "required")]
+            return SyscallTable(named, self.kernel.tokenizer)
         if not self.grants:
             return None
         granted = [s for s in self.kernel.syscalls.values() if any(g.names(s.name) for g in self.grants)]
         return SyscallTable(granted, self.kernel.tokenizer) if granted else None
+
+    @property
+    def current(self) -> Turn | None:
+        """The turn that runs, or the next one that waits; None where nothing is asked."""
+        if self._execution is not None:
+            return self._execution.turn
+        return self._questions[0].turn if self._questions else None
 
     # -- on the loop ---------------------------------------------------------------------------------------------
 
@@ -275,7 +307,7 @@ class Process:
                 layout = await asyncio.to_thread(self._lay_out, question.text, question.label, asking)
             execution = self._execution = Execution(
                 self, turn, question.text, asking, layout,
-                grounded=bool(self.mounts) and not asking.raw, table=None if asking.raw else self.table,
+                grounded=bool(self.mounts) and not asking.raw, table=self._table(asking),
                 started=question.started, resumed=question.resumed,
             )  # fmt: skip
             if question.resumed is None:
@@ -289,7 +321,7 @@ class Process:
                 )
                 await kernel.durable(self.pid, started)
             done = await execution.run()
-            if done.answer and not asking.raw:
+            if done.answer and question.text and not asking.raw:
                 kept = grounding.uncited(done.answer) if self.mounts else done.answer
                 self.conversation.append(Exchange(turn.number, question.text, kept, execution.layout.taint))
             return done

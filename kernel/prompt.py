@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llmos.abi.errors import TemplateError
+from llmos.abi.events import Call
 from llmos.abi.labels import USER, Label, join
 from llmos.drivers.weights import ChatTemplate, Piece, Tokenizer
 from llmos.memory.window import Segment, SegmentKind
@@ -39,6 +40,7 @@ class Message:
 
     role: Role
     parts: tuple[Part, ...]
+    calls: tuple[Call, ...] = ()  # that an assistant's message made; tool messages behind it answer them
 
     @classmethod
     def of(cls, role: Literal["system", "user", "assistant"], text: str, label: Label = USER) -> Message:
@@ -48,6 +50,15 @@ class Message:
     @property
     def text(self) -> str:
         return "".join(part.text for part in self.parts)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The message as templates take it."""
+        made = [
+            {"type": "function", "function": {"name": c.syscall, "arguments": dict(c.arguments)}}
+            for c in self.calls
+        ]
+        return {"role": self.role, "content": self.text, **({"tool_calls": made} if made else {})}
 
 
 class ChatPrompt:
@@ -69,11 +80,11 @@ class ChatPrompt:
                 has no place for them.
             label: of these descriptions.
         """
-        given = [{"role": m.role, "content": m.text} for m in messages]
+        given = [m.given for m in messages]
         pieces = self._template.render(given, tools=list(tools) or None)
         if tools and not any(tools[0]["function"]["name"] in piece.text for piece in pieces):
             messages = _with_tools(messages, tools, label)
-            pieces = self._template.render([{"role": m.role, "content": m.text} for m in messages])
+            pieces = self._template.render([m.given for m in messages])
         segments = self._tokenised([part for piece in pieces for part in _split(piece, messages, label)])
         t, first = self._tokenizer, segments[0]
         if t.add_bos and t.bos_id is not None and first.tokens[:1] != (t.bos_id,):

@@ -11,10 +11,13 @@ import pytest
 from llmos.abi.errors import AnswerCut, QuotaExceeded
 from llmos.abi.events import Ask, Call, Event, Result
 from llmos.abi.labels import STORE, UNTRUSTED, USER, Integrity
+from llmos.abi.manifest import Manifest
 from llmos.kernel.journal.records import Approval, Intent
 from llmos.kernel.journal.records import Result as ResultRecord
 from llmos.kernel.kernel import Kernel
+from llmos.kernel.prompt import Message, Part
 from llmos.testing import call
+from tests.kernel.shop import Shop
 
 Make = Callable[..., Kernel]
 SHOP = {"shop": {"app": "tests.kernel.shop:Shop"}}
@@ -250,3 +253,25 @@ def test_a_quota_of_calls(scripted_kernel: Make) -> None:
         seen.extend(process.ask("go", max_tokens=3000))
     assert process.wait(10).reason == "syscalls quota exceeded"
     assert len(list(kernel.journal.records(process.pid, kinds=[Intent]))) == 3
+
+
+def test_calls_that_the_asker_carries_out(scripted_kernel: Make) -> None:
+    kernel = scripted_kernel(
+        lambda window: "Fine." if "300" in window else "Hm. " + call("shop.price", item="tea")
+    )
+    tools = Manifest.of(Shop).syscalls
+    process = kernel.spawn()
+    turn = process.ask("price of tea?", tools=tools, max_tokens=500)
+    done = turn.result
+    assert (done.reason, done.answer) == ("calls", "Hm.")
+    assert [(c.syscall, c.arguments) for c in done.calls] == [("shop.price", {"item": "tea"})]
+    messages = [
+        Message.of("user", "price of tea?"),
+        Message("assistant", (Part("assistant", "Hm. "),), done.calls),
+        Message("tool", (Part("result", "300", UNTRUSTED),)),
+    ]
+    assert process.ask(messages=messages, tools=tools).answer == "Fine."
+    none = process.ask("price?", tools=tools, tool_choice="none").result
+    assert none.reason == "stop" and none.calls == () and "<tool_call>" not in none.answer
+    forced = process.ask("hello 300", tools=tools, tool_choice="shop.hours", max_tokens=300)
+    assert forced.reason in ("calls", "length")
