@@ -77,10 +77,10 @@ class Journal:
                     end
                 )  # both slots: after a loss the other one may hold another hash for this number
             sync(folder)
+            snapshot_at = max((s.at.seq for s in store.snapshots()), default=0)
             writer = Writer(store, head, end)
             journal = cls(folder, policy or Retention(), parts.pop_all(), writer, found.loss(aside))
-        journal._state = found.state
-        journal._snapshot_at = max((s.at.seq for s in store.snapshots()), default=0)
+        journal._state, journal._snapshot_at = found.state, snapshot_at
         return journal
 
     def __enter__(self) -> Self:

@@ -30,6 +30,8 @@ DATABASE = "journal.sqlite"
 HEAD = "journal.head"
 T = TypeVar("T")
 _BUILDING = "journal.building"  # a clean database that is not whole yet
+_MENDING = "journal.mending"  # a copy whose first page is replaced
+_PAGE = 4096
 _BUILT = "journal.built"  # one that is, and is about to take the place of the damaged one
 
 
@@ -67,6 +69,11 @@ class Found:
     state: MachineState
     lost: tuple[Gap, ...] = ()
     wrong: str | None = None
+
+    @property
+    def kept(self) -> int:
+        """How many entries are left."""
+        return self.end.seq - sum(gap.last - gap.first + 1 for gap in self.lost)
 
     def loss(self, aside: Path | None = None) -> Loss | None:
         """The same for people."""
@@ -214,8 +221,14 @@ def recover(folder: Path, head_file: Head, *, whole: bool = False) -> tuple[Foun
             if found.wrong is None:
                 return found, None
             aside = _set_aside(folder)
-            found = _rebuild(folder, store, head)
+            if store and not found.kept:
+                store = Store(_with_new_first_page(folder), write=False)
+                stack.callback(store.close)
+            good_part = _rebuild(folder, store, head)
+            found = replace(good_part, wrong=good_part.wrong or found.wrong)
         _install(folder)
+        for file in folder.glob(f"{_MENDING}*"):
+            file.unlink()
     return found, aside
 
 
@@ -223,7 +236,7 @@ def _examine_any(store: Store | None, head: Link | None, *, whole: bool, into: S
     """`examine`, also where there is no database, or one without tables, or no database at all in the file."""
     promised = head is not None and head.seq > 0
     try:
-        version = store.version() if store else 0
+        version = store.version(ours=promised) if store else 0
     except JournalDamaged as error:
         return _nothing(head, error.why, into)
     if store is None or version == 0:
@@ -233,10 +246,32 @@ def _examine_any(store: Store | None, head: Link | None, *, whole: bool, into: S
     return examine(store, head, whole=whole, into=into)
 
 
+def _with_new_first_page(folder: Path) -> Path:
+    """A copy of the database with the first page of a new one, for a damaged first page makes all unreadable.
+
+    It holds the header and the schema, the same in every journal but for counters; should it not fit, then no chain
+    is found. Format: https://www.sqlite.org/fileformat.html, section 1.3.
+    """
+    for file in folder.glob(f"{_MENDING}*"):
+        file.unlink()
+    copy = folder / _MENDING
+    Store(copy).close()
+    page = bytearray(copy.read_bytes()[:_PAGE])
+    shutil.copy2(folder / DATABASE, copy)
+    if (folder / f"{DATABASE}-wal").exists():
+        shutil.copy2(folder / f"{DATABASE}-wal", folder / f"{_MENDING}-wal")
+    page[28:32] = (copy.stat().st_size // _PAGE).to_bytes(4, "big")  # pages in the file; believed, for
+    page[92:96] = page[24:28]  # the counter of changes equals its copy
+    page[32:40] = bytes(8)  # no free pages
+    with copy.open("r+b") as mended:
+        mended.write(page)
+    return copy
+
+
 def _rebuild(folder: Path, store: Store | None, head: Link | None) -> Found:
     """Make `journal.built` of all that is good; what then is found is told of the whole."""
     building = folder / _BUILDING
-    for file in folder.glob(f"{_BUILDING}*"):
+    for file in folder.glob(f"{_BUILDING}*"):  # of a start that was cut short
         file.unlink()
     new = Store(building)
     try:

@@ -38,7 +38,7 @@ class Retention:
 
     days: float = 30.0
     bytes: int = 1 << 30
-    snapshot_records: int = 50_000
+    snapshot_records: int = 20_000
     keep_feedback: bool = True
 
 

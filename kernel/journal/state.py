@@ -178,6 +178,9 @@ def _born(pid: int, body: Spawned, parent: ProcessState | None) -> ProcessState:
 def _step(p: ProcessState, body: object) -> ProcessState:
     """One process after one record of its own."""
     match body:
+        case Sampled() | Forced() | Intent() | Result() | Approval() | Parked():
+            if p.turn and body.turn == p.turn.started.turn:
+                return _in_turn(p, p.turn, body)
         case Asked():
             return replace(p, asked=(*p.asked, body), turns=max(p.turns, body.turn))
         case Forgot():
@@ -202,9 +205,6 @@ def _step(p: ProcessState, body: object) -> ProcessState:
             return replace(
                 p, conversation=(*p.conversation, Exchange(body.turn, question, body.answer, body.label))
             )
-        case Sampled() | Forced() | Intent() | Result() | Approval() | Parked():
-            if p.turn and body.turn == p.turn.started.turn:
-                return _in_turn(p, p.turn, body)
     return p
 
 

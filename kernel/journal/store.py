@@ -39,6 +39,7 @@ MIGRATIONS: tuple[str, ...] = (
 """Script n takes the schema from version n to n + 1. Scripts may add tables and columns; they never touch a body."""
 
 APPLICATION = 0x6C6C6D6F  # "llmo", so that `file` and we know the file from others
+_MOST_VERSIONS = 1000
 CHECKPOINT_PAGES = 1000  # of the WAL: 4 MiB, then it is written back
 # What SQLite says of bytes that it did not write: 0 is text that is no UTF-8, ERROR a table that is not there.
 _DAMAGE = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -102,18 +103,27 @@ class StoredSnapshot:
     digest: bytes
 
 
-def check_version(db: sqlite3.Connection, known: int = len(MIGRATIONS)) -> int:
+def check_version(db: sqlite3.Connection, known: int = len(MIGRATIONS), *, ours: bool = False) -> int:
     """The schema's version; 0 of a file that holds nothing yet.
+
+    Args:
+        ours: other files say that this is a journal, so another program's mark on it is damage.
 
     Raises:
         JournalError: the file is another program's, or a later version's.
     """
     application, version = _number(db, "PRAGMA application_id"), _number(db, "PRAGMA user_version")
-    ours = application == APPLICATION
-    if version > known or (version and not ours):
+    marked = application == APPLICATION
+    if not 0 <= version <= _MOST_VERSIONS or (ours and version and not marked):
+        raise JournalDamaged(
+            "the journal is damaged", why=f"it is marked {application:#x}, version {version}"
+        )
+    if version > known or (version and not marked):
         raise JournalError(
-            f"the journal has schema {version}" if ours else "the file is not a journal",
-            why=f"this version of llmos reads schemas up to {known}" if ours else "another program wrote it",
+            f"the journal has schema {version}" if marked else "the file is not a journal",
+            why=f"this version of llmos reads schemas up to {known}"
+            if marked
+            else "another program wrote it",
             do="use the version that wrote it, or another state folder",
         )
     return version
@@ -216,10 +226,10 @@ class Store:
 
     # --- records and gaps -------------------------------------------------------------------------------------
 
-    def version(self) -> int:
-        """The schema's version; 0 of a file that holds nothing yet."""
+    def version(self, *, ours: bool) -> int:
+        """The schema's version; see `check_version`."""
         with disk_errors(self.path):
-            return check_version(self._db)
+            return check_version(self._db, ours=ours)
 
     def count(self, after: int) -> int:
         """How many records lie after `after`."""

@@ -140,6 +140,16 @@ def test_not_a_database(folder: Path) -> None:
     assert loss and loss.records == len(written)
 
 
+@pytest.mark.parametrize("at", [0, 16, 20, 44, 60, 68, 100, 106, 3000, 4000])
+def test_a_damaged_first_page_costs_nothing(folder: Path, at: int) -> None:
+    """The header and the schema are the same in every journal."""
+    state, written = write(folder, snapshot_at=4, checkpoint_at=8)
+    for size in (1, 96):
+        damaged = replaced(state, DATABASE, at, bytes(b ^ 0xFF for b in state[DATABASE][at : at + size]))
+        loss = survey(lay(folder / "copy", damaged), written, len(written))
+        assert loss is None or loss.records == 0
+
+
 def test_a_head_that_is_gone_or_old_costs_nothing(folder: Path) -> None:
     with Journal.open(folder / "state") as journal:
         journal.wait(journal.append(1, Spawned()))
