@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmos.abi.errors import Cancelled, LLMOSError, QuotaExceeded, TurnRefused
+from llmos.abi.errors import Cancelled, ConfigError, LLMOSError, QuotaExceeded, TurnRefused
 from llmos.abi.events import Done
 from llmos.abi.labels import USER, Label, join
 from llmos.abi.limits import PAGE_TOKENS
@@ -259,6 +259,11 @@ class Process:
         if asking.tools:
             found = [Syscall.model_validate(tool) for tool in asking.tools]
             named = [s for s in found if asking.choice in (s.name, "auto", "required")]
+            if not named:
+                names = ", ".join(s.name for s in found)
+                raise ConfigError(
+                    f"there is no tool {asking.choice!r} to choose", do=f"choose one of {names}"
+                )
             return SyscallTable(named, self.kernel.tokenizer)
         if not self.grants:
             return None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from llmos.abi.errors import AnswerCut, QuotaExceeded
+from llmos.abi.errors import AnswerCut, ConfigError, QuotaExceeded
 from llmos.abi.events import Ask, Call, Event, Result
 from llmos.abi.labels import STORE, UNTRUSTED, USER, Integrity
 from llmos.abi.manifest import Manifest
@@ -273,5 +273,9 @@ def test_calls_that_the_asker_carries_out(scripted_kernel: Make) -> None:
     assert process.ask(messages=messages, tools=tools).answer == "Fine."
     none = process.ask("price?", tools=tools, tool_choice="none").result
     assert none.reason == "stop" and none.calls == () and "<tool_call>" not in none.answer
-    forced = process.ask("hello 300", tools=tools, tool_choice="shop.hours", max_tokens=300)
-    assert forced.reason in ("calls", "length")
+    forced = process.ask("hello 300", tools=tools, tool_choice="shop.reviews", max_tokens=300)
+    assert forced.reason in ("calls", "length") and all(
+        c.syscall == "shop.reviews" for c in forced.result.calls
+    )
+    with pytest.raises(ConfigError, match="no tool"):
+        process.ask("hello", tools=tools, tool_choice="shop.hours")
