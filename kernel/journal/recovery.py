@@ -227,8 +227,6 @@ def recover(folder: Path, head_file: Head, *, whole: bool = False) -> tuple[Foun
             good_part = _rebuild(folder, store, head)
             found = replace(good_part, wrong=good_part.wrong or found.wrong)
         _install(folder)
-        for file in folder.glob(f"{_MENDING}*"):
-            file.unlink()
     return found, aside
 
 
@@ -252,8 +250,6 @@ def _with_new_first_page(folder: Path) -> Path:
     It holds the header and the schema, the same in every journal but for counters; should it not fit, then no chain
     is found. Format: https://www.sqlite.org/fileformat.html, section 1.3.
     """
-    for file in folder.glob(f"{_MENDING}*"):
-        file.unlink()
     copy = folder / _MENDING
     Store(copy).close()
     page = bytearray(copy.read_bytes()[:_PAGE])
@@ -271,8 +267,6 @@ def _with_new_first_page(folder: Path) -> Path:
 def _rebuild(folder: Path, store: Store | None, head: Link | None) -> Found:
     """Make `journal.built` of all that is good; what then is found is told of the whole."""
     building = folder / _BUILDING
-    for file in folder.glob(f"{_BUILDING}*"):  # of a start that was cut short
-        file.unlink()
     new = Store(building)
     try:
         with new.transaction():
@@ -286,7 +280,13 @@ def _rebuild(folder: Path, store: Store | None, head: Link | None) -> Found:
 
 
 def _install(folder: Path) -> None:
-    """Let a built database take the place of the damaged one. Its WAL goes first: it is not the new one's."""
+    """Let a built database take the place of the damaged one, and tidy up after a start that was cut short.
+
+    The WAL of the old one goes first: it is not the new one's.
+    """
+    for name in (_BUILDING, _MENDING):
+        for file in folder.glob(f"{name}*"):
+            file.unlink()
     if not (folder / _BUILT).exists():
         return
     for suffix in ("-wal", "-shm"):

@@ -41,7 +41,7 @@ POINTS: tuple[tuple[object, str], ...] = (
     (chain.Head, "write"),
     (chain.os, "pwrite"),
     (chain.os, "fdatasync"),
-    (recovery, "recover"),
+    (journal, "recover"),
     (recovery, "_install"),
     (store, "migrate"),
     (store.Store, "append"),

@@ -42,4 +42,4 @@ def test_two_thousand_crashes() -> None:
     report = crashes("2000", "--seed", "2", timeout=1700)
     assert report["crashes"] == 2000
     places = {place.partition(" ")[2] for place in report["killed_at"]} - {"", "killed"}
-    assert len(places) >= 22, sorted(places)
+    assert len(places) >= 20, sorted(places)
