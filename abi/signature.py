@@ -9,11 +9,9 @@ Interface: `Signature.read(owner, function)`; `await signature.invoke(method, ar
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import (
@@ -27,10 +25,9 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import suppress
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -38,8 +35,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from llmos.abi.app import Call, File, Image, Part, Text
 from llmos.abi.errors import AppError, AppFailed, BadArguments, BadResult, ManifestError
 from llmos.abi.schema import Simple, simplify
-
-T = TypeVar("T")
+from llmos.abi.threads import in_thread
 
 _PARTS = (Text, Image, File)
 _TEXTS = (str, type(None))
@@ -157,7 +153,7 @@ class Signature:
         try:
             if inspect.isasyncgenfunction(method) or inspect.iscoroutinefunction(method):
                 return await self._on_the_loop(method, arguments, ended)
-            return await _in_thread(lambda: self.reply(method(**arguments)), ended)
+            return await in_thread(lambda: self.reply(method(**arguments)), ended)
         except AppError:
             raise
         except (Exception, SystemExit) as error:
@@ -174,32 +170,6 @@ class Signature:
             return Reply(parts=tuple([self._part(part) async for part in method(**arguments)]))
         finally:
             ended()
-
-
-async def _in_thread(work: Callable[[], T], ended: Callable[[], None]) -> T:
-    """Run `work` in a thread of its own, which may outlive a cancelled caller but not the process."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
-
-    def tell(result: T | None, error: BaseException | None) -> None:
-        if not done.done():
-            done.set_result((result, error))
-
-    def run() -> None:
-        try:
-            outcome: tuple[T | None, BaseException | None] = (work(), None)
-        except BaseException as error:
-            outcome = (None, error)
-        finally:
-            ended()
-        with suppress(RuntimeError):  # the loop has closed: nobody listens
-            loop.call_soon_threadsafe(tell, *outcome)
-
-    threading.Thread(target=run, name="syscall", daemon=True).start()
-    result, error = await done
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]  # None only where T has it
 
 
 def _words(error: BaseException) -> str:

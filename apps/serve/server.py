@@ -9,8 +9,6 @@ Interface: `serve(names)` blocks until stdin ends.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -19,27 +17,16 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
-from mcp.shared.exceptions import MCPError, NoBackChannelError
-from pydantic import ValidationError
 
-from llmos.abi.app import DECLARED, App, Part, Text, syscalls_of
-from llmos.abi.errors import AppError, AppUnavailable, AskRefused, BadArguments, BadResult, LLMOSError
+from llmos.abi.app import DECLARED, App, syscalls_of
+from llmos.abi.errors import AppError, AppUnavailable, BadArguments, LLMOSError
 from llmos.abi.loading import load
 from llmos.abi.manifest import Manifest, Syscall, check_names
 from llmos.abi.signature import Reply, Signature
+from llmos.apps.serve.conversation import Conversation, Conversations
+from llmos.apps.serve.wire import error_result, meta_of, result_of, tool_of
 from llmos.drivers.mcp.call import RunningCall
-from llmos.drivers.mcp.meta import (
-    ABSENT,
-    CALL,
-    ERROR,
-    MAX_REPLY_BYTES,
-    RUNNING,
-    SCHEMA,
-    CallMeta,
-    error_to_wire,
-)
-
-ANSWER_TOKENS = 512  # that a question to the model asks for at most; the kernel has its own limits
+from llmos.drivers.mcp.meta import RUNNING, CallMeta
 
 Context = ServerRequestContext[Any, Any]
 
@@ -88,6 +75,7 @@ class _Apps:
     served: dict[str, _Served]
     broken: dict[str, LLMOSError] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
+    conversations: Conversations = field(default_factory=Conversations)
 
     def find(self, name: str) -> tuple[_Served, Syscall]:
         for served in self.served.values():
@@ -99,26 +87,33 @@ class _Apps:
         raise BadArguments(f"there is no syscall {name!r}", do="list them first")
 
     async def list_tools(self, _: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        tools = [_tool(call) for served in self.served.values() for call in served.manifest.syscalls]
+        tools = [tool_of(call) for served in self.served.values() for call in served.manifest.syscalls]
         return types.ListToolsResult(tools=tools)
 
-    async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    async def call_tool(
+        self, context: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        async def work(conversation: Conversation) -> types.CallToolResult:
+            try:
+                served, syscall = self.find(params.name)
+                reply = await self._run(
+                    conversation, served, syscall, params.arguments or {}, meta_of(params)
+                )
+                return result_of(syscall, reply)
+            except AppError as error:
+                return error_result(error)
+
         try:
-            served, syscall = self.find(params.name)
-            meta = _meta(params)
-            reply = await self._run(context, served, syscall, params.arguments or {}, meta)
-            return _result(syscall, reply)
+            return await self.conversations.follow(context, params, work)
         except AppError as error:
-            wire = cast(Any, {ERROR: error_to_wire(error)})
-            content: list[types.ContentBlock] = [types.TextContent(type="text", text=str(error))]
-            return types.CallToolResult(content=content, is_error=True, _meta=wire)
+            return error_result(error)
 
     async def list_running(self, _: Context, __: types.RequestParams) -> dict[str, Any]:
         return {"ids": sorted(self.running)}
 
     async def _run(
         self,
-        context: Context,
+        conversation: Conversation,
         served: _Served,
         syscall: Syscall,
         arguments: Mapping[str, Any],
@@ -131,10 +126,10 @@ class _Apps:
         method = served.method(name)
 
         async def progress(done: float, total: float | None, message: str) -> None:
-            await context.session.report_progress(done, total, message or None)
+            await conversation.context.session.report_progress(done, total, message or None)
 
         async def ask(prompt: str, schema: Mapping[str, Any] | None) -> str:
-            return await _ask(context, meta, prompt, schema)
+            return await conversation.ask(meta, prompt, schema)
 
         call = RunningCall(meta, served.kind.secrets, progress, ask)
         self.running.add(meta.id)
@@ -146,88 +141,6 @@ class _Apps:
             return None if meta.query and reply == Reply() else reply
         finally:
             call.cancelled = True
-
-
-async def _ask(context: Context, meta: CallMeta, prompt: str, schema: Mapping[str, Any] | None) -> str:
-    content = types.TextContent(type="text", text=prompt)
-    wire = {CALL: meta.id} | ({SCHEMA: schema} if schema else {})
-    request = types.CreateMessageRequest(
-        params=types.CreateMessageRequestParams(
-            messages=[types.SamplingMessage(role="user", content=content)],
-            max_tokens=ANSWER_TOKENS,
-            _meta=cast(types.RequestParamsMeta, wire),
-        )
-    )
-    try:
-        answer = await context.session.send_request(request, types.CreateMessageResult)
-    except NoBackChannelError:
-        raise AskRefused("this client takes no questions", why="its connection goes one way") from None
-    except MCPError as error:
-        raise AskRefused(f"the question was not answered: {error.message}") from None
-    except ValidationError:
-        raise AskRefused("the question was answered against the protocol") from None
-    if not isinstance(answer.content, types.TextContent):
-        raise AskRefused("the question was answered by something else than text")
-    return answer.content.text
-
-
-def _meta(params: types.CallToolRequestParams) -> CallMeta:
-    try:
-        return CallMeta.model_validate((params.meta or {}).get(CALL) or {})
-    except ValidationError:
-        raise BadArguments(f"`_meta` has a {CALL!r} that is none") from None
-
-
-def _tool(call: Syscall) -> types.Tool:
-    result = call.result
-    if result is not None:
-        definitions = {"$defs": result["$defs"]} if "$defs" in result else {}
-        inner = {key: value for key, value in result.items() if key != "$defs"}
-        result = {"type": "object", "properties": {"result": inner}, "required": ["result"], **definitions}
-    return types.Tool(
-        name=call.name,
-        description=call.description,
-        input_schema=call.parameters,
-        output_schema=result,
-        annotations=types.ToolAnnotations(
-            read_only_hint=call.effect in ("none", "read", "fetch"),
-            destructive_hint=call.effect not in ("none", "read", "fetch", "send"),
-            idempotent_hint=call.retry in ("safe", "keyed"),
-            open_world_hint=call.effect in ("fetch", "send", "pay"),
-        ),
-    )
-
-
-def _result(syscall: Syscall, reply: Reply | None) -> types.CallToolResult:
-    if reply is None:
-        return types.CallToolResult(content=[], _meta=cast(Any, {ABSENT: True}))
-    if syscall.result is None:
-        content = [_content(part) for part in reply.parts]
-        structured = None
-    else:
-        text = reply.value if isinstance(reply.value, str) else json.dumps(reply.value, ensure_ascii=False)
-        content = [types.TextContent(type="text", text=text)]
-        structured = {"result": reply.value}
-    result = types.CallToolResult(content=content, structured_content=structured)
-    size = len(result.model_dump_json(by_alias=True, exclude_none=True))
-    if size > MAX_REPLY_BYTES:
-        raise BadResult(
-            f"{syscall.name} returned {size} bytes",
-            why=f"at most {MAX_REPLY_BYTES} are taken",
-            do="ask for less",
-        )
-    return result
-
-
-def _content(part: Part) -> types.ContentBlock:
-    if isinstance(part, Text):
-        return types.TextContent(type="text", text=part.text)
-    data = base64.b64encode(part.data).decode()
-    name = getattr(part, "name", "")
-    if not name:
-        return types.ImageContent(type="image", data=data, mime_type=part.mime)
-    held = types.BlobResourceContents(uri=f"file:///{name}", blob=data, mime_type=part.mime)
-    return types.EmbeddedResource(type="resource", resource=held)
 
 
 def serve(names: Sequence[str]) -> None:

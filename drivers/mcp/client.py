@@ -166,7 +166,7 @@ class Connection:
         deadline: float | None,
         on_progress: OnProgress | None = None,
     ) -> Reply | None:
-        """One call; None where `meta.query` asked for a key that never took effect.
+        """One call; None where `meta.query` asked for a key that never took effect. No news after the result.
 
         Raises:
             DeadlineExceeded: no result within `deadline` seconds (None: the caller sees to that); the server has
@@ -177,8 +177,10 @@ class Connection:
             asyncio.CancelledError: the caller was cancelled; the server has been told to stop.
         """
 
+        over = False  # the package delivers news in tasks of their own, some of them after the result
+
         async def progress(done: float, total: float | None, message: str | None) -> None:
-            if on_progress is not None:
+            if on_progress is not None and not over:
                 on_progress(done, total, message or "")
 
         request = types.CallToolRequest(
@@ -188,10 +190,11 @@ class Connection:
                 _meta=cast(types.RequestParamsMeta, {CALL: meta.to_wire(ours=self.ours)}),
             )
         )
-        result = cast(
-            types.CallToolResult | types.InputRequiredResult,
-            await self._send(request, _RESULT, deadline, progress),
-        )
+        try:
+            answer = await self._send(request, _RESULT, deadline, progress)
+        finally:
+            over = True
+        result = cast(types.CallToolResult | types.InputRequiredResult, answer)
         if isinstance(result, types.InputRequiredResult):
             raise BadResult(
                 f"{self.name} asks for input in the middle of a call", why="nobody is there to give it"

@@ -101,6 +101,7 @@ def call(id, params):
                     "params": {"progressToken": token, "progress": i, "total": 2},
                 }
             )
+        time.sleep(0.3)
     elif HOW == "ask":
         messages = [{"role": "user", "content": {"type": "text", "text": "tell me a secret"}}]
         params = {"messages": messages, "maxTokens": 10}
