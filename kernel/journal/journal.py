@@ -26,7 +26,7 @@ from llmos.abi.errors import JournalError, LLMOSError
 from llmos.kernel.journal import snapshot as snapshots
 from llmos.kernel.journal.chain import Head, Link
 from llmos.kernel.journal.owner import Owner
-from llmos.kernel.journal.records import Body, Record, encode, name_of
+from llmos.kernel.journal.records import Body, Record, encode, name_of, prepare
 from llmos.kernel.journal.recovery import DATABASE, HEAD, Loss, examine, record_of, recover, sync
 from llmos.kernel.journal.snapshot import Retention
 from llmos.kernel.journal.state import MachineState, fold_all
@@ -79,6 +79,7 @@ class Journal:
             sync(folder)
             snapshot_at = max((s.at.seq for s in store.snapshots()), default=0)
             writer = Writer(store, head, end)
+            writer.run(lambda _: prepare())
             journal = cls(folder, policy or Retention(), parts.pop_all(), writer, found.loss(aside))
         journal._state, journal._snapshot_at = found.state, snapshot_at
         return journal

@@ -2,8 +2,10 @@
 
 A kernel works, and at every fsync of its own (commit, checkpoint, head) the three files are copied: what the disk
 surely holds. Between two copies lie the writes that the next fsync had not yet covered when the power failed; an
-image is the earlier copy with any subset of the sectors of those writes. (SQLite's own order inside a checkpoint,
-WAL before database, is kept by taking the WAL as it was.) And a disk that lies: synced tails of the WAL cut off.
+image is the earlier copy with any subset of the sectors of those writes. Two orders inside a step are SQLite's own
+promise and kept: a checkpoint syncs the WAL before it writes the database, and a WAL that starts over has its new
+header synced before the first frame (https://sqlite.org/src/info/ff5be73dee: without that, old frames would be laid
+over a newer database). And a disk that lies: synced tails of the WAL cut off.
 """
 
 from __future__ import annotations
@@ -90,8 +92,13 @@ def failing(before: Moment, after: Moment, rng: random.Random) -> Files:
             else rng.randrange(len(old), max(len(old), len(new)) + 1)
         )
         data = bytearray(old.ljust(size, b"\0")[:size])
-        share = rng.choice([0.1, 0.5, 0.9])
-        for at in range(0, size, SECTOR):
+        share, sectors = rng.choice([0.1, 0.5, 0.9]), range(0, size, SECTOR)
+        if name == WAL and new[:SECTOR] != old[:SECTOR]:
+            if rng.random() < 0.2:
+                sectors = range(0, SECTOR, SECTOR)  # the header's own fsync was not over
+            else:
+                data[:SECTOR] = new[:SECTOR].ljust(len(data[:SECTOR]), b"\0")
+        for at in sectors:
             if new[at : at + SECTOR] != old[at : at + SECTOR] and rng.random() < share:
                 data[at : at + SECTOR] = new[at : at + SECTOR].ljust(len(data[at : at + SECTOR]), b"\0")
         image[name] = bytes(data)
