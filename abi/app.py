@@ -18,7 +18,7 @@ Interface: `App`, `syscall`, `query`; the markers `Target` and `Payload`; `Call`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, overload
@@ -240,17 +240,13 @@ class App(metaclass=_AppType):
     secrets: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(
-        cls, *, name: str = "", stateful: bool = False, pure: bool = False, secrets: tuple[str, ...] = ()
+        cls, *, name: str = "", stateful: bool = False, pure: bool = False, secrets: Sequence[str] = ()
     ) -> None:
         super().__init_subclass__()
         cls.app_name = name or _WORD_START.sub("_", cls.__name__).lower()
-        cls.stateful, cls.pure, cls.secrets = stateful, pure, tuple(secrets)
-        if not _APP_NAME.fullmatch(cls.app_name):
-            raise ManifestError(
-                f"{cls.app_name!r} is no name for an app",
-                why="a name is up to 32 of a-z, 0-9, _ and -, and begins with a letter",
-                do=f'give one: `class {cls.__name__}(App, name="...")`',
-            )
+        cls.stateful, cls.pure = stateful, pure
+        cls.secrets = (secrets,) if isinstance(secrets, str) else tuple(secrets)
+        check_app_name(cls.app_name, do=f'give one: `class {cls.__name__}(App, name="...")`')
         if pure and (stateful or secrets):
             raise ManifestError(f"{cls.app_name}: pure, and yet stateful or with secrets", do="choose one")
         for method, declared in syscalls_of(cls):
@@ -276,6 +272,13 @@ def syscalls_of(app: type[App]) -> Iterator[tuple[str, Declaration]]:
         declared = getattr(getattr(app, name, None), DECLARED, None)
         if isinstance(declared, Declaration):
             yield name, declared
+
+
+def check_app_name(name: str, do: str = "choose another") -> None:
+    """ManifestError for a name that no app may have: it is part of syscalls' names, and of files'."""
+    if not _APP_NAME.fullmatch(name):
+        why = "a name is up to 32 of a-z, 0-9, _ and -, and begins with a letter"
+        raise ManifestError(f"{name!r} is no name for an app", why=why, do=do)
 
 
 def _one_of(word: object, allowed: tuple[str, ...], kind: str) -> None:

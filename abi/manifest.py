@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmos.abi.app import DEADLINE, App, Effect, Retry, Returns, syscalls_of
+from llmos.abi.app import DEADLINE, App, Effect, Retry, Returns, check_app_name, syscalls_of
 from llmos.abi.errors import ManifestChanged, ManifestError
 from llmos.abi.labels import STORE, UNTRUSTED, USER, Label
 from llmos.abi.schema import simplify
@@ -147,6 +147,7 @@ class Manifest(BaseModel):
         Raises:
             ManifestError: a tool that cannot be called safely, or an overlay that says nothing useful.
         """
+        check_app_name(name)
         rules = [(glob, _overlay(name, glob, rule)) for glob, rule in (overlay or {}).items()]
         if len(tools) > MAX_TOOLS:
             raise ManifestError(f"{name} lists {len(tools)} tools", why=f"at most {MAX_TOOLS} are taken")

@@ -14,8 +14,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -132,22 +132,29 @@ def _stamp(source: str) -> str:
     if ":" not in source:
         values = [entry.value for entry in entry_points(group=GROUP) if entry.name == source]
         source = values[0] if values else ""
-    path: list[str] | None = None
-    spec = None
-    parts = source.partition(":")[0].split(".")
     try:
-        for depth in range(1, len(parts) + 1):
-            spec = PathFinder.find_spec(".".join(parts[:depth]), path)
-            path = list(spec.submodule_search_locations or ()) if spec else []
-        if spec is None or not spec.origin:
-            return ""
-        origin = Path(spec.origin)
-        files = list(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
+        files = _files(source.partition(":")[0].split("."))
         newest = max(file.stat().st_mtime_ns for file in files)
-    except (OSError, ValueError, ImportError, KeyError):  # the last: a folder without `__init__.py`
+        readers = max(file.stat().st_mtime_ns for file in Path(ROOT, "llmos", "abi").glob("*.py"))
+    except (OSError, ValueError, ImportError):
         return ""
-    readers = max(file.stat().st_mtime_ns for file in Path(ROOT, "llmos", "abi").glob("*.py"))
     return f"{source} {len(files)} {newest} {readers} {sys.version_info[:3]}"
+
+
+def _files(parts: Sequence[str]) -> list[Path]:
+    """The files of a module or package. Only the top-level name is looked up, which imports nothing."""
+    spec = find_spec(parts[0])
+    if spec is None:
+        return []
+    if len(parts) == 1 and spec.submodule_search_locations is None:
+        return [Path(spec.origin or "")]
+    folders = [Path(place) for place in spec.submodule_search_locations or ()]
+    for part in parts[1:-1]:
+        folders = [folder / part for folder in folders]
+    found = [folder / f"{parts[-1]}.py" for folder in folders if len(parts) > 1]
+    for folder in folders:
+        found += (folder / parts[-1] if len(parts) > 1 else folder).rglob("*.py")
+    return [file for file in found if file.is_file()]
 
 
 def _load(path: Path) -> dict[str, Any]:

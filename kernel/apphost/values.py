@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from llmos.abi.app import Image, Part, Text
+from llmos.abi.app import Image, Part, Text, check_app_name
 from llmos.abi.errors import AppError
 from llmos.abi.labels import UNTRUSTED, USER, Label
 from llmos.drivers.mcp.source import Http, Stdio
@@ -52,6 +52,9 @@ class Entry:
     doc: str = ""
     stateful: bool = False
     inside: bool = False
+
+    def __post_init__(self) -> None:
+        check_app_name(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

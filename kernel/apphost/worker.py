@@ -2,7 +2,8 @@
 
 What: keeps at most one connection to one server, and ends it when a call will not stop.
 Invariant: after a crash the next start waits twice as long as the last one did, until a call succeeds. A call
-    that was given up is followed: if its code still runs after `GRACE_SECONDS`, its process is killed.
+    that was given up is followed: if its code still runs after `GRACE_SECONDS`, or nobody
+    there answers within `ANSWER_SECONDS`, its process is killed.
 Interface: `await worker.call(...)`, `await worker.tools()`, `await worker.stop()`; loop thread only.
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from llmos.drivers.mcp.client import Connection, OnAsk, OnProgress
 
 GRACE_SECONDS = 1.0  # between the end of a call's time and the end of its process
+ANSWER_SECONDS = 3.0  # until a process must say what it works on; on a busy machine that is not at once
 FIRST_DELAY, LONGEST_DELAY = 0.25, 60.0  # seconds before a crashed app is started again
 
 Check = Callable[["Connection"], Awaitable[None]]
@@ -184,7 +186,7 @@ class Worker:
         await asyncio.sleep(GRACE_SECONDS)
         if not connection.alive:
             return
-        running = await connection.running(GRACE_SECONDS)
+        running = await connection.running(ANSWER_SECONDS)
         if running is None or call in running:
             await self._lost(connection)
 

@@ -13,7 +13,7 @@ from llmos.abi.errors import ManifestError
 
 
 def test_names_and_flags() -> None:
-    class CoffeeMachine(App, stateful=True, secrets=("beans",)):
+    class CoffeeMachine(App, stateful=True, secrets="beans"):
         """Makes coffee."""
 
     class Other(App, name="tea"):
