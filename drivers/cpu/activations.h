@@ -1,6 +1,8 @@
 // What: activation rows in the forms that the products read: floats, blocks of 8-bit codes, and panels of four rows.
-// Invariant: quantised per block of 32 to round_even(x * 127/max|x|); a block whose maximum is below 1e-30 is zero; a NaN
-//     or infinity makes its block's scale NaN, so that no silent number comes of it. A panel holds the same numbers.
+// Invariant: quantised per block of 32 to round_even(d * 127/max|d|), all zero where max|d| is below 1e-30; d is x, or,
+//     centred, x - (max + min) / 2. What comes out of a norm has channels that are large and one-sided; about the middle
+//     of its range a block with such a one keeps twice the resolution. A NaN or infinity makes its block's scale NaN, so
+//     that no silent number comes of it. A panel holds the same numbers.
 // Interface: ActBlock, quantise; Panel, kPanelRows, to_panels.
 #pragma once
 
@@ -12,23 +14,31 @@ namespace LLMOS_ISA {
 // One block of 32 quantised activations of one row.
 struct ActBlock {
   int8_t q[32];
-  float scale, sum;                // sum = scale * (sum of q)
+  float scale, centre, sum;        // x is about centre + scale * q; sum: of the 32 of these
   int16_t whole[2], first_half[2]; // sums of q over inputs {4j, 4j+1} and {4j+2, 4j+3}: of the block, of its first 16
 };
-static_assert(sizeof(ActBlock) == 48, "three quarters of a cache line");
+static_assert(sizeof(ActBlock) == 52, "no padding");
 
-inline void quantise(const float* x, int64_t blocks, ActBlock* out) {
+inline void quantise(const float* x, int64_t blocks, bool centred, ActBlock* out) {
   for (int64_t b = 0; b < blocks; ++b, x += 32, ++out) {
     F8 v[4];
     for (int i = 0; i < 4; ++i) v[i] = load(x + 8 * i);
-    const float top = largest(v);
-    const bool live = top >= 1e-30f, finite = top <= 3.402823466e38f;
-    const float inverse = live && finite ? 127.0f / top : 0.0f;
-    out->scale = !finite ? __builtin_nanf("") : live ? top / 127.0f : 0.0f;
-    for (int i = 0; i < 4; ++i) v[i] = finite ? mul(v[i], set1(inverse)) : zero();
+    const bool finite = largest(v) <= 3.402823466e38f;
+    float centre = 0.0f;
+    if (!finite) {
+      for (int i = 0; i < 4; ++i) v[i] = zero();
+    } else if (centred) {
+      const F8 high = max(max(v[0], v[1]), max(v[2], v[3])), low = min(min(v[0], v[1]), min(v[2], v[3]));
+      centre = 0.5f * max_lanes(high) - 0.5f * max_lanes(sub(zero(), low));
+      for (int i = 0; i < 4; ++i) v[i] = sub(v[i], set1(centre));
+    }
+    const float top = largest(v), inverse = top >= 1e-30f ? 127.0f / top : 0.0f;
+    out->scale = !finite ? __builtin_nanf("") : top >= 1e-30f ? top / 127.0f : 0.0f;
+    out->centre = centre;
+    for (int i = 0; i < 4; ++i) v[i] = mul(v[i], set1(inverse));
     store_codes(out->q, v);
     pair_sums(out->q, out->whole, out->first_half);
-    out->sum = out->scale * static_cast<float>(out->whole[0] + out->whole[1]);
+    out->sum = out->scale * static_cast<float>(out->whole[0] + out->whole[1]) + 32.0f * centre;
   }
 }
 
@@ -38,10 +48,10 @@ constexpr int64_t kPanelRows = 4;
 
 struct Panel {
   int8_t q[8][kPanelRows][4];          // by k-group
-  float scale[kPanelRows], sum[kPanelRows];
+  float scale[kPanelRows], centre[kPanelRows], sum[kPanelRows];
   int16_t offset8[kPanelRows][2], offset16[kPanelRows][2], offset32[2][kPanelRows][2];  // 32: of each half
 };
-static_assert(sizeof(Panel) == 224, "seven vectors");
+static_assert(sizeof(Panel) == 240, "no padding");
 
 // Rows [0, live) of q[live][blocks] as panels[blocks]; the others hold what the last of them does.
 inline void to_panels(const ActBlock* q, int64_t live, int64_t blocks, Panel* out) {
@@ -52,6 +62,7 @@ inline void to_panels(const ActBlock* q, int64_t live, int64_t blocks, Panel* ou
       const ActBlock& x = q[(r < live ? r : live - 1) * blocks + b];
       row[r] = x.q;
       out->scale[r] = x.scale;
+      out->centre[r] = x.centre;
       out->sum[r] = x.sum;
       memcpy(whole + 2 * r, x.whole, 4);
       memcpy(first + 2 * r, x.first_half, 4);

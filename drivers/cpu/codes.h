@@ -1,6 +1,6 @@
 // What: one packed block (formats.h) in registers: its codes a byte each, its scales and minima as floats.
 // Invariant: the same for every kernel that reads quantised weights.
-// Interface: unpack, load_scales.
+// Interface: unpack, load_scales, weight_sums.
 #pragma once
 
 #include "formats.h"
@@ -49,6 +49,19 @@ inline void load_scales(const uint8_t* p, F8 scale[2], F8* minimum) {
   scale[0] = load_f16(p + code_bytes(F));
   scale[1] = F == kQ6 ? load_f16(p + code_bytes(F) + 16) : zero();
   *minimum = has_minimum(F) ? load_f16(p + code_bytes(F) + 16) : zero();
+}
+
+// scale * (sum of code - offset) over the block's 32 inputs: what the centre of an activation block is multiplied by.
+template <int F>
+inline F8 weight_sums(const B32 u[8], const F8 scale[2]) {
+  if constexpr (F == kQ6) {
+    const F8 middle = set1(16.0f * static_cast<float>(code_offset(F)));
+    return fma(sub(sum_codes(u + 4, 4), middle), scale[1], mul(sub(sum_codes(u, 4), middle), scale[0]));
+  } else if constexpr (F == kQ8) {
+    return mul(sum_signed(u, 8), scale[0]);
+  } else {
+    return mul(sub(sum_codes(u, 8), set1(32.0f * static_cast<float>(code_offset(F)))), scale[0]);
+  }
 }
 
 }  // namespace LLMOS_ISA

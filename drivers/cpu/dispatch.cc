@@ -30,7 +30,7 @@ uint32_t next_random(uint32_t* state) {
 }
 
 std::vector<float> run_linear(const Kernels& k, int64_t rows, const std::vector<float>& x, const std::vector<Segment>& w,
-                              int64_t inputs) {
+                              int64_t inputs, bool centred) {
   int64_t n = 0;
   for (const Segment& s : w) n += s.n;
   std::vector<float> y(static_cast<size_t>(rows * n));
@@ -42,6 +42,7 @@ std::vector<float> run_linear(const Kernels& k, int64_t rows, const std::vector<
   a.segments = static_cast<int32_t>(w.size());
   a.segment = w.data();
   a.y = y.data();
+  a.centred = centred;
   k.linear(a);
   return y;
 }
@@ -84,17 +85,19 @@ std::string self_test(const Kernels& kernels) {
     memcpy(&h, buffers.back().data(), sizeof h);
     segments.push_back({f, outputs, h.unit, buffers.back().data() + sizeof h});
   }
-  const std::vector<float> wide = run_linear(kernels, rows, x, segments, inputs);
-  const std::vector<float> expected = run_linear(portable::table(), rows, x, segments, inputs);
-  for (size_t i = 0; i < wide.size(); ++i) {
-    const float bound = 1e-4f * (1.0f + std::fabs(expected[i]));
-    if (!(std::fabs(wide[i] - expected[i]) <= bound)) return "products differ from the portable kernels";
-  }
-  for (int64_t r = 0; r < rows; ++r) {  // the row contract: a row alone has the same bits
-    const std::vector<float> one(x.begin() + r * inputs, x.begin() + (r + 1) * inputs);
-    const std::vector<float> y = run_linear(kernels, 1, one, segments, inputs);
-    if (memcmp(y.data(), wide.data() + r * static_cast<int64_t>(y.size()), y.size() * 4))
-      return "a row alone differs from the row among others";
+  for (bool centred : {false, true}) {
+    const std::vector<float> wide = run_linear(kernels, rows, x, segments, inputs, centred);
+    const std::vector<float> expected = run_linear(portable::table(), rows, x, segments, inputs, centred);
+    for (size_t i = 0; i < wide.size(); ++i) {
+      const float bound = 1e-4f * (1.0f + std::fabs(expected[i]));
+      if (!(std::fabs(wide[i] - expected[i]) <= bound)) return "products differ from the portable kernels";
+    }
+    for (int64_t r = 0; r < rows; ++r) {  // the row contract: a row alone has the same bits
+      const std::vector<float> one(x.begin() + r * inputs, x.begin() + (r + 1) * inputs);
+      const std::vector<float> y = run_linear(kernels, 1, one, segments, inputs, centred);
+      if (memcmp(y.data(), wide.data() + r * static_cast<int64_t>(y.size()), y.size() * 4))
+        return "a row alone differs from the row among others";
+    }
   }
   return "";
 }

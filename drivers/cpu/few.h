@@ -43,9 +43,9 @@ inline F8 block_terms(const B32 u[8], const F8 scale[2], F8 minimum, const ActBl
 
 // out[r * stride .. + 8].
 template <int F, int R>
-void tile_few(const uint8_t* w, int64_t blocks, const ActBlock* x, float* out, int64_t stride) {
-  F8 y[R];
-  for (int r = 0; r < R; ++r) y[r] = zero();
+void tile_few(const uint8_t* w, int64_t blocks, bool centred, const ActBlock* x, float* out, int64_t stride) {
+  F8 y[R], z[R];  // z: the terms of the centres
+  for (int r = 0; r < R; ++r) y[r] = z[r] = zero();
   for (int64_t b = 0; b < blocks; ++b, w += block_bytes(F)) {
     B32 u[8];
     F8 scale[2], minimum;
@@ -55,8 +55,11 @@ void tile_few(const uint8_t* w, int64_t blocks, const ActBlock* x, float* out, i
     unpack<F>(w, u);
     load_scales<F>(w, scale, &minimum);
     for (int r = 0; r < R; ++r) y[r] = block_terms<F>(u, scale, minimum, x[r * blocks + b], y[r]);
+    if (!centred) continue;
+    const F8 total = weight_sums<F>(u, scale);
+    for (int r = 0; r < R; ++r) z[r] = fma(total, set1(x[r * blocks + b].centre), z[r]);
   }
-  for (int r = 0; r < R; ++r) store(out + r * stride, y[r]);
+  for (int r = 0; r < R; ++r) store(out + r * stride, centred ? add(y[r], z[r]) : y[r]);
 }
 
 }  // namespace LLMOS_ISA

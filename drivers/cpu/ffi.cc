@@ -56,7 +56,7 @@ std::string read_segment(const ffi::AnyBuffer& b, int64_t k, Segment* out) {
   return "";
 }
 
-enum Flags { kHasNorm = 1, kHasBias = 2, kHasResidual = 4 };
+enum Flags { kHasNorm = 1, kHasBias = 2, kHasResidual = 4, kCentred = 8 };
 
 ffi::Error run_linear(F32 x, S32 rows, ffi::RemainingArgs rest, ffi::Result<F32> y, int32_t flags, int32_t activation,
                       float eps) {
@@ -72,6 +72,7 @@ ffi::Error run_linear(F32 x, S32 rows, ffi::RemainingArgs rest, ffi::Result<F32>
     a.y = y->typed_data();
     a.eps = eps;
     a.activation = activation;
+    a.centred = (flags & kCentred) != 0;
     size_t next = 0;
     size_t expected_bias = 0;
     auto vector = [&](size_t* count) -> const float* {

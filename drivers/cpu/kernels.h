@@ -26,6 +26,7 @@ struct LinearArgs {
   float eps;
   const float* bias;             // [sum of segments' n] or null
   const float* residual;         // [rows, n] or null
+  bool centred;                  // quantise activations about the middle of a block's range
   int32_t activation;            // not kNone: exactly two segments of n outputs, gate and up
   int32_t segments;
   const Segment* segment;

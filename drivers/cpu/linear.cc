@@ -1,7 +1,8 @@
 // What: y = epilogue(norm(x) W^T) for packed weights of any format, one or several matrices side by side.
 // Invariant (the row contract): one output is
-//       quantised  sum over blocks of 32 in order of fma(exact integer dot, weight scale * activation scale, .), then,
-//                  for formats with a minimum, fma(minimum, activation scale * sum of codes, .)
+//       quantised  sum over blocks of 32 in order of fma(exact integer dot, weight scale * activation scale, .), then, for
+//                  formats with a minimum, fma(minimum, sum of activations, .); where centred, plus the sum over blocks in
+//                  order of fma(sum of weights, centre, .)
 //       float      sum over blocks of 32 in order of (sequential fma over the block's inputs)
 //     in this order for every row count, tiling and thread split, so that a row's bits do not depend on its neighbours.
 //     A NaN or infinity in a row makes the whole output row NaN (never a silent number).
@@ -26,15 +27,16 @@ constexpr int64_t kGroup = 8, kGroupBytes = 256 << 10;
 
 struct Inputs {
   int64_t rows, blocks;
+  bool centred;
   const ActBlock* q;   // [rows, blocks], where some segment is quantised and the rows are few
   const Panel* panels; // [ceil(rows / 4), blocks], where they are many; else null
   const float* f;      // [rows, blocks * 32], where some segment is not
 };
 
 template <int F, int C>
-void widen(const uint8_t* const* w, int64_t blocks, uint8_t* to) {
+void widen(const uint8_t* const* w, int64_t blocks, bool centred, uint8_t* to) {
   if constexpr (!is_float(F))
-    for (int c = 0; c < C; ++c) widen_tile<F>(w[c], blocks, to + c * widened_bytes(F), C * widened_bytes(F));
+    for (int c = 0; c < C; ++c) widen_tile<F>(w[c], blocks, centred, to + c * widened_bytes(F), C * widened_bytes(F));
 }
 
 // raw[live][C * 8]: the products of C tiles with the rows of panel p.
@@ -47,35 +49,35 @@ void product(const Inputs& in, int64_t p, int64_t live, const uint8_t* const* w,
   } else if (in.panels) {
     const Panel* x = in.panels + p * in.blocks;
     switch (live) {
-      case 1: return panel_many<F, 1, C>(widened, in.blocks, x, raw);
-      case 2: return panel_many<F, 2, C>(widened, in.blocks, x, raw);
-      case 3: return panel_many<F, 3, C>(widened, in.blocks, x, raw);
-      case 4: return panel_many<F, 4, C>(widened, in.blocks, x, raw);
+      case 1: return panel_many<F, 1, C>(widened, in.blocks, in.centred, x, raw);
+      case 2: return panel_many<F, 2, C>(widened, in.blocks, in.centred, x, raw);
+      case 3: return panel_many<F, 3, C>(widened, in.blocks, in.centred, x, raw);
+      case 4: return panel_many<F, 4, C>(widened, in.blocks, in.centred, x, raw);
     }
   } else {
     for (int c = 0; c < C; ++c) {
       float* y = raw + 8 * c;
       switch (live) {
-        case 1: tile_few<F, 1>(w[c], in.blocks, in.q, y, C * 8); break;
-        case 2: tile_few<F, 2>(w[c], in.blocks, in.q, y, C * 8); break;
-        case 3: tile_few<F, 3>(w[c], in.blocks, in.q, y, C * 8); break;
-        case 4: tile_few<F, 4>(w[c], in.blocks, in.q, y, C * 8); break;
+        case 1: tile_few<F, 1>(w[c], in.blocks, in.centred, in.q, y, C * 8); break;
+        case 2: tile_few<F, 2>(w[c], in.blocks, in.centred, in.q, y, C * 8); break;
+        case 3: tile_few<F, 3>(w[c], in.blocks, in.centred, in.q, y, C * 8); break;
+        case 4: tile_few<F, 4>(w[c], in.blocks, in.centred, in.q, y, C * 8); break;
       }
     }
   }
 }
 
 template <int C>
-void widen(int format, const uint8_t* const* w, int64_t blocks, uint8_t* to) {
+void widen(int format, const uint8_t* const* w, int64_t blocks, bool centred, uint8_t* to) {
   switch (format) {
-    case kQ4: return widen<kQ4, C>(w, blocks, to);
-    case kQ4M: return widen<kQ4M, C>(w, blocks, to);
-    case kQ5: return widen<kQ5, C>(w, blocks, to);
-    case kQ5M: return widen<kQ5M, C>(w, blocks, to);
-    case kQ6: return widen<kQ6, C>(w, blocks, to);
-    case kQ8: return widen<kQ8, C>(w, blocks, to);
-    case kBF16: return widen<kBF16, C>(w, blocks, to);
-    case kF32: return widen<kF32, C>(w, blocks, to);
+    case kQ4: return widen<kQ4, C>(w, blocks, centred, to);
+    case kQ4M: return widen<kQ4M, C>(w, blocks, centred, to);
+    case kQ5: return widen<kQ5, C>(w, blocks, centred, to);
+    case kQ5M: return widen<kQ5M, C>(w, blocks, centred, to);
+    case kQ6: return widen<kQ6, C>(w, blocks, centred, to);
+    case kQ8: return widen<kQ8, C>(w, blocks, centred, to);
+    case kBF16: return widen<kBF16, C>(w, blocks, centred, to);
+    case kF32: return widen<kF32, C>(w, blocks, centred, to);
   }
 }
 
@@ -117,7 +119,7 @@ Inputs prepare(const LinearArgs& a, Scratch& scratch) {
         for (int64_t i = a.k; i < padded; ++i) y[i] = 0.0f;
         x = y;
       }
-      if (quantised) quantise(x, blocks, to + r * blocks);
+      if (quantised) quantise(x, blocks, a.centred, to + r * blocks);
     }
     if (quantised && many) to_panels(to, live, blocks, panels + g * blocks);
   };
@@ -129,7 +131,7 @@ Inputs prepare(const LinearArgs& a, Scratch& scratch) {
       for (int64_t g = i * step; g < groups && g < (i + 1) * step; ++g) group(g);
     });
   }
-  return {rows, blocks, q, panels, f};
+  return {rows, blocks, a.centred, q, panels, f};
 }
 
 // What is computed at a time: two neighbouring tiles (or a matrix's last one), or the tiles of gate and up that make the
@@ -167,10 +169,10 @@ void stripe(const LinearArgs& a, const Inputs& in, int s, int64_t column, int64_
       if (!in.panels) continue;
       uint8_t* to = widened + i * 2 * half;
       if (alike && u.count == 2) {
-        widen<2>(first.format, u.tiles, in.blocks, to);
+        widen<2>(first.format, u.tiles, in.blocks, in.centred, to);
       } else {
-        widen<1>(first.format, u.tiles, in.blocks, to);
-        if (u.count == 2) widen<1>(second.format, u.tiles + 1, in.blocks, to + half);
+        widen<1>(first.format, u.tiles, in.blocks, in.centred, to);
+        if (u.count == 2) widen<1>(second.format, u.tiles + 1, in.blocks, in.centred, to + half);
       }
     }
     for (int64_t row = 0; row < in.rows; row += kPanelRows) {

@@ -13,12 +13,12 @@ namespace LLMOS_ISA {
 
 // Where signed bytes have no instruction of their own they are two nibbles, w = 16 (high - 8) + low.
 constexpr int64_t widened_codes(int f) { return f == kQ8 && kSplitBytes ? 512 : 256; }
-constexpr int64_t widened_bytes(int f) { return widened_codes(f) + 64; }
+constexpr int64_t widened_bytes(int f) { return widened_codes(f) + 96; }
 constexpr int64_t kWidened = widened_bytes(kQ8);  // the most of any format
 
-// One tile: of each block the codes, then scales, then the second scales or minima.
+// One tile: of each block the codes, then scales, then the second scales or minima, then, if wanted, the weights' sums.
 template <int F>
-void widen_tile(const uint8_t* w, int64_t blocks, uint8_t* out, int64_t stride) {
+void widen_tile(const uint8_t* w, int64_t blocks, bool centred, uint8_t* out, int64_t stride) {
   for (int64_t b = 0; b < blocks; ++b, w += block_bytes(F), out += stride) {
     B32 u[8];
     F8 scale[2], minimum;
@@ -27,6 +27,10 @@ void widen_tile(const uint8_t* w, int64_t blocks, uint8_t* out, int64_t stride) 
     prefetch(w + 2048 + 128);
     unpack<F>(w, u);
     load_scales<F>(w, scale, &minimum);
+    float* f = reinterpret_cast<float*>(out + widened_codes(F));
+    store(f, scale[0]);
+    store(f + 8, F == kQ6 ? scale[1] : minimum);
+    if (centred) store(f + 16, weight_sums<F>(u, scale));
     for (int j = 0; j < 8; ++j) {
       if constexpr (F == kQ8) u[j] = flip_sign(u[j]);  // 0 to 255
       if constexpr (F == kQ8 && kSplitBytes) {
@@ -36,9 +40,6 @@ void widen_tile(const uint8_t* w, int64_t blocks, uint8_t* out, int64_t stride) 
         store_bytes(out + 32 * j, u[j]);
       }
     }
-    float* f = reinterpret_cast<float*>(out + widened_codes(F));
-    store(f, scale[0]);
-    store(f + 8, F == kQ6 ? scale[1] : minimum);
   }
 }
 
@@ -118,14 +119,33 @@ LLMOS_INLINE void block_many(const uint8_t* w, const Panel& x, float* y) {
   }
 }
 
+// y[R][C * 8] += the terms of the centres; `totals` are the weights' sums of the first block.
+template <int R, int C>
+void centre_many(const uint8_t* totals, int64_t blocks, int64_t stride, const Panel* x, float* y) {
+  F8 z[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) z[r][c] = zero();
+  for (int64_t b = 0; b < blocks; ++b, totals += C * stride, ++x) {
+    F8 total[C];
+    for (int c = 0; c < C; ++c) total[c] = load(reinterpret_cast<const float*>(totals + c * stride));
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) z[r][c] = fma(total[c], set1(x->centre[r]), z[r][c]);
+  }
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) store(y + (r * C + c) * 8, add(load(y + (r * C + c) * 8), z[r][c]));
+}
+
 // y[R][C * 8]: C widened tiles, their blocks in turn, against R rows of a panel.
 template <int F, int R, int C>
-void panel_many(const uint8_t* w, int64_t blocks, const Panel* x, float* y) {
+void panel_many(const uint8_t* w, int64_t blocks, bool centred, const Panel* x, float* y) {
   for (int i = 0; i < R * C; ++i) {
     store(y + 8 * i, zero());
     keep_order();  // else a call of memset, slower than eight stores
   }
-  for (int64_t b = 0; b < blocks; ++b, w += C * widened_bytes(F), ++x) block_many<F, R, C>(w, *x, y);
+  const uint8_t* tile = w;
+  const Panel* panel = x;
+  for (int64_t b = 0; b < blocks; ++b, tile += C * widened_bytes(F), ++panel) block_many<F, R, C>(tile, *panel, y);
+  if (centred) centre_many<R, C>(w + widened_codes(F) + 64, blocks, widened_bytes(F), x, y);
 }
 
 }  // namespace LLMOS_ISA

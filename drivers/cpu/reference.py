@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmos.drivers.cpu.ops import centred
 from llmos.drivers.cpu.packed import Packed
 
 if TYPE_CHECKING:
@@ -67,15 +68,19 @@ def unpack(weight: Packed) -> Floats:
     return np.ascontiguousarray((dense * unit)[:n, :k], dtype=np.float32)
 
 
-def quantise(x: ArrayLike) -> Floats:
-    """x f32 [T, K] as the kernels see it beside quantised weights: 8 bits per block of 32 inputs."""
+def quantise(x: ArrayLike, about_middle: bool = False) -> Floats:
+    """x f32 [T, K] as the kernels see it beside quantised weights: 8 bits per block of 32 inputs, about zero or
+    about the middle of the block's range."""
     x = np.asarray(x, np.float32)
     blocks = x.reshape(x.shape[0], -1, 32)
+    half = np.float32(0.5 if about_middle else 0.0)
+    centre = half * blocks.max(axis=-1, keepdims=True) + half * blocks.min(axis=-1, keepdims=True)
+    blocks = blocks - centre
     top = np.max(np.abs(blocks), axis=-1, keepdims=True)
     live = top >= np.float32(1e-30)
     inverse = np.where(live, np.float32(127) / np.where(live, top, np.float32(1)), np.float32(0))
     codes = np.rint(blocks * inverse)
-    return (codes * np.where(live, top / np.float32(127), np.float32(0))).reshape(x.shape)
+    return (centre + codes * np.where(live, top / np.float32(127), np.float32(0))).reshape(x.shape)
 
 
 def _normalise(x: Floats, weight: Floats, eps: float) -> Floats:
@@ -115,7 +120,8 @@ def linear(
         seen = _normalise(seen, np.asarray(norm), eps)
     parts = []
     for w in weights:
-        inputs = seen if w.format in ("f32", "bf16") else quantise(seen)
+        middle = centred(norm is not None, len(weights), activation)
+        inputs = seen if w.format in ("f32", "bf16") else quantise(seen, middle)
         parts.append(inputs.astype(np.float64) @ unpack(w).T.astype(np.float64))
     y = np.concatenate(parts, axis=-1)
     if bias is not None:

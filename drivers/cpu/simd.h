@@ -147,6 +147,19 @@ inline B32 repeat4(const void* p) { return _mm256_set1_epi32(static_cast<int>(lo
 inline B32 sub_i16(B32 a, B32 b) { return _mm256_sub_epi16(a, b); }
 inline B32 flip_sign(B32 a) { return _mm256_xor_si256(a, _mm256_set1_epi8(-128)); }
 
+// The sums of each row's four bytes over n vectors, unsigned and within a byte in sum, or signed.
+inline F8 sum_codes(const B32* u, int n) {
+  __m256i t = u[0];
+  for (int i = 1; i < n; ++i) t = _mm256_add_epi8(t, u[i]);
+  t = _mm256_maddubs_epi16(t, _mm256_set1_epi8(1));
+  return _mm256_cvtepi32_ps(_mm256_madd_epi16(t, _mm256_set1_epi16(1)));
+}
+inline F8 sum_signed(const B32* u, int n) {
+  __m256i t = _mm256_setzero_si256();
+  for (int i = 0; i < n; ++i) t = _mm256_add_epi16(t, _mm256_maddubs_epi16(_mm256_set1_epi8(1), u[i]));
+  return _mm256_cvtepi32_ps(_mm256_madd_epi16(t, _mm256_set1_epi16(1)));
+}
+
 #if LLMOS_VNNI
 // Eight exact sums: vpdpbusd accumulates four u8 x s8 products straight into 32 bits.
 struct Acc { __m256i v; };
@@ -357,6 +370,19 @@ inline B32 sub_i16(B32 a, B32 b) {
 inline B32 flip_sign(B32 a) {
   for (int i = 0; i < 32; ++i) a.v[i] = static_cast<uint8_t>(a.v[i] ^ 128);
   return a;
+}
+
+inline F8 sum_codes(const B32* u, int n) {
+  int32_t s[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  for (int i = 0; i < n; ++i)
+    for (int b = 0; b < 32; ++b) s[b / 4] += u[i].v[b];
+  LLMOS_LANES(static_cast<float>(s[i]))
+}
+inline F8 sum_signed(const B32* u, int n) {
+  int32_t s[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  for (int i = 0; i < n; ++i)
+    for (int b = 0; b < 32; ++b) s[b / 4] += static_cast<int8_t>(u[i].v[b]);
+  LLMOS_LANES(static_cast<float>(s[i]))
 }
 
 struct Acc { int32_t v[8]; };

@@ -103,6 +103,7 @@ void products(const Kernels& kernels) {
               a.residual = residual.data;
               a.activation = gated ? kSilu : kNone;
               a.segments = 2;
+              a.centred = gated != (rows % 2 == 0);
               a.segment = two;
               a.y = y.data;
               kernels.linear(a);

@@ -100,6 +100,29 @@ def test_row_contract(rng: np.random.Generator, type: str) -> None:
     assert np.array_equal(padded[:9], widest[:9])
 
 
+@pytest.mark.parametrize("type", TYPES)
+def test_centred_activations(rng: np.random.Generator, type: str) -> None:
+    """Behind a norm and for weights side by side: near the reference, and the row contract, with one-sided channels."""
+    k = 512
+    weights = [cpu.pack(random_tensor(rng, type, n, k), type, (n, k)) for n in (37, 16)]
+    norm = jnp.asarray(rng.uniform(0.5, 1.5, k), jnp.float32)
+    x = _x(rng, 100, k).at[:, ::100].add(20.0)
+    widest = np.asarray(cpu.linear(x, weights, _rows(100), norm=norm))
+    _close(jnp.asarray(widest[:16]), reference.linear(x[:16], weights, _rows(16), norm=norm), 1e-5)
+    for t in ROWS:
+        start = (100 - t) // 2
+        got = np.asarray(cpu.linear(x[start : start + t], weights, _rows(t), norm=norm))
+        assert np.array_equal(got, widest[start : start + t]), f"{t} rows"
+
+
+def test_about_the_middle_one_sided_blocks_keep_more(rng: np.random.Generator) -> None:
+    x = np.asarray(_x(rng, 50, 64).at[:, ::32].add(20.0))
+    error = [np.mean((reference.quantise(x, middle) - x) ** 2) for middle in (False, True)]
+    assert error[1] < 0.4 * error[0]
+    constant = np.full((1, 32), 3.7, np.float32)
+    assert np.array_equal(reference.quantise(constant, True), constant)
+
+
 def test_threads_do_not_change_a_bit(rng: np.random.Generator) -> None:
     k = 2048
     w = [cpu.pack(random_tensor(rng, t, 515, k), t, (515, k)) for t in ("Q5_0", "Q6_K", "BF16")]
