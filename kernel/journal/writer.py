@@ -197,7 +197,9 @@ class Writer:
                 self._wake.wait(at - now if pending else None)
 
     def _work(self) -> None:
-        if self._closing or time.monotonic() >= self._retry_at:
+        now = time.monotonic()
+        ripe = self._due or now >= self._oldest + MAX_AGE_S  # else it was a job that woke us
+        if self._closing or (ripe and now >= self._retry_at):
             try:
                 self._write()
             except LLMOSError as error:
