@@ -116,7 +116,8 @@ def main() -> int:
         if lifeline in ready and status is None:
             break
     status = _end_all(app) if status is None else (_end_all(app), status)[1]
-    return os.waitstatus_to_exitcode(status) % 256 if status is not None else 137
+    code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
