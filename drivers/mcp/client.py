@@ -48,6 +48,7 @@ class Connection:
     def __init__(self, name: str, source: Stdio | Http, ours: bool, on_ask: OnAsk | None) -> None:
         self.name, self.source, self.ours = name, source, ours
         self.changed = False
+        self.ending = ""  # why it is being killed, for the other calls in it
         self.child: Child | None = None
         self._on_ask = on_ask
         self._session: ClientSession | None = None
@@ -245,7 +246,7 @@ class Connection:
             types.CONNECTION_CLOSED,
             "Connection closed",
         ):  # a peer has no such words
-            return self._unavailable("it ended during the call", "its connection closed")
+            return self._unavailable("it ended during the call", self.ending or "its connection closed")
         return error_from_wire(None, f"{self.name}: {error.message}")
 
     async def _sampled(self, context: ClientRequestContext, params: types.CreateMessageRequestParams) -> Any:

@@ -188,6 +188,7 @@ class Worker:
             return
         running = await connection.running(ANSWER_SECONDS)
         if running is None or call in running:
+            connection.ending = "another call in it would not stop"
             await self._lost(connection)
 
     async def stop(self) -> None:

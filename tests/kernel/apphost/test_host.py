@@ -175,11 +175,13 @@ def test_a_call_that_will_not_stop_loses_its_process(make: Make, how: str) -> No
     bystander = call(host, "notebook.process").value
     assert call(host, "naughty.modules").value == []
     [guilty] = [line.os_pid for line in host.ps() if line.name == "[apps]"]
+    waiting = host.call("naughty.patient", {}, context(deadline=60))
     began = time.monotonic()
     late = call(host, f"naughty.{how}")
     assert isinstance(late.error, DeadlineExceeded)
     assert time.monotonic() - began < 3
     assert gone(guilty, seconds=10)
+    assert "another call in it would not stop" in str(waiting.result(10).error)
     assert alive(bystander)
     assert call(host, "naughty.modules").value == []
     assert max(line.restarts for line in host.ps()) == 1
