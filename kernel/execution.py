@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import LLMOSError, WindowOverflow
+from llmos.abi.errors import WindowOverflow
 from llmos.abi.events import Call, Citation, Done, Event, StopReason, Timings, Token, Usage
 from llmos.kernel import grounding
 from llmos.kernel.engine.grammar import InnerGrammar, PlainText
@@ -114,7 +114,7 @@ class Execution:
         number = self.turn.number
         try:
             done = await self._answer()
-        except LLMOSError:
+        except Exception:
             await self._end(Finished(number, "", "error", self.layout.taint))
             raise
         kept = self._kept(done.answer)

@@ -17,7 +17,9 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from importlib.metadata import version
 from math import exp
 from pathlib import Path
 from time import perf_counter
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from llmos.kernel.apps import Apps
     from llmos.kernel.engine.engine import Runner
     from llmos.kernel.engine.grammar import GrammarCompiler
+    from llmos.kernel.journal.state import ProcessState
     from llmos.memory.embedding import Encoder
     from llmos.memory.volume import Passage, Volume
 
@@ -94,9 +97,11 @@ class Kernel:
         self.engine = Engine(runner, OutputCommit(self.journal, self.loop))
         found = self.journal.unfinished()
         self.table = ProcessTable(found.pids + 1)
-        self.append(0, Booted(_version(), runner.identity))
-        for known in found.processes.values():
-            self._restore(known)
+        self.append(0, Booted(version("llmos"), runner.identity))
+        states = found.processes.values()
+        if any(state.spawned.grants for state in states):
+            _ = self.apps  # not from the loop, which it waits for
+        self.loop.run(self._restore(states))
         self.boot_s = perf_counter() - started if started else 0.0
 
     def __enter__(self) -> Kernel:
@@ -196,11 +201,16 @@ class Kernel:
         if self.table.reap(process.pid):
             self.append(process.pid, Reaped())
 
-    def _restore(self, known: Any) -> None:
-        mounts = [Mount.load(mount) for mount in known.spawned.settings.get("mounts", ())]
-        process = Process(self, known.pid, known.spawned, mounts)
-        self.table.add(process)
-        self.loop.call(process.restore, known)
+    async def _restore(self, states: Iterable[ProcessState]) -> None:
+        """Every process stands as the journal says: parents before children, zombies as they ended."""
+        for known in sorted(states, key=lambda state: state.pid):
+            mounts = [Mount.load(mount) for mount in known.spawned.settings.get("mounts", ())]
+            parent = known.parent if any(p.pid == known.parent for p in self.table) else 0
+            process = Process(self, known.pid, replace(known.spawned, parent=parent), mounts)
+            self.table.add(process)
+            process.restore(known)
+            if process.exit is not None and process.parent == 0:
+                self.reap(process)
 
     # -- the journal ---------------------------------------------------------------------------------------------
 
@@ -318,9 +328,3 @@ def _class(name: str) -> Any:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _version() -> str:
-    from llmos import __version__
-
-    return __version__

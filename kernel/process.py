@@ -10,6 +10,7 @@ Interface: `ask`, `aask`, `mount`, `forget`, `fork`, `send`, `receive`, `signal`
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmos.abi.errors import Cancelled, ConfigError, LLMOSError, QuotaExceeded, TurnRefused
+from llmos.abi.errors import Cancelled, ConfigError, LLMOSError, ProcessError, QuotaExceeded, TurnRefused
 from llmos.abi.events import Done
 from llmos.abi.labels import USER, Label, join
 from llmos.abi.limits import PAGE_TOKENS
@@ -39,9 +40,11 @@ from llmos.kernel.turn import Turn
 
 if TYPE_CHECKING:
     from llmos.abi.mount import Mount
-    from llmos.kernel.journal.records import Intent, Spawned
+    from llmos.kernel.journal.records import Spawned
     from llmos.kernel.journal.state import ProcessState, RunningTurn
     from llmos.kernel.kernel import Kernel
+
+log = logging.getLogger("llmos.process")
 
 Signal = Literal["INT", "STOP", "CONT", "TERM", "KILL"]
 State = Literal["new", "ready", "running", "waiting", "stopped", "zombie"]
@@ -113,7 +116,8 @@ class Process:
         self._server: asyncio.Task[None] | None = None
         self.mailbox = Mailbox(pid)
         self._lock = threading.Lock()
-        self._busy = 0  # turns that run or wait
+        self._busy = 0  # turns that run, wait, or are being laid out
+        self._open: list[Turn] = []  # those that run or wait, in order
         if "seconds" in self.ledger.quotas:
             kernel.loop.call(self._watch_clock)
 
@@ -183,6 +187,8 @@ class Process:
         except BaseException:
             self._leave()
             raise
+        with self._lock:
+            self._open.append(turn)
         waiting = _Question(turn, question, label, asking, started, layout)
         self.kernel.loop.call(self._enqueue, waiting)
         return turn
@@ -215,9 +221,11 @@ class Process:
             self._turns += 1
             return self._turns, self._busy == 1
 
-    def _leave(self) -> None:
+    def _leave(self, turn: Turn | None = None) -> None:
         with self._lock:
             self._busy -= 1
+            if turn is not None:
+                self._open.remove(turn)
 
     def _lay_out(
         self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None = None
@@ -273,9 +281,8 @@ class Process:
     @property
     def current(self) -> Turn | None:
         """The turn that runs, or the next one that waits; None where nothing is asked."""
-        if self._execution is not None:
-            return self._execution.turn
-        return self._questions[0].turn if self._questions else None
+        with self._lock:
+            return self._open[0] if self._open else None
 
     # -- on the loop ---------------------------------------------------------------------------------------------
 
@@ -295,8 +302,11 @@ class Process:
                 outcome = e
                 if isinstance(e, QuotaExceeded):
                     self.exceeded("tokens" if self.ledger.left("tokens") < 1 else "syscalls")
+            except Exception as e:  # a fault of ours ends the turn, not the process or the kernel
+                log.exception("turn %s of process %s failed", question.turn.number, self.pid)
+                outcome = ProcessError("the turn failed", why=f"{type(e).__name__}: {e}", do="report this")
             finally:  # who reads the end of a turn may ask the next question
-                self._leave()
+                self._leave(question.turn)
                 self.phase = "waiting"
                 question.turn.put(outcome)
         if self._ending:
@@ -341,8 +351,8 @@ class Process:
             self._execution.cancel()
         for question in [q for q in self._questions if q.turn.number == number]:
             self._questions.remove(question)
+            self._leave(question.turn)
             question.turn.put(Cancelled(f"turn {number} was cancelled before it began"))
-            self._leave()
 
     async def asettled(self) -> Exchange | None:
         """Wait until nothing is asked any more; the last exchange, None where there was none."""
@@ -391,11 +401,6 @@ class Process:
             case "KILL":
                 self.end("KILL")
 
-    async def parked(self, intent: Intent) -> None:
-        """Stand stopped, for call `intent` may or may not have happened, until CONT."""
-        self.going.clear()
-        await self.going.wait()
-
     def end(self, reason: str, *, journal: bool = True) -> None:
         """On the loop: become a zombie; children go to the kernel, the parent is told."""
         if self.exit is not None:
@@ -405,6 +410,7 @@ class Process:
         if journal:
             self.kernel.append(self.pid, Exited(reason))
         for question in self._questions:
+            self._leave(question.turn)
             question.turn.put(Cancelled(f"process {self.pid} ended: {reason}"))
         self._questions.clear()
         if self._execution is not None:
@@ -506,8 +512,12 @@ class Process:
 
     def restore(self, state: ProcessState) -> None:
         """Stand as the journal says, and go on with what was asked."""
-        self.parent, self._turns, self.calls = state.parent, state.turns, state.calls
+        self._turns, self.calls = state.turns, state.calls
         self.conversation = list(state.conversation)
+        if state.ended is not None:
+            self.exit = Exit(self.pid, state.ended, self.conversation[-1].answer if self.conversation else "")
+            self._ended.set()
+            return
         self.mailbox = Mailbox(self.pid, state.mailbox)
         self._ending = state.ending
         if state.stopped:
@@ -523,6 +533,7 @@ class Process:
                 self.approved |= {_approval(running, a) for a in running.approvals if a.allowed}
             with self._lock:
                 self._busy += 1
+                self._open.append(turn)
             self._enqueue(_Question(turn, asked.text, asked.label, asking, perf_counter(), layout, running))
 
 

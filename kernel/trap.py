@@ -56,11 +56,11 @@ class Trap:
             QuotaExceeded: the process may not make so many calls; none was made.
         """
         self._process.ledger.take("syscalls", max(len(invocations) - len(begun), 0))
-        known = list(begun) + [None] * len(invocations)
+        known = _match(invocations, begun)
         results: list[Part] = []
         group: list[asyncio.Task[Part]] = []
         async with asyncio.TaskGroup() as tasks:
-            for invocation, before in zip(invocations, known, strict=False):
+            for invocation, before in zip(invocations, known, strict=True):
                 effect = self._kernel.syscalls[invocation.syscall].effect
                 number = before.intent.call if before is not None else self._process.next_call()
                 if effect not in PARALLEL and group:
@@ -112,8 +112,9 @@ class Trap:
         if intent.retry == "never":
             if not before.parked:
                 why = f"{syscall.name} was running when the machine stopped, and must not be repeated"
+                self._process.going.clear()
                 await self._kernel.durable(self._process.pid, Parked(intent.turn, intent.call, why))
-            await self._process.parked(intent)
+            await self._process.going.wait()  # until somebody who has looked says CONT
             return await self._keep(ResultRecord(intent.turn, intent.call, None, UNKNOWN, label))
         if intent.retry == "query":
             found = await self._kernel.apps.query(self._process, syscall, intent.key)
@@ -171,6 +172,23 @@ class Trap:
         return (
             f"{text[:most]}\n[{len(text) - most} characters more: read on with results.read, call {number}]"
         )
+
+
+def _match(invocations: Sequence[Invocation], begun: Sequence[OpenCall]) -> list[OpenCall | None]:
+    """What the journal knows of each invocation; nothing of those that were denied, which are judged again."""
+    left = list(begun)
+    known: list[OpenCall | None] = []
+    for made in invocations:
+        at = next(
+            (
+                i
+                for i, c in enumerate(left)
+                if (c.intent.syscall, c.intent.arguments) == (made.syscall, made.arguments)
+            ),
+            None,
+        )
+        known.append(None if at is None else left.pop(at))
+    return known
 
 
 def _failed(turn: int, call: int, error: LLMOSError, label: Label) -> ResultRecord:

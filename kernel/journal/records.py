@@ -117,7 +117,8 @@ class Sampled(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Forced(_Strict):
-    """Tokens that entered the running turn without the model's choice: a grammar's, or the result of `call`."""
+    """Tokens that entered the running turn without the model's choice: a grammar's, or the results of all calls up
+    to `call`."""
 
     turn: int
     position: int

@@ -237,7 +237,7 @@ def _in_turn(
             if body.call is None or p.turn is None:
                 return p
             return replace(
-                p, turn=replace(p.turn, calls=tuple(c for c in calls if c.intent.call != body.call))
+                p, turn=replace(p.turn, calls=tuple(c for c in calls if c.intent.call > body.call))
             )
         case Intent():
             calls = (*(c for c in calls if c.intent.call != body.call), OpenCall(body))

@@ -1,0 +1,39 @@
+"""kill -9 of a whole kernel, with a scripted model: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def crashes(count: int, seed: int, timeout: float) -> dict[str, Any]:
+    """Run `crashes.py` in a process of its own: it forks, and must have no threads."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kernel.crashes", str(count), "--seed", str(seed)], cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert (report["lost"], report["doubled"], report["corrupt"]) == (0, 0, 0), (report, done.stderr)
+    assert report["crashes"] == count
+    return report
+
+
+def test_twenty_crashes() -> None:
+    report = crashes(20, seed=1, timeout=200)
+    assert report["answered"] >= 6 and report["effects"] >= 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_two_thousand_crashes(seed: int) -> None:
+    report = crashes(500, seed=100 + seed, timeout=1700)
+    assert report["answered"] > 50 and report["parked"] > 0
