@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from llmos.abi.config import Config
     from llmos.abi.progress import Progress
-    from llmos.kernel.kernel import Kernel
+    from llmos.kernel.kernel import Asker, Kernel
 
 FILE = "llmos.yaml"
 
@@ -25,6 +25,7 @@ def connect(
     config: Config | str | os.PathLike[str] | None = None,
     *,
     progress: Progress | None = None,
+    asker: Asker | None = None,
     **overrides: object,
 ) -> Kernel:
     """Boots a kernel; use it as a context manager.
@@ -32,6 +33,7 @@ def connect(
     Args:
         config: a `Config`, the path of a configuration file, or None to look for one (see `find_config`).
         progress: told about downloads and loading.
+        asker: approves the values that the monitor asks about; without one they are refused.
         overrides: keys of the configuration by their own names, e.g. `model="smollm2-135m"`,
             `pool="512MiB"`; None means not given.
 
@@ -44,7 +46,7 @@ def connect(
     from llmos.abi.progress import silent
     from llmos.kernel.boot import boot
 
-    return boot(settings, progress=progress or silent)
+    return boot(settings, progress=progress or silent, asker=asker)
 
 
 def load_config(config: Config | str | os.PathLike[str] | None = None, **overrides: object) -> Config:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from llmos.kernel.model.decoder import Ops
 
 Mode = Literal["native", "bf16", "f32"]
+NUMERICS = 2  # of the CPU kernels: raised with every change of rounding, so that no KV of another's is shared
 Backend = Literal["cpu", "gpu", "tpu", "xla"]  # each has its module of operations, `<backend>_ops`
 
 
@@ -110,7 +111,7 @@ def load_model(
 
         parameters = packed.result()
     graph, state = nnx.split(Decoder(config, parameters, operations(backend)))
-    kernels = cpu.isa() if backend == "cpu" else f"{backend}-{jax.default_backend()}"
+    kernels = f"{cpu.isa()}-{NUMERICS}" if backend == "cpu" else f"{backend}-{jax.default_backend()}"
     return Model(config, graph, state, f"{weights.identity}/{mode}/{kernels}", backend, mode)
 
 
