@@ -31,6 +31,7 @@ class Shell:
     Args:
         kernel: a booted kernel.
         mounts: what the process may read from.
+        grants: syscalls that it may make.
         max_tokens, seed, temperature: as for `process.ask`; each turn draws with `seed` + its number.
         progress: told about mounting.
         history: the file that keeps what was typed; None keeps nothing.
@@ -42,6 +43,7 @@ class Shell:
         kernel: Kernel,
         *,
         mounts: Sequence[Mount] = (),
+        grants: Sequence[str] = (),
         max_tokens: int = 512,
         seed: int = 0,
         temperature: float | None = None,
@@ -55,7 +57,7 @@ class Shell:
         self.out, self.notes = out or sys.stdout, notes or sys.stderr
         self.history = history
         self.turns = 0
-        self.process = kernel.spawn(mounts=self.mounts, progress=progress)
+        self.process = kernel.spawn(mounts=self.mounts, grants=grants, progress=progress)
 
     def run(self) -> int:
         """Reads lines until /quit or the end of the input; returns the exit code."""

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from textwrap import shorten
 from typing import Any, Protocol, TextIO
 
-from llmos.abi.events import Citation, Done, Event, Timings, Token, Usage
+from llmos.abi.events import Call, Citation, Done, Event, Result, Timings, Token, Usage
 from llmos.drivers.terminal import dim, neutralise
+
+WIDTH = 160  # characters of a call or result that are shown
 
 
 class Turn(Protocol):
@@ -38,6 +41,11 @@ def stream(events: Iterable[Event], out: TextIO, notes: TextIO) -> None:
             out.write(safe(event.text))
             out.flush()
             last = event.text
+        elif isinstance(event, (Call, Result)):
+            out.flush()
+            begin = "" if not last or last.endswith("\n") or not out.isatty() else "\n"
+            notes.write(begin + dim(call_line(event), notes) + "\n")
+            notes.flush()
         elif isinstance(event, Done):
             if not last.endswith("\n"):
                 out.write("\n")
@@ -46,6 +54,14 @@ def stream(events: Iterable[Event], out: TextIO, notes: TextIO) -> None:
                 notes.write(line + "\n")
             notes.write(dim(ledger(event), notes) + "\n")
             notes.flush()
+
+
+def call_line(event: Call | Result) -> str:
+    """A call as it is made, or what came of it, on one line."""
+    if isinstance(event, Call):
+        arguments = ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in event.arguments.items())
+        return f"→ {event.syscall}({shorten(neutralise(arguments), WIDTH, placeholder=' …')})"
+    return f"{'←' if event.ok else '✗'} {shorten(neutralise(event.text), WIDTH, placeholder=' …')}"
 
 
 def citation_lines(citations: Sequence[Citation]) -> list[str]:
@@ -72,10 +88,11 @@ def ledger(done: Done) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def as_json(turn: Turn, model: str, *, ascii_only: bool = False) -> str:
-    """The turn as one JSON object: answer, citations, usage, timings, model."""
+def as_json(turn: Turn, model: str, *, calls: Sequence[Call] = (), ascii_only: bool = False) -> str:
+    """The turn as one JSON object: answer, calls, citations, usage, timings, model."""
     value: dict[str, Any] = {
         "answer": turn.answer,
+        "calls": [{"syscall": c.syscall, "arguments": dict(c.arguments)} for c in calls],
         "citations": [{"source": c.source, "position": c.position, "text": c.text} for c in turn.citations],
         "usage": asdict(turn.usage),
         "timings": asdict(turn.timings),

@@ -21,6 +21,7 @@ examples:
   cat error.log | llmos ask "What went wrong first?"
   llmos ask --raw "Once upon a time" --temperature 0.8 --seed 7
   llmos ask "Who wrote it?" --mount book.pdf --json | jq .citations
+  llmos ask "What is 17 % of 2340?" --grant calculator
 
 What is piped in is added below the question. The answer goes to stdout, citations and the ledger to stderr.
 """
@@ -31,6 +32,7 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     parser = options.verb(verbs, "ask", "Ask one question and stream the answer.", EXAMPLES)
     parser.add_argument("question", metavar="QUESTION", help="what to ask; `-` takes all of it from stdin")
     options.mounts(parser)
+    options.grants(parser)
     options.sampling(parser)
     parser.add_argument(
         "--raw", action="store_true", help="continue the text as a base model would: no template"
@@ -44,6 +46,8 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carries the verb out."""
+    from llmos.abi.events import Call
+    from llmos.apps.shell.approval import at_terminal
     from llmos.apps.shell.transcript import as_json, stream
     from llmos.cli.inputs import full_question, mount_list
     from llmos.connect import connect, load_config
@@ -52,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, model=arguments.model)
     mounts = mount_list(arguments.mount, arguments.trust, config)
     bar = Bar(sys.stderr)
-    with connect(config, progress=bar) as kernel:
-        process = kernel.spawn(mounts=mounts, progress=bar)
+    with connect(config, progress=bar, asker=at_terminal(config.policy.ask)) as kernel:
+        process = kernel.spawn(mounts=mounts, grants=arguments.grant, progress=bar)
         bar.close()
         turn = process.ask(
             question,
@@ -63,9 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
             raw=arguments.raw,
         )
         if arguments.json:
-            for _ in turn:
-                pass
-            print(as_json(turn, config.kernel.model, ascii_only=sys.stdout.isatty()))
+            calls = [event for event in turn if isinstance(event, Call)]
+            print(as_json(turn, config.kernel.model, calls=calls, ascii_only=sys.stdout.isatty()))
         else:
             stream(turn, sys.stdout, sys.stderr)
     return 0

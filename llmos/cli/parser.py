@@ -30,7 +30,7 @@ Verbs = argparse._SubParsersAction  # argparse has no public name for it
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command `llmos`."""
-    from llmos.cli import ask, models, next_token, shell
+    from llmos.cli import app, ask, models, next_token, serve, shell
 
     top = argparse.ArgumentParser(
         prog="llmos",
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    for module in (ask, shell, next_token, models):
+    for module in (ask, shell, serve, next_token, models, app):
         module.add(verbs)
     return top
 
@@ -89,6 +89,19 @@ def sampling(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         type=temperature,
         help="0 is greedy; more is more random (default: greedy)",
+    )
+
+
+def grants(parser: argparse.ArgumentParser) -> None:
+    """The options of every verb whose process may call apps."""
+    group = parser.add_argument_group("apps")
+    group.add_argument(
+        "--grant",
+        metavar="SYSCALL",
+        action="append",
+        default=[],
+        help="what the model may call: an app (calculator), a syscall (files.read_*), or one with bound arguments "
+        "(mail.send(to=*@example.org)); repeatable",
     )
 
 

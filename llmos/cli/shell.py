@@ -17,6 +17,7 @@ EXAMPLES = """\
 examples:
   llmos shell
   llmos shell --mount handbook/ --trust mine
+  llmos shell --grant calculator
 
 Inside, /help lists the commands; Ctrl-C stops the answer, Ctrl-D or /quit leaves.
 """
@@ -26,6 +27,7 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     """Registers the verb."""
     parser = options.verb(verbs, "shell", "Talk with the model, turn after turn.", EXAMPLES)
     options.mounts(parser)
+    options.grants(parser)
     options.sampling(parser)
     options.common(parser)
     parser.set_defaults(run=run)
@@ -33,18 +35,20 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carries the verb out."""
+    from llmos.apps.shell.approval import at_terminal
     from llmos.cli.inputs import mount_list
     from llmos.connect import connect, load_config
 
     config = load_config(arguments.config, model=arguments.model)
     mounts = mount_list(arguments.mount, arguments.trust, config)
     bar = Bar(sys.stderr)
-    with connect(config, progress=bar) as kernel:
+    with connect(config, progress=bar, asker=at_terminal(config.policy.ask)) as kernel:
         from llmos.apps.shell import Shell
 
         shell = Shell(
             kernel,
             mounts=mounts,
+            grants=arguments.grant,
             max_tokens=arguments.max_tokens,
             seed=arguments.seed,
             temperature=arguments.temperature,

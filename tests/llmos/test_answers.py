@@ -29,7 +29,7 @@ def test_json_is_one_object_of_the_promised_shape(run_llmos: Run) -> None:
     done = run_llmos(*arguments, input="The word of the day is plum.\n")
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
-    assert set(value) == {"answer", "citations", "usage", "timings", "model"}
+    assert set(value) == {"answer", "calls", "citations", "usage", "timings", "model"}
     assert value["model"] == MODEL
     assert value["answer"]
     assert value["citations"] == []
