@@ -16,6 +16,7 @@ from types import TracebackType
 from benchmarks.llama import filler
 from llmos import connect
 from llmos.kernel.engine.sequence import BlockingStream, Emitted, Request
+from llmos.kernel.scheduler import Priority
 
 
 class Ours:
@@ -28,7 +29,9 @@ class Ours:
 
     def _submit(self, context: int, tokens: int) -> BlockingStream:
         prompt = tuple(filler(context, seed=next(self._seeds)))
-        return self.kernel.engine.submit(Request(tokens=prompt, max_tokens=tokens, draft=0))
+        return self.kernel.engine.submit(
+            Request(tokens=prompt, max_tokens=tokens, draft=0, priority=Priority.BATCH)
+        )
 
     def decode(self, context: int, tokens: int = 48) -> float:
         """Tokens a second of one stream, greedy, with `context` tokens before the first."""

@@ -181,7 +181,7 @@ class Process:
                 raise TurnRefused(
                     f"process {self.pid} is answering", do="give messages to a process that is idle"
                 )
-            layout = self._lay_out(question, label, asking, messages) if first else None
+            layout = self.lay_out(question, label, asking, messages) if first else None
             turn = Turn(self.pid, number, lambda: self._cancel(number), returns=returns, detached=detached)
             self.kernel.append(self.pid, Asked(number, question, label, asking.dump()))
         except BaseException:
@@ -227,7 +227,7 @@ class Process:
             if turn is not None:
                 self._open.remove(turn)
 
-    def _lay_out(
+    def lay_out(
         self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None = None
     ) -> Layout:
         """The window for a question: room is left for the answer, as long as was asked for or at least a short one."""
@@ -319,7 +319,7 @@ class Process:
         try:
             if layout is None:
                 await self.going.wait()
-                layout = await asyncio.to_thread(self._lay_out, question.text, question.label, asking)
+                layout = await asyncio.to_thread(self.lay_out, question.text, question.label, asking)
             execution = self._execution = Execution(
                 self, turn, question.text, asking, layout,
                 grounded=bool(self.mounts) and not asking.raw, table=self._table(asking),

@@ -17,7 +17,7 @@ from llmos.cli.inputs import mount_list
 from llmos.cli.parser import parser
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-VERBS = ("ask", "shell", "next", "models")
+VERBS = ("ask", "shell", "serve", "next", "models", "app")
 ROOT = Path(__file__).resolve().parents[2]
 
 
