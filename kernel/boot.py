@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from llmos.abi.errors import EngineError
 from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.progress import Progress, silent
+from llmos.kernel.trace import OFF, Trace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +23,19 @@ if TYPE_CHECKING:
 
 
 def boot(
-    config: Config, progress: Progress = silent, *, state: Path | None = None, asker: Asker | None = None
+    config: Config,
+    progress: Progress = silent,
+    *,
+    state: Path | None = None,
+    asker: Asker | None = None,
+    trace: Trace = OFF,
 ) -> Kernel:
     """Start a kernel.
 
     Args:
         state: folder of its journal; None for a private one that goes when the kernel does.
         asker: approves what the monitor asks about; without one everything asked about is refused.
+        trace: what happens is written there; closed with the kernel.
 
     Raises:
         JournalInUse: another kernel runs on that state.
@@ -61,7 +68,7 @@ def boot(
         )
     return Kernel(
         config, ModelRunner(model, pages=pages, window=window), weights.tokenizer(), weights.template(),
-        started=started, progress=progress, state=state, asker=asker,
+        started=started, progress=progress, state=state, asker=asker, trace=trace,
     )  # fmt: skip
 
 

@@ -113,7 +113,8 @@ class Execution:
         """The whole turn; its end has been journalled when this returns."""
         number = self.turn.number
         try:
-            done = await self._answer()
+            with self._kernel.trace.turn(self.process.pid, self.process.expert, number):
+                done = await self._answer()
         except Exception:
             await self._end(Finished(number, "", "error", self.layout.taint))
             raise
@@ -139,6 +140,7 @@ class Execution:
 
     async def _answer(self) -> Done:
         known = self._take_up()
+        self._kernel.trace.layout(self.process.pid, self.layout.events)
         for event in self.layout.events:
             await self.tell(event)
         while True:

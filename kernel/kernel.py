@@ -44,6 +44,7 @@ from llmos.kernel.scheduler import Priority
 from llmos.kernel.secret import secret
 from llmos.kernel.streams import OutputCommit
 from llmos.kernel.table import ProcessTable
+from llmos.kernel.trace import OFF, Trace
 
 if TYPE_CHECKING:
     from llmos.abi.config import Config
@@ -73,6 +74,7 @@ class Kernel:
         progress: Progress = silent,
         state: Path | None = None,
         asker: Asker | None = None,
+        trace: Trace = OFF,
     ) -> None:
         """
         Args:
@@ -80,6 +82,7 @@ class Kernel:
             started: when the boot began, on the performance counter.
             state: the folder of this kernel's journal, which must be its own; None makes one that goes with it.
             asker: approves what the monitor asks about; without one everything asked about is refused.
+            trace: what happens is written there; closed with the kernel.
         """
         self.config, self.runner, self.window = config, runner, runner.window
         self.tokenizer, self.prompt = tokenizer, ChatPrompt(tokenizer, template)
@@ -94,7 +97,9 @@ class Kernel:
         self.state = state or config.machine.state / "private" / secrets.token_hex(8)
         self.journal = Journal.open(self.state)
         self.loop = Loop()
-        self.engine = Engine(runner, OutputCommit(self.journal, self.loop))
+        self.trace = trace
+        commit = trace.committing(OutputCommit(self.journal, self.loop), self.journal)
+        self.engine = Engine(runner, commit, trace)
         found = self.journal.unfinished()
         self.table = ProcessTable(found.pids + 1)
         self.append(0, Booted(version("llmos"), runner.identity))
@@ -116,10 +121,11 @@ class Kernel:
         """Stop the turns, the apps and the engine, write what is left, let go of the volumes. Idempotent.
         Processes of a kernel whose state stays are there again at its next boot."""
         self.engine.close()
-        if "apps" in self.__dict__:
+        if "apps" in self.__dict__ and not self.loop.asyncio.is_closed():
             self.apps.close()
         self.loop.close()
         self.journal.close()
+        self.trace.close()
         for volume in self._volumes.values():
             volume.close()
         self._volumes.clear()

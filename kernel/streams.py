@@ -87,7 +87,7 @@ class OutputCommit:
 
     def __init__(self, journal: Journal, loop: Loop) -> None:
         self._journal, self._loop = journal, loop
-        self._last = 0  # the record that delivery waits for: also where a step had nothing new to write
+        self.last = 0  # the record that delivery waits for: also where a step had nothing new to write
 
     def __call__(self, items: Sequence[tuple[Stream, Item]]) -> None:
         """Journal the tokens of processes, and deliver everything: what has no process at once."""
@@ -100,13 +100,13 @@ class OutputCommit:
         for stream, its in made.values():
             try:
                 for body in stream.records([item for item in its if isinstance(item, Emitted)]):
-                    self._last = self._journal.append(stream.pid, body)
+                    self.last = self._journal.append(stream.pid, body)
             except LLMOSError as e:  # no record, no output: the turn ends with the reason
                 stream.cancelled = True
                 its[:] = [e]
         if made:
             batch = [(stream, item) for stream, its in made.values() for item in its]
-            self._journal.after(self._last, lambda: self._loop.call(_deliver, batch))
+            self._journal.after(self.last, lambda: self._loop.call(_deliver, batch))
             self._journal.commit()
 
 

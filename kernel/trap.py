@@ -76,11 +76,12 @@ class Trap:
         self, execution: Execution, invocation: Invocation, number: int, before: OpenCall | None
     ) -> Part:
         syscall = self._kernel.syscalls[invocation.syscall]
-        if before is None:
-            await execution.tell(Call(number, syscall.name, invocation.arguments))
-            record = await self._fresh(execution, syscall, invocation, number)
-        else:
-            record = await self._again(execution, syscall, before)
+        with self._kernel.trace.syscall(self._process.pid, number, syscall.name):
+            if before is None:
+                await execution.tell(Call(number, syscall.name, invocation.arguments))
+                record = await self._fresh(execution, syscall, invocation, number)
+            else:
+                record = await self._again(execution, syscall, before)
         text = error_text(record.error) if record.error is not None else result_text(record.value)
         await execution.tell(Result(number, syscall.name, record.error is None, text, record.label))
         return Part("result", self._head(number, text), record.label, syscall.name)
@@ -156,7 +157,9 @@ class Trap:
 
     async def _make(self, syscall: Syscall, intent: Intent, label: Label) -> ResultRecord:
         """Have the app do it."""
-        outcome = await self._kernel.apps.call(self._process, syscall, intent)
+        apps = self._kernel.apps
+        with self._kernel.trace.app(self._process.pid, intent.call, syscall.name, apps.ps):
+            outcome = await apps.call(self._process, syscall, intent)
         label = join([label, outcome.label])
         return ResultRecord(intent.turn, intent.call, outcome.value, outcome.error, label)
 

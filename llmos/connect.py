@@ -26,6 +26,7 @@ def connect(
     *,
     progress: Progress | None = None,
     asker: Asker | None = None,
+    trace: str | os.PathLike[str] | None = None,
     **overrides: object,
 ) -> Kernel:
     """Boots a kernel; use it as a context manager.
@@ -34,6 +35,7 @@ def connect(
         config: a `Config`, the path of a configuration file, or None to look for one (see `find_config`).
         progress: told about downloads and loading.
         asker: approves the values that the monitor asks about; without one they are refused.
+        trace: write what happens into this file (see `kernel.trace`).
         overrides: keys of the configuration by their own names, e.g. `model="smollm2-135m"`,
             `pool="512MiB"`; None means not given.
 
@@ -45,8 +47,14 @@ def connect(
     settings = load_config(config, **overrides)
     from llmos.abi.progress import silent
     from llmos.kernel.boot import boot
+    from llmos.kernel.trace import OFF, Recorder
 
-    return boot(settings, progress=progress or silent, asker=asker)
+    recorder = OFF if trace is None else Recorder(trace)
+    try:
+        return boot(settings, progress=progress or silent, asker=asker, trace=recorder)
+    except BaseException:
+        recorder.close()
+        raise
 
 
 def load_config(config: Config | str | os.PathLike[str] | None = None, **overrides: object) -> Config:

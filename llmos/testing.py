@@ -27,6 +27,7 @@ from llmos.abi.config import Config, PolicyConfig
 from llmos.drivers.yamlfile import check
 from llmos.kernel.engine.scripted import Script, ScriptedRunner, byte_tokenizer, call, chat_template
 from llmos.kernel.kernel import Asker, Kernel
+from llmos.kernel.trace import OFF, Trace
 
 __all__ = ["call", "scripted_kernel"]
 
@@ -47,6 +48,7 @@ def scripted_kernel(tmp_path: Path) -> Iterator[Make]:
             hosts: tuple[str, ...] = (),
             ask: Asker | None = None,
             state: Path | None = None,
+            trace: Trace = OFF,
             **runner: Any,
         ) -> Kernel:
             machine = {"state": str(tmp_path / "machine"), "cache": str(tmp_path / "cache")}
@@ -59,6 +61,7 @@ def scripted_kernel(tmp_path: Path) -> Iterator[Make]:
                 chat_template(),
                 state=state,
                 asker=ask,
+                trace=trace,
             )
             return kernels.enter_context(kernel)
 

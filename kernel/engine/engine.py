@@ -38,6 +38,7 @@ from llmos.kernel.engine.sequence import (
     Stream,
 )
 from llmos.kernel.scheduler import Scheduler, victims
+from llmos.kernel.trace import OFF, Trace
 
 Commit = Callable[[Rows[tuple[Stream, Item]]], None]
 
@@ -80,7 +81,7 @@ class Counters:
 class Engine:
     """Runs requests on a runner, many at a time, on a thread of its own."""
 
-    def __init__(self, runner: Runner, commit: Commit = deliver) -> None:
+    def __init__(self, runner: Runner, commit: Commit = deliver, trace: Trace = OFF) -> None:
         self.pool = PagePool(runner.pages, runner.page, runner.identity)
         self.counters = Counters()
         self._runner = runner
@@ -89,6 +90,7 @@ class Engine:
         self._arrivals = itertools.count()
         self._scheduler = Scheduler()
         self._commit = commit
+        self._trace = trace
         self._outbox: list[tuple[Stream, Item]] = []
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="llmos-engine", daemon=True)
@@ -156,13 +158,17 @@ class Engine:
                     return
                 job()
                 idle = False
+            self._trace.lap("begin")
             try:
                 self._step()
             except LLMOSError as e:
                 self._fail(e)
             except Exception as e:  # the thread must outlive a step: a dead engine hangs every reader
                 self._fail(EngineError("the step failed", why=f"{type(e).__name__}: {e}"))
+            self._trace.lap("take")
             self._deliver()
+            self._trace.lap("journal")
+            self._trace.step(self.counters)
 
     def _deliver(self) -> None:
         """Hand over what the step made."""
@@ -180,15 +186,19 @@ class Engine:
         work = self._plan()
         if not work:
             return
+        self._trace.lap("plan")
         sampling = [item for item in work if item.catches_up]
         handle = self._runner.forward(Batch.build(work, self._runner))
         for item in work:
             item.sequence.advance(item.count)
+        self._trace.lap("forward")
         self.counters.steps += 1
         self.counters.tokens += sum(item.count + len(item.draft) for item in work)
         if sampling:
             mask_BW, failed = self._masks(sampling)  # on the host, while the device is busy
+            self._trace.lap("mask")
             sampled = self._runner.sample(handle, SampleBatch.build(sampling, mask_BW))
+            self._trace.lap("sample")
             row = 0
             for item in sampling:
                 top = item.sequence.request.top

@@ -41,6 +41,7 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
         "--json", action="store_true", help="print one JSON object instead of the streaming answer"
     )
     options.common(parser)
+    options.trace(parser)
     parser.set_defaults(run=run)
 
 
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, model=arguments.model)
     mounts = mount_list(arguments.mount, arguments.trust, config)
     bar = Bar(sys.stderr)
-    with connect(config, progress=bar, asker=at_terminal(config.policy.ask)) as kernel:
+    with connect(config, progress=bar, asker=at_terminal(config.policy.ask), trace=arguments.trace) as kernel:
         process = kernel.spawn(mounts=mounts, grants=arguments.grant, progress=bar)
         bar.close()
         turn = process.ask(

@@ -3,7 +3,7 @@
 What: one argparse parser from all verbs.
 Invariant: building it imports no model, no yaml and no numpy.
 Interface: `parser()`; for the verbs: `Verbs` and `verb`, and the groups of options that several share:
-    `common`, `sampling`, `mounts`.
+    `common`, `trace`, `sampling`, `mounts`.
 """
 
 from __future__ import annotations
@@ -68,6 +68,13 @@ def common(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="M",
         help="a name from `llmos models list`, a .gguf file, or a folder of Hugging Face safetensors",
+    )
+
+
+def trace(parser: argparse.ArgumentParser) -> None:
+    """The option of every verb whose kernel can be watched."""
+    parser.add_argument(
+        "--trace", metavar="FILE", help="write what the machine does, for https://ui.perfetto.dev"
     )
 
 

@@ -30,6 +30,7 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     options.grants(parser)
     options.sampling(parser)
     options.common(parser)
+    options.trace(parser)
     parser.set_defaults(run=run)
 
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, model=arguments.model)
     mounts = mount_list(arguments.mount, arguments.trust, config)
     bar = Bar(sys.stderr)
-    with connect(config, progress=bar, asker=at_terminal(config.policy.ask)) as kernel:
+    with connect(config, progress=bar, asker=at_terminal(config.policy.ask), trace=arguments.trace) as kernel:
         from llmos.apps.shell import Shell
 
         shell = Shell(
