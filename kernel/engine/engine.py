@@ -81,14 +81,20 @@ class Counters:
 class Engine:
     """Runs requests on a runner, many at a time, on a thread of its own."""
 
-    def __init__(self, runner: Runner, commit: Commit = deliver, trace: Trace = OFF) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        commit: Commit = deliver,
+        trace: Trace = OFF,
+        scheduler: Scheduler | None = None,
+    ) -> None:
         self.pool = PagePool(runner.pages, runner.page, runner.identity)
         self.counters = Counters()
         self._runner = runner
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sequences: list[Sequence] = []  # in order of arrival
         self._arrivals = itertools.count()
-        self._scheduler = Scheduler()
+        self._scheduler = scheduler or Scheduler()
         self._commit = commit
         self._trace = trace
         self._outbox: list[tuple[Stream, Item]] = []
