@@ -36,6 +36,7 @@ KERNEL, APPS = 1 << 23, (1 << 23) + 1
 ENGINE, JOURNAL = 1, 2  # threads of the kernel's track
 
 log = logging.getLogger("llmos.trace")
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make one for each line
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
@@ -225,4 +226,4 @@ def _name(pid: int, tid: int, name: str) -> dict[str, Any]:
 
 
 def _line(event: dict[str, Any]) -> bytes:
-    return json.dumps(event, separators=(",", ":")).encode()
+    return _encode(event).encode()

@@ -125,7 +125,7 @@ def test_a_killed_kernel_leaves_a_file_that_loads(tmp_path: Path) -> None:
         kernel.send_signal(signal.SIGKILL)
     assert not path.read_text().endswith("]\n"), "it had no time to close"
     events = load(path)
-    assert sum(e["name"] == "step" for e in events) >= 40
+    assert sum(e["args"]["emitted"] for e in events if e["name"] == "step") >= 40
     assert [e["ph"] for e in events if e["name"] == "turn"] == ["B"]
 
 
@@ -141,6 +141,14 @@ def test_a_full_disk_ends_the_trace_not_the_work(tmp_path: Path, caplog: pytest.
     trace.close()
     assert caplog.text.count("the trace ends here: No space left on device") == 1
     assert load(path), "what came before it is whole"
+
+
+def test_a_path_that_cannot_be_written_is_told_before_the_model_is_loaded(
+    run_llmos: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    for verb in (["ask", "hi"], ["shell"]):
+        done = run_llmos(*verb, "--trace", str(tmp_path / "none" / "trace.json"), "--model", "/no/model")
+        assert done.returncode == 1 and "none/trace.json" in done.stderr and "no/model" not in done.stderr
 
 
 def test_off_keeps_nothing() -> None:
