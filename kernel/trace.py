@@ -18,7 +18,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
 from itertools import count, pairwise
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 # Tracks. A process of ours has its own pid; these stand above every pid of Linux (at most 1 << 22).
 KERNEL, APPS = 1 << 23, (1 << 23) + 1
 ENGINE, JOURNAL = 1, 2  # threads of the kernel's track
+
+_COUNTED = ("steps", "tokens", "emitted", "preemptions")
 
 log = logging.getLogger("llmos.trace")
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make one for each line
@@ -88,7 +89,7 @@ class Recorder(Trace):
         self._laps: list[tuple[str, int]] = []
         self._before: dict[str, int] = {}
         self._named: set[tuple[int, int]] = set()
-        os.write(self._file, b"[\n" + _line(_name(KERNEL, 0, "kernel")))
+        os.write(self._file, b"[\n" + _lines([_name(KERNEL, 0, "kernel")]))
         self._write(_name(KERNEL, ENGINE, "engine"), _name(KERNEL, JOURNAL, "journal"))
 
     # -- the engine ----------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ class Recorder(Trace):
 
     def step(self, counters: Counters) -> None:
         laps, before = self._laps, self._before
-        self._laps, self._before = [], asdict(counters)
+        self._laps, self._before = [], {name: getattr(counters, name) for name in _COUNTED}
         done = {name: value - before.get(name, 0) for name, value in self._before.items()}
         if not done.pop("steps"):
             return  # it found nothing to do
@@ -188,7 +189,7 @@ class Recorder(Trace):
 
     def _write(self, *events: dict[str, Any]) -> None:
         if events:
-            self._put(b"".join(b",\n" + _line(event) for event in events))
+            self._put(b",\n" + _lines(events))
 
     def _put(self, data: bytes) -> None:
         if not self._open:
@@ -225,5 +226,6 @@ def _name(pid: int, tid: int, name: str) -> dict[str, Any]:
     return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": name}}
 
 
-def _line(event: dict[str, Any]) -> bytes:
-    return _encode(event).encode()
+def _lines(events: Sequence[dict[str, Any]]) -> bytes:
+    """The events as they stand in the array."""
+    return _encode(events)[1:-1].encode()
