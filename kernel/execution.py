@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llmos.abi.errors import WindowOverflow
 from llmos.abi.events import Call, Citation, Done, Event, StopReason, Timings, Token, Usage
 from llmos.kernel import grounding
+from llmos.kernel.calling import Calling
 from llmos.kernel.engine.grammar import InnerGrammar, PlainText
 from llmos.kernel.engine.sampling import Randomness, strategy
 from llmos.kernel.engine.sequence import Grammar, Request
@@ -84,6 +85,8 @@ class Execution:
         self.question, self.asking, self.layout = question, asking, layout
         self.table = table
         self._kernel = process.kernel
+        free = asking.choice == "auto" and asking.schema is None
+        self._calling = None if table is None else Calling(process, question, layout, table, free=free)
         self._grounded = grounded
         self._started, self._resumed = started, resumed
         self._stream: ProcessStream | None = None
@@ -93,6 +96,7 @@ class Execution:
         turn.on_drained(lambda: self._kernel.loop.call(self._room.set))
         self._usage = dict.fromkeys(("prompt", "cached", "completion", "pages", "syscalls"), 0)
         self._first = self._last = 0.0
+        self._cached: int | None = None  # tokens that were there before this turn chose how to answer
 
     # -- from the loop -------------------------------------------------------------------------------------------
 
@@ -144,9 +148,11 @@ class Execution:
         for event in self.layout.events:
             await self.tell(event)
         while True:
+            if self._calling is not None:
+                self._cached = await self._calling.choose(self.layout)
             tokens, text, reason = await self._burst(known)
             known = ()
-            calls = self.table.read(tokens)[1] if self.table is not None and reason == "stop" else []
+            calls = self._calling.calls(tokens, self.layout) if self._calling and reason == "stop" else []
             if not calls or self._cancelled:
                 break
             if self.asking.tools:
@@ -226,7 +232,7 @@ class Execution:
         assert finished is not None
         usage = self._usage
         usage["prompt"] = usage["prompt"] or len(self.layout.tokens)
-        usage["cached"] += finished.cached_tokens
+        usage["cached"] += finished.cached_tokens if self._cached is None else self._cached
         usage["completion"] += len(tokens)
         usage["pages"] = max(usage["pages"], finished.pages)
         process.ledger.spend("tokens", len(tokens))
@@ -265,9 +271,9 @@ class Execution:
         if asking.raw:
             return None
         grammar: InnerGrammar
-        if self.table is not None:
+        if self._calling is not None:
             must = asking.choice not in ("auto", "none")
-            grammar = kernel.grammars.compile(self.table.lark(must_call=must, answer=asking.schema))
+            grammar = kernel.grammars.compile(self._calling.lark(must, asking.schema))
         elif asking.schema is not None:
             grammar = kernel.grammars.compile(answer_lark(asking.schema))
         else:

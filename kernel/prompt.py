@@ -10,7 +10,6 @@ Interface: `Part`, `Message`, `ChatPrompt(tokenizer, template)`: `.segments(mess
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from llmos.abi.errors import TemplateError
 from llmos.abi.events import Call
 from llmos.abi.labels import USER, Label, join
 from llmos.drivers.weights import ChatTemplate, Piece, Tokenizer
+from llmos.kernel.stubs import stub
 from llmos.memory.window import Segment, SegmentKind
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -76,15 +76,13 @@ class ChatPrompt:
         open the answer, are an assistant segment of their own.
 
         Args:
-            tools: descriptions of syscalls, as templates take them; written by our own hand where a template
-                has no place for them.
+            tools: descriptions of syscalls, as templates take them. They are written by our own hand, not by the
+                template: models fill in the heads of functions better than schemas (see stubs.py).
             label: of these descriptions.
         """
-        given = [m.given for m in messages]
-        pieces = self._template.render(given, tools=list(tools) or None)
-        if tools and not any(tools[0]["function"]["name"] in piece.text for piece in pieces):
+        if tools:
             messages = _with_tools(messages, tools, label)
-            pieces = self._template.render([m.given for m in messages])
+        pieces = self._template.render([m.given for m in messages])
         segments = self._tokenised([part for piece in pieces for part in _split(piece, messages, label)])
         t, first = self._tokenizer, segments[0]
         if t.add_bos and t.bos_id is not None and first.tokens[:1] != (t.bos_id,):
@@ -124,25 +122,29 @@ class ChatPrompt:
         return segments
 
 
-TOOLS = """You may call functions to help the user. The functions:
-{tools}
-
-To call one, write a JSON object with its name and its arguments between these words:
+TOOLS = """You help the user by calling functions. To call one, write a JSON object with its name and its arguments between these words:
 <tool_call>
-{{"name": <name>, "arguments": <arguments>}}
-</tool_call>"""  # for templates that say nothing of tools; the form is Hermes's, as most small models know it
+{"name": <name>, "arguments": <arguments>}
+</tool_call>
+Take the values from the user's words: names in full, numbers in the unit that the parameter asks for. Leave an optional argument out unless the user speaks of it. If no function does what the user asks for, answer in your own words without a call.
+
+The functions:
+
+"""  # noqa: E501 - lines as the model reads them. The form of a call is Hermes's, as most small models know it.
 
 
 def _with_tools(
     messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], label: Label
 ) -> list[Message]:
-    """`messages` with the syscall table at the end of the system message."""
-    listed = TOOLS.format(tools="\n".join(json.dumps(tool["function"]) for tool in tools))
-    table = Part("syscall", listed, label)
+    """`messages` with the syscall table at the end of the system message. What is the same for all processes
+    stands first, so that its pages are shared."""
+    heads = [tool["function"] for tool in tools]
+    table = "\n\n".join(stub(f["name"], f["description"], f["parameters"]) for f in heads)
+    parts = (Part("system", TOOLS), Part("syscall", table, label))
     if messages and messages[0].role == "system":
         system, rest = messages[0], messages[1:]
-        return [Message("system", (*system.parts, Part("system", "\n\n"), table)), *rest]
-    return [Message("system", (table,)), *messages]
+        return [Message("system", (*system.parts, Part("system", "\n\n"), *parts)), *rest]
+    return [Message("system", parts), *messages]
 
 
 def _split(piece: Piece, messages: Sequence[Message], tools: Label) -> list[tuple[Part | None, str]]:

@@ -4,7 +4,8 @@ What: `SyscallTable` describes the granted syscalls for the chat template, compi
     exactly free text or valid calls, and reads calls back; `result_text` writes down what came of one.
 Invariant: what the grammar lets through as a call parses, names a syscall of the table and has arguments that fit
     its schema. Free text never holds what could be taken for one.
-Interface: `SyscallTable(syscalls, tokenizer)`: `.tools`, `.lark(...)`, `.read(tokens)`; `Invocation`; `answer_lark`.
+Interface: `SyscallTable(syscalls, tokenizer)`: `.tools`, `.lark(...)`, `.read(tokens)`, `.settled(calls, ...)`;
+    `Invocation`; `answer_lark`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import GrammarError
+from llmos.kernel.arguments import settled
 
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
@@ -25,6 +27,7 @@ OPEN, CLOSE = (
     "<tool_call>",
     "</tool_call>",
 )  # the words of Hermes-style templates (Qwen, SmolLM); often one token each
+_NAMING = "name|function|function_name|tool|tool_name"  # keys under which models name what they call
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.
@@ -58,11 +61,15 @@ class SyscallTable:
             for s in self.syscalls.values()
         ]
 
-    def lark(self, *, must_call: bool = False, answer: Mapping[str, Any] | None = None) -> str:
+    def lark(
+        self, *, must_call: bool = False, no_call: bool = False, answer: Mapping[str, Any] | None = None
+    ) -> str:
         """The grammar: free text, then any number of calls up to `MAX_CALLS`; with `must_call`, calls alone; with
-        a schema for the `answer`, either calls or JSON that fits it."""
+        `no_call`, text alone; with a schema for the `answer`, either calls or JSON that fits it."""
         names = "|".join(re.escape(name).replace("/", r"\/") for name in self.syscalls)
-        like_a_call = rf"\"(name|function)\"\s*:\s*\"({names})\""
+        like_a_call = rf"({OPEN}|\"({_NAMING})\"\s*:\s*\"({names})\")"
+        if no_call:
+            return f"%llguidance {{}}\nstart: TEXT\nTEXT: /(?s:.+)/ & ~/(?s:.*){like_a_call}(?s:.*)/\n"
         calls = [f"c{i}" for i in range(len(self.syscalls))]
         if self.open is not None:
             opening, closing = f"<[{self.open}]>", f"<[{self._close}]>"
@@ -70,8 +77,8 @@ class SyscallTable:
             text = ""
         else:  # letters open a call: free text ends where they stand for the first time
             opening, closing = _literal(OPEN), _literal(CLOSE)
-            start, free = "TEXT? | until first more", rf"~/(?s:.*)({like_a_call}|{OPEN})(?s:.*)/"
-            text = "until[lazy]: UNTIL\n" rf"UNTIL: /(?s:.*){OPEN}/ & ~/(?s:.*){like_a_call}(?s:.*)/"
+            start, free = "TEXT? | until first more", rf"~/(?s:.*){like_a_call}(?s:.*)/"
+            text = "until[lazy]: UNTIL\n" rf"UNTIL: /(?s:.*){OPEN}/ & ~/(?s:.*){like_a_call}(?s:.+)/"
         if must_call or answer is not None:
             start = "calls" if answer is None else f"calls | {_json(answer)}"
         lines = [
@@ -96,6 +103,14 @@ class SyscallTable:
         text = b"".join(map(self._tokenizer.token_bytes, tokens)).decode("utf-8", "replace")
         said, *rest = text.split(OPEN) if self.open is None else self._split(tokens)
         return said, [self._invocation(body.partition(CLOSE)[0]) for body in rest if CLOSE in body]
+
+    def settled(self, calls: Sequence[Invocation], asked: str, heard: str) -> list[Invocation]:
+        """`calls` with their arguments held against what was said (see arguments.py)."""
+        found = ((c.arguments, self.syscalls[c.syscall]) for c in calls)
+        return [
+            Invocation(s.name, settled(arguments, s.parameters, asked, heard, f"{s.name} {s.description}"))
+            for arguments, s in found
+        ]
 
     def _split(self, tokens: Sequence[int]) -> list[str]:
         """The text between opening tokens; only the token opens a call, not its letters."""

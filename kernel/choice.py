@@ -1,0 +1,71 @@
+"""To call or to answer in words: decided once, before a turn's first word.
+
+What: a small model that sees functions calls them whatever it is asked, or writes a call where none can be read.
+    `Choice` weighs how much the model itself wants to open a call against whether the question speaks of what the
+    syscalls do, and commits the turn to one or the other.
+Invariant: a pure function of the question, the table and one distribution of the model, which is itself a function of
+    the window: a turn that is resumed or replayed chooses again as it did. It judges relevance, never permission:
+    what may be called is the grants' and the monitor's business.
+Interface: `choice_of(identity) -> Choice | None`; `choice.calls(question, syscalls, first) -> bool`, `first` being the
+    likeliest first words with their log-probabilities, at least `CANDIDATES` of them.
+
+The weights belong to a model's weights: they were fitted by logistic regression on half of the questions of
+`benchmarks/bfcl.py`, and the figures come from the other half. A model that has none decides for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import exp, log
+from typing import TYPE_CHECKING
+
+from llmos.kernel.heard import Heard, stems
+
+if TYPE_CHECKING:
+    from llmos.abi.manifest import Syscall
+
+CANDIDATES = 40
+_OPENINGS = (
+    "<",
+    "{",
+    "```",
+)  # of calls, as models without much practice write them: tags, bare JSON, fenced JSON
+_FLOOR = 1e-4  # likelihoods nearer to 0 or 1 say no more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What each piece of evidence counts: a call is made where their sum is above `threshold`."""
+
+    opening: float  # log-odds of the model's opening a call
+    name: float  # share of the words of a syscall's name that the question has
+    description: float  # the same of its description
+    threshold: float
+
+    def calls(self, question: str, syscalls: Iterable[Syscall], first: Iterable[tuple[str, float]]) -> bool:
+        """Whether this question is answered by a call of one of these syscalls."""
+        heard = Heard(question)
+        fits = max(
+            self.name * heard.share(stems(s.name.replace(".", " ")))
+            + self.description * heard.share(stems(s.description))
+            for s in syscalls
+        )
+        return self.opening * _log_odds(first) + fits > self.threshold
+
+
+_CHOICES = {  # by the identity of the weights (drivers.weights.Weights.identity)
+    "2bce23d164710f8c8e8670ac02e522a9": Choice(opening=0.3, name=4.2, description=5.4, threshold=1.9)
+}  # Qwen2.5-Coder-0.5B-Instruct, Q4_K_M
+
+
+def choice_of(identity: str) -> Choice | None:
+    """How the model of a runner with that identity is helped to choose; None where nobody has measured it."""
+    return _CHOICES.get(identity.partition("/")[0])
+
+
+def _log_odds(first: Iterable[tuple[str, float]]) -> float:
+    """Of a call's opening, among the likeliest first words."""
+    likely = sum(exp(logprob) for text, logprob in first if text.lstrip().startswith(_OPENINGS))
+    likely = min(max(likely, _FLOOR), 1 - _FLOOR)
+    return log(likely / (1 - likely))
