@@ -4,8 +4,8 @@ What: owns everything that a machine has while it runs, and hands out processes.
 Invariant: nothing here knows what computes: the runner may be a model on a device or a script. What is closed
     leaves nothing running. One engine thread, one loop, one writer of the journal; this object
     may be used from any thread.
-Interface: `spawn`, `process`, `ps`, `next_distribution`, `close`; for the other modules of this floor: `append`,
-    `durable`, `volume`, `search`, `ended`, `reap`.
+Interface: `spawn`, `process`, `ps`, `stat`, `top`, `replay`, `next_distribution`, `close`; for the other modules of
+    this floor: `append`, `durable`, `volume`, `search`, `ended`, `reap`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import ConfigError
 from llmos.abi.events import Ask
+from llmos.abi.machine import AppStat, Replay, Stat, Top
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.kernel.engine.engine import Engine
@@ -38,7 +39,7 @@ from llmos.kernel.journal.records import Body, Booted, Reaped, Spawned
 from llmos.kernel.ledger import check_quotas
 from llmos.kernel.loop import Loop
 from llmos.kernel.monitor import Policy
-from llmos.kernel.process import Process, Stat
+from llmos.kernel.process import RUNNING, Process
 from llmos.kernel.prompt import ChatPrompt
 from llmos.kernel.scheduler import Priority
 from llmos.kernel.secret import secret
@@ -54,10 +55,13 @@ if TYPE_CHECKING:
     from llmos.kernel.engine.engine import Runner
     from llmos.kernel.engine.grammar import GrammarCompiler
     from llmos.kernel.journal.state import ProcessState
+    from llmos.kernel.turn import Turn
     from llmos.memory.embedding import Encoder
     from llmos.memory.volume import Passage, Volume
 
 Asker = Callable[[Ask], bool]  # whoever approves values; called on a thread of its own
+Reader = Callable[["Turn | None", Ask], Awaitable[bool | None]]
+"""Whoever reads a turn from another process, on the loop; None where nobody there answers."""
 
 
 class Kernel:
@@ -88,12 +92,13 @@ class Kernel:
         self.tokenizer, self.prompt = tokenizer, ChatPrompt(tokenizer, template)
         self.control_ids = self.tokenizer.control_ids - self.tokenizer.eos_ids
         self.policy = Policy(hosts=config.policy.hosts)
-        self.asker = "deny" if asker is None else "user"
+        self.asker = "deny"  # who answered last: journalled with each answer
+        self.reader: Reader | None = None
         self._ask = asker
         self._progress = progress
         self._volumes: dict[Path, Volume] = {}
         self._lock = threading.Lock()
-        self._passing = state is None
+        self._passing, self._closing = state is None, False
         self.state = state or config.machine.state / "private" / secrets.token_hex(8)
         self.journal = Journal.open(self.state)
         self.loop = Loop()
@@ -107,7 +112,8 @@ class Kernel:
         if any(state.spawned.grants for state in states):
             _ = self.apps  # not from the loop, which it waits for
         self.loop.run(self._restore(states))
-        self.boot_s = perf_counter() - started if started else 0.0
+        self._began = perf_counter()
+        self.boot_s = self._began - started if started else 0.0
 
     def __enter__(self) -> Kernel:
         return self
@@ -191,6 +197,28 @@ class Kernel:
         """Every process, by pid."""
         return [process.stat() for process in self.table]
 
+    def stat(self, pid: int) -> Stat:
+        """One process's line of `ps`; NoSuchProcess."""
+        return self.process(pid).stat()
+
+    def top(self) -> Top:
+        """The whole machine at this moment."""
+        apps = self.apps.ps() if "apps" in self.__dict__ else []
+        lines = tuple(
+            AppStat(a.name, a.agent, a.os_pid, a.state, a.calls, a.active, a.restarts, a.memory) for a in apps
+        )
+        counters, pool = self.engine.counters, self.engine.pool
+        return Top(
+            tuple(self.ps()), lines, perf_counter() - self._began, counters.steps, counters.tokens,
+            counters.emitted, counters.preemptions, pool.pages - 1, pool.leaked,
+        )  # fmt: skip
+
+    def replay(self, pid: int) -> Replay:
+        """Run a process again from the journal, with the recorded results of its calls, and compare its words."""
+        from llmos.kernel.replay import replay
+
+        return replay(self, pid)
+
     def ended(self, process: Process) -> None:
         """A process has ended: its children are the kernel's now, its apps go, nobody may write to it."""
         for orphan in self.table.adopt(process.pid):
@@ -206,6 +234,9 @@ class Kernel:
         """Somebody has waited for a process that ended: nothing is left of it but what is journalled."""
         if self.table.reap(process.pid):
             self.append(process.pid, Reaped())
+
+    async def _halt(self) -> None:
+        await asyncio.gather(*(process.halt() for process in self.table))
 
     async def _restore(self, states: Iterable[ProcessState]) -> None:
         """Every process stands as the journal says: parents before children, zombies as they ended."""
@@ -280,8 +311,12 @@ class Kernel:
         return hashlib.sha256(str(self.state.resolve()).encode()).hexdigest()[:12]
 
     async def ask(self, doubt: Ask) -> bool:
-        """Whether somebody approves this value."""
-        return False if self._ask is None else await asyncio.to_thread(self._ask, doubt)
+        """Whether somebody approves this value: who reads the turn, else who booted this kernel, else nobody."""
+        allowed = None if self.reader is None else await self.reader(RUNNING.get(), doubt)
+        if allowed is None and self._ask is not None:
+            allowed = await asyncio.to_thread(self._ask, doubt)
+        self.asker = "deny" if allowed is None else "user"  # read before anything else can run on the loop
+        return bool(allowed)
 
     def volume(self, mount: Mount, progress: Progress = silent) -> Volume:
         """The volume of `mount`, brought up to date with its files."""

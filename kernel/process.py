@@ -4,7 +4,8 @@ What: keeps a conversation, mounts, grants, quotas and a mailbox; takes question
     signals; is forked, waited for and reaped.
 Invariant: one turn at a time, the others queue or are refused. All state changes on the kernel's loop or under
     `_lock`; whatever must outlive the kernel is journalled before it is seen.
-Interface: `ask`, `aask`, `mount`, `forget`, `fork`, `send`, `receive`, `signal`, `wait`, `close`; `stat`, `state`.
+Interface: `ask`, `aask`, `mount`, `forget`, `fork`, `send`, `receive`, `signal`, `wait`, `close`; `stat`, `state`;
+    `correct`, `prefer`, `good`, `bad` for what the user thought of a turn.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,12 +24,23 @@ from llmos.abi.errors import Cancelled, ConfigError, LLMOSError, ProcessError, Q
 from llmos.abi.events import Done
 from llmos.abi.labels import USER, Label, join
 from llmos.abi.limits import PAGE_TOKENS
+from llmos.abi.machine import Exit, Signal, Stat, State
 from llmos.abi.manifest import Syscall
 from llmos.abi.progress import Progress, silent
 from llmos.kernel import grounding
 from llmos.kernel.execution import Asking, Execution
 from llmos.kernel.grants import Grant, covers
-from llmos.kernel.journal.records import Asked, Exceeded, Exited, Forgot, Received, Sent, Signalled, Started
+from llmos.kernel.journal.records import (
+    Asked,
+    Exceeded,
+    Exited,
+    Feedback,
+    Forgot,
+    Received,
+    Sent,
+    Signalled,
+    Started,
+)
 from llmos.kernel.journal.state import Exchange, Mail
 from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, lay_out_messages, raw
 from llmos.kernel.ledger import Ledger, Quota
@@ -46,33 +59,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmos.process")
 
-Signal = Literal["INT", "STOP", "CONT", "TERM", "KILL"]
-State = Literal["new", "ready", "running", "waiting", "stopped", "zombie"]
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a process ended, and the last thing it said."""
-
-    pid: int
-    reason: str
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """A line of `ps`."""
-
-    pid: int
-    parent: int
-    name: str
-    state: str
-    priority: str
-    turn: int
-    tokens: int
-    syscalls: int
-    pages: int
-    seconds: float
+RUNNING: ContextVar[Turn | None] = ContextVar("RUNNING", default=None)
+"""The turn that code on the loop runs for, so that whoever reads it can be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +95,7 @@ class Process:
         self.trap = Trap(self)
         self.exit: Exit | None = None
         self.phase: Literal["new", "ready", "running", "waiting"] = "new"
-        self._ended = threading.Event()
+        self._ended, self._gone = threading.Event(), asyncio.Event()  # the same, for threads and for the loop
         self._ending = False  # TERM: no turn after the ones that wait
         self._born = time()
         self._turns = self._branches = 0
@@ -316,6 +304,7 @@ class Process:
         kernel, turn, asking = self.kernel, question.turn, question.asking
         layout = question.layout
         self.phase = "ready"
+        RUNNING.set(turn)
         try:
             if layout is None:
                 await self.going.wait()
@@ -418,6 +407,7 @@ class Process:
             self.going.set()
         self.kernel.ended(self)
         self._ended.set()
+        self._gone.set()
 
     def wait(self, timeout: float | None = None) -> Exit:
         """Wait for the process to end, and reap it. TimeoutError: it has not ended in time."""
@@ -426,6 +416,19 @@ class Process:
         assert self.exit is not None
         self.kernel.reap(self)
         return self.exit
+
+    async def await_(self, timeout: float | None = None) -> Exit:
+        """`wait` for async programs on the kernel's loop."""
+        await asyncio.wait_for(self._gone.wait(), timeout)
+        return self.wait(0)
+
+    async def halt(self) -> None:
+        """On the loop: stop where it stands. What is unfinished is so in the journal, and goes on at the next boot."""
+        if self._server is not None and not self._server.done():
+            self._server.cancel()
+            await asyncio.wait([self._server])
+        for question in self._questions:
+            question.turn.put(Cancelled("the kernel was closed before the turn began"))
 
     def close(self) -> Exit:
         """End the process now, and reap it."""
@@ -461,6 +464,33 @@ class Process:
     def may_grant(self, grants: Iterable[Grant]) -> bool:
         """Whether a child may have these: at most what its parent has."""
         return all(covers(self.grants, grant) for grant in grants)
+
+    # -- what the user thought of it -----------------------------------------------------------------------------
+
+    def correct(self, turn: int, text: str) -> None:
+        """What turn `turn` should have answered. ProcessError: there was no such turn."""
+        self._feedback(Feedback(turn, "correct", text))
+
+    def prefer(self, turn: int, over: int) -> None:
+        """The answer of `turn` was better than that of `over`."""
+        self._feedback(Feedback(turn, "prefer", over=over))
+
+    def good(self, turn: int) -> None:
+        """The answer of `turn` was good."""
+        self._feedback(Feedback(turn, "good"))
+
+    def bad(self, turn: int) -> None:
+        """The answer of `turn` was bad."""
+        self._feedback(Feedback(turn, "bad"))
+
+    def _feedback(self, feedback: Feedback) -> None:
+        for turn in (feedback.turn, feedback.turn if feedback.over is None else feedback.over):
+            if not 0 < turn <= self._turns:
+                raise ProcessError(
+                    f"process {self.pid} has had no turn {turn}", why=f"it has had {self._turns}",
+                    do="name one by its number (`turn.number`)",
+                )  # fmt: skip
+        self.kernel.journal.wait(self.kernel.append(self.pid, feedback))
 
     # -- mail ----------------------------------------------------------------------------------------------------
 
@@ -517,6 +547,7 @@ class Process:
         if state.ended is not None:
             self.exit = Exit(self.pid, state.ended, self.conversation[-1].answer if self.conversation else "")
             self._ended.set()
+            self._gone.set()
             return
         self.mailbox = Mailbox(self.pid, state.mailbox)
         self._ending = state.ending

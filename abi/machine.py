@@ -1,0 +1,259 @@
+"""What a kernel looks like from outside: the same for one in this process and for one behind a socket.
+
+What: the protocols of kernel, process and turn, and the values that they tell about themselves.
+Invariant: `kernel.Kernel` and `attach.RemoteKernel` both fit `Machine`; mypy and one scenario that tests run on
+    both see to it. What is here needs no jax and no engine.
+Interface: `Machine`, `AnyProcess`, `AnyTurn`; `Stat`, `Exit`, `AppStat`, `Top`; `Divergence`, `Replay`; `Signal`,
+    `State`. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from llmos.abi.labels import USER, Label
+from llmos.abi.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from llmos.abi.config import Config
+    from llmos.abi.events import Citation, Done, Event, StopReason, Timings, Usage
+    from llmos.abi.manifest import Syscall
+    from llmos.abi.mount import Mount
+
+Signal = Literal["INT", "STOP", "CONT", "TERM", "KILL"]
+State = Literal["new", "ready", "running", "waiting", "stopped", "zombie"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended, and the last thing it said."""
+
+    pid: int
+    reason: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """A line of `ps`."""
+
+    pid: int
+    parent: int
+    name: str
+    state: str
+    priority: str
+    turn: int
+    tokens: int
+    syscalls: int
+    pages: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AppStat:
+    """A line of `ps` for an app's own process: `agent` is the pid that it works for, 0 for all; `os_pid` is 0 where
+    none runs."""
+
+    name: str  # "[calculator]"
+    agent: int
+    os_pid: int
+    state: str
+    calls: int
+    active: int
+    restarts: int
+    memory: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The machine at one moment; counters are since boot."""
+
+    processes: tuple[Stat, ...]
+    apps: tuple[AppStat, ...]
+    seconds: float
+    steps: int
+    computed: int  # tokens that have been through the model
+    written: int  # tokens that it chose or a grammar forced
+    preemptions: int
+    pages: int  # of the pool
+    pages_held: int  # by windows that are being computed
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first token that a replay did not come to again; `expected` and `got` are ids, None for the answer's end,
+    with their texts. `position` counts from the window's start."""
+
+    turn: int
+    position: int
+    expected: int | None
+    got: int | None
+    expected_text: str
+    got_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of running a process again from its journal.
+
+    Attributes:
+        turns, tokens: that were compared.
+        recorded, weights: identities of the weights then and now; where they differ so may the words.
+        notes: what could not be compared, and why.
+    """
+
+    pid: int
+    turns: int
+    tokens: int
+    divergence: Divergence | None
+    recorded: tuple[str, ...]
+    weights: str
+    notes: tuple[str, ...] = ()
+
+
+class AnyMail(Protocol):
+    """A letter that was received."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def sender(self) -> int: ...
+    @property
+    def content(self) -> Any: ...
+    @property
+    def label(self) -> Label: ...
+
+
+class AnyExchange(Protocol):
+    """A question and its answer, as a conversation keeps them."""
+
+    @property
+    def turn(self) -> int: ...
+    @property
+    def question(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+
+
+class AnyTurn(Protocol):
+    """See `kernel.turn.Turn`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def result(self) -> Done: ...
+    @property
+    def answer(self) -> str: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def reason(self) -> StopReason: ...
+    @property
+    def citations(self) -> tuple[Citation, ...]: ...
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def timings(self) -> Timings: ...
+    def __iter__(self) -> Iterator[Event]: ...
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+    def cancel(self) -> None: ...
+    async def aresult(self) -> Done: ...
+
+
+class AnyProcess(Protocol):
+    """See `kernel.process.Process`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def parent(self) -> int: ...
+    @property
+    def expert(self) -> str: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def conversation(self) -> Sequence[AnyExchange]: ...
+    @property
+    def current(self) -> AnyTurn | None: ...
+    def ask(
+        self,
+        question: str = "",
+        *,
+        messages: Sequence[Any] | None = None,
+        tools: Sequence[Syscall] = (),
+        tool_choice: str = "auto",
+        max_tokens: int | None = None,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        raw: bool = False,
+        returns: Any = None,
+        schema: Mapping[str, Any] | None = None,
+        queue: bool = False,
+        label: Label = USER,
+        detached: bool = False,
+    ) -> AnyTurn: ...
+    async def aask(self, question: str, **options: Any) -> AnyTurn: ...
+    def mount(self, mount: Mount, progress: Progress = silent) -> None: ...
+    def forget(self) -> None: ...
+    def fork(self, count: int = 1) -> Sequence[AnyProcess]: ...
+    def send(self, to: int, content: Any, *, label: Label = USER, timeout: float | None = None) -> None: ...
+    async def asend(
+        self, to: int, content: Any, label: Label = USER, timeout: float | None = None
+    ) -> None: ...
+    def receive(self, timeout: float | None = None) -> AnyMail: ...
+    async def areceive(self, timeout: float | None = None) -> AnyMail: ...
+    def signal(self, signal: Signal, sender: int = 0) -> None: ...
+    def wait(self, timeout: float | None = None) -> Exit: ...
+    def close(self) -> Exit: ...
+    def stat(self) -> Stat: ...
+    def correct(self, turn: int, text: str) -> None: ...
+    def prefer(self, turn: int, over: int) -> None: ...
+    def good(self, turn: int) -> None: ...
+    def bad(self, turn: int) -> None: ...
+
+
+class Machine(Protocol):
+    """See `kernel.kernel.Kernel`."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def boot_s(self) -> float: ...
+    def __enter__(self) -> Machine: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def close(self) -> None: ...
+    def spawn(
+        self,
+        mounts: Iterable[Mount | str | os.PathLike[str]] = (),
+        *,
+        grants: Sequence[str] = (),
+        instructions: str = "",
+        expert: str = "",
+        priority: str = "interactive",
+        quotas: Mapping[str, float] | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> AnyProcess: ...
+    def process(self, pid: int) -> AnyProcess: ...
+    def ps(self) -> Sequence[Stat]: ...
+    def stat(self, pid: int) -> Stat: ...
+    def top(self) -> Top: ...
+    def next_distribution(self, text: str, k: int = 10) -> list[tuple[str, float]]: ...
+    def replay(self, pid: int) -> Replay: ...
