@@ -3,8 +3,9 @@
 What: classes, fair shares by virtual token time inside a class, and a smaller step while somebody waits for
     the next word.
 Invariant: a higher class is served first, but never the whole of a step for long: `FLOOR` of its budget stays
-    with the classes below while they have work. Inside a class those who decode go before those who catch up,
-    and of equals goes first who has had the least (virtual time counts every token that was computed).
+    with the classes below while they have work. Inside a class goes first who has had the least (virtual time
+    counts every token that was computed). Everyone's next token goes before the rest of anyone's prompt, so a
+    prompt delays no word of its class, and words of a crowd larger than a step keep no prompt waiting for ever.
     Newcomers start at their class's clock, so nobody saves up time by sleeping.
 Interface: `Priority`, `Scheduler.plan(runnable, budget, latency_budget) -> [(task, tokens)]`, `charge`, `rank`.
     Source: start-time fair queueing (Goyal, Vin, Cheng 1996), with tokens for time.
@@ -54,17 +55,17 @@ class Scheduler:
             budget: tokens in one step.
             latency_budget: the same while a process above batch decodes: its next word waits for the step.
         """
-        order = sorted(runnable, key=lambda t: (t.priority, t.behind > 1, self._enter(t), t.arrival))
+        order = sorted(runnable, key=lambda t: (t.priority, self._enter(t), t.arrival))
         if any(t.priority < Priority.BATCH and t.behind == 1 for t in order):
             budget = min(budget, latency_budget)
         left = {p: sum(t.behind for t in order if t.priority == p) for p in Priority}
         planned: list[tuple[T, int]] = []
-        for task in order:
-            below = sum(left[p] for p in Priority if p > task.priority)
-            count = min(task.behind, budget - min(below, budget // FLOOR))
-            if count > 0:
-                planned.append((task, count))
-                budget -= count
+        for priority in Priority:
+            below = sum(left[p] for p in Priority if p > priority)
+            share = budget - min(below, budget // FLOOR)
+            served = _serve([t for t in order if t.priority == priority], share)
+            budget -= sum(count for _, count in served)
+            planned += served
         for priority in Priority:  # the clock is the least time of those who are here
             times = [t.vtime for t in order if t.priority == priority]
             self._clocks[priority] = max(self._clocks[priority], min(times, default=0.0))
@@ -78,6 +79,18 @@ class Scheduler:
         if task.vtime < 0:
             task.vtime = self._clocks[task.priority]
         return task.vtime
+
+
+def _serve(tasks: Sequence[T], budget: int) -> list[tuple[T, int]]:
+    """A token each, in order, for as many as there are; what is left goes to those who are further behind."""
+    served = tasks[: max(budget, 0)]
+    budget -= len(served)
+    planned = []
+    for task in served:
+        more = min(task.behind - 1, budget)
+        planned.append((task, 1 + more))
+        budget -= more
+    return planned
 
 
 def rank(task: Task) -> tuple[int, int]:

@@ -69,9 +69,23 @@ def test_alone_a_prompt_takes_the_whole_step() -> None:
     assert Scheduler().plan([Task(Priority.INTERACTIVE, behind=1000)], 512, 40)[0][1] == 512
 
 
-def test_words_go_before_prompts_of_the_same_class() -> None:
-    prompt, word = Task(Priority.BATCH, behind=1000, arrival=0), Task(Priority.BATCH, arrival=1)
-    assert [t for t, _ in Scheduler().plan([prompt, word], 64, 64)] == [word, prompt]
+def test_a_prompt_delays_no_word_of_its_class() -> None:
+    prompt, words = Task(Priority.BATCH, behind=1000), [Task(Priority.BATCH, arrival=i) for i in range(1, 9)]
+    planned = Scheduler().plan([prompt, *words], 64, 64)
+    assert {id(t): count for t, count in planned} == {id(prompt): 56} | {id(word): 1 for word in words}
+
+
+def test_words_of_a_crowd_do_not_keep_a_prompt_waiting() -> None:
+    """Beside somebody who waits for each word a step is smaller than this crowd."""
+    scheduler, shell = Scheduler(), Task(Priority.INTERACTIVE, arrival=99)
+    crowd = [Task(Priority.BATCH, behind=24 + i % 8, arrival=i) for i in range(80)]
+    for _ in range(10 * 80):
+        step(scheduler, [*crowd, shell], budget=512, latency=40)
+    assert jain([t.served for t in crowd]) > 0.999 and min(t.served for t in crowd) > 300
+    late = Task(Priority.BATCH, behind=1000, arrival=100)
+    for _ in range(100):
+        step(scheduler, [*crowd, shell, late], budget=512, latency=40)
+    assert late.served > 40, "its share, though it has no word yet"
 
 
 def test_lower_classes_keep_a_floor() -> None:
