@@ -27,7 +27,7 @@ OPEN, CLOSE = (
     "<tool_call>",
     "</tool_call>",
 )  # the words of Hermes-style templates (Qwen, SmolLM); often one token each
-_NAMING = "name|function|function_name|tool|tool_name"  # keys under which models name what they call
+_KEYS = "arguments|parameters"  # under which models give what they call its arguments
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.
@@ -65,11 +65,13 @@ class SyscallTable:
         self, *, must_call: bool = False, no_call: bool = False, answer: Mapping[str, Any] | None = None
     ) -> str:
         """The grammar: free text, then any number of calls up to `MAX_CALLS`; with `must_call`, calls alone; with
-        `no_call`, text alone; with a schema for the `answer`, either calls or JSON that fits it."""
+        `no_call`, text alone, which does not begin as calls do; with a schema for the `answer`, either calls or
+        JSON that fits it."""
         names = "|".join(re.escape(name).replace("/", r"\/") for name in self.syscalls)
-        like_a_call = rf"({OPEN}|\"({_NAMING})\"\s*:\s*\"({names})\")"
+        like_a_call = rf"({OPEN[:-1]}|\"({_KEYS})\"\s*:|\"(name|function)\"\s*:\s*\"({names})\")"
         if no_call:
-            return f"%llguidance {{}}\nstart: TEXT\nTEXT: /(?s:.+)/ & ~/(?s:.*){like_a_call}(?s:.*)/\n"
+            text = rf"/\s*[^\s<{{\[`](?s:.*)/ & ~/(?s:.*){like_a_call}(?s:.*)/"
+            return f"%llguidance {{}}\nstart: TEXT\nTEXT: {text}\n"
         calls = [f"c{i}" for i in range(len(self.syscalls))]
         if self.open is not None:
             opening, closing = f"<[{self.open}]>", f"<[{self._close}]>"
@@ -78,7 +80,7 @@ class SyscallTable:
         else:  # letters open a call: free text ends where they stand for the first time
             opening, closing = _literal(OPEN), _literal(CLOSE)
             start, free = "TEXT? | until first more", rf"~/(?s:.*){like_a_call}(?s:.*)/"
-            text = "until[lazy]: UNTIL\n" rf"UNTIL: /(?s:.*){OPEN}/ & ~/(?s:.*){like_a_call}(?s:.+)/"
+            text = "until[lazy]: UNTIL\n" rf"UNTIL: /(?s:.*){OPEN}/ & ~/(?s:.*){like_a_call}(?s:..+)/"
         if must_call or answer is not None:
             start = "calls" if answer is None else f"calls | {_json(answer)}"
         lines = [
