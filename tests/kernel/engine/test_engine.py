@@ -10,6 +10,7 @@ import pytest
 from llmos.abi.errors import EngineError, GrammarError, PoolExhausted
 from llmos.abi.labels import UNTRUSTED, USER, Label
 from llmos.abi.limits import MAX_UNREAD
+from llmos.kernel.engine.draft import ROW
 from llmos.kernel.engine.engine import Engine, deliver
 from llmos.kernel.engine.sequence import BlockingStream, Emitted, Item, Request, Stream
 from llmos.kernel.scheduler import Priority
@@ -210,7 +211,7 @@ def test_drafts_save_steps_and_change_nothing(grammar: str | None) -> None:
 
 
 def test_hopeless_drafts_are_given_up() -> None:
-    """A text whose n-grams come again and never go on as before costs few rows more than plain decoding."""
+    """A text whose n-grams come again and never go on as before costs at most 2 % more than plain decoding."""
 
     class Fickle(ScriptedRunner):
         @staticmethod
@@ -221,7 +222,8 @@ def test_hopeless_drafts_are_given_up() -> None:
     engine = Engine(runner)
     read(ask(engine, [3], 300))
     engine.close()
-    assert sum(len(b.tokens_T) for b in runner.batches) < 300 * 1.1
+    rows = sum(len(b.tokens_T) for b in runner.batches)
+    assert len(runner.batches) + ROW * (rows - len(runner.batches)) < 300 * 1.02
 
 
 def test_close_cancels_what_runs(runner: ScriptedRunner) -> None:
