@@ -45,7 +45,12 @@ def _inner(schema: Mapping[str, Any]) -> list[str]:
 
 
 def _default(schema: Any) -> str:
-    return json.dumps(schema["default"]) if isinstance(schema, Mapping) and "default" in schema else "..."
+    return _literal(schema["default"]) if isinstance(schema, Mapping) and "default" in schema else "..."
+
+
+def _literal(value: Any) -> str:
+    """A JSON value as Python writes it."""
+    return repr(value) if value is None or isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
 
 
 def _type(schema: Any) -> str:
@@ -53,7 +58,7 @@ def _type(schema: Any) -> str:
     schema = _mapping(schema)
     if "enum" in schema or "const" in schema:
         values = schema.get("enum", [schema.get("const")])
-        return f"Literal[{', '.join(json.dumps(v, ensure_ascii=False) for v in values)}]"
+        return f"Literal[{', '.join(map(_literal, values))}]"
     if "anyOf" in schema:
         return " | ".join(dict.fromkeys(map(_type, schema["anyOf"])))
     kind = schema.get("type")

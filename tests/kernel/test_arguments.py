@@ -1,0 +1,139 @@
+"""Arguments held against what was said: what the user did not say is left out, what they said is as they said it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmos.kernel.arguments import settled
+from llmos.kernel.heard import Heard, stems
+
+TEXT: dict[str, Any] = {"type": "string"}
+ABOUT = "shop.find: Finds things in a shop."
+
+
+def settle(
+    asked: str,
+    given: dict[str, Any],
+    properties: dict[str, Any],
+    required: tuple[str, ...] = (),
+    heard: str = "",
+) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(required)}
+    return settled(given, schema, asked, f"{heard}\n{asked}", ABOUT)
+
+
+@pytest.mark.parametrize(
+    ("asked", "value", "schema", "kept"),
+    [
+        ("red shoes please", "red", TEXT, True),
+        ("shoes please", "red", TEXT, False),
+        ("shoes in kilometres", "km", TEXT, True),
+        ("to New York", "NY", TEXT, True),
+        ("three of them", 3, {"type": "integer"}, True),
+        ("at most 1,500", 1500, {"type": "integer"}, True),
+        ("some of them", 10, {"type": "integer"}, False),
+        ("also what is sold out", True, {"type": "boolean"}, False),
+    ],
+)
+def test_an_optional_argument_stands_on_what_was_said(
+    asked: str, value: Any, schema: dict[str, Any], kept: bool
+) -> None:
+    assert settle(asked, {"what": value}, {"what": schema}) == ({"what": value} if kept else {})
+
+
+def test_a_switch_is_named_by_its_parameter() -> None:
+    switch = {"include_reviews": {"type": "boolean"}}
+    assert settle("with reviews", {"include_reviews": True}, switch) == {"include_reviews": True}
+    assert settle("the price", {"include_reviews": True}, switch) == {}
+
+
+def test_what_was_said_earlier_counts() -> None:
+    size = {"size": {"type": "integer"}}
+    assert settle("the same again", {"size": 42}, size, heard="I wear 42") == {"size": 42}
+    assert settle("the same again", {"size": 42}, size) == {}
+
+
+def test_required_arguments_stay_whatever_was_said() -> None:
+    assert settle("hello", {"what": "tea", "n": 7}, {"what": TEXT, "n": {"type": "integer"}}, ("what", "n")) == {
+        "what": "tea", "n": 7,
+    }  # fmt: skip
+
+
+def test_of_choices_in_a_list_those_stay_that_were_said() -> None:
+    colours = {"type": "array", "items": {"type": "string", "enum": ["red", "blue", "green"]}}
+    everything = {"colours": ["red", "blue", "green"]}
+    assert settle("blue or green", everything, {"colours": colours}) == {"colours": ["blue", "green"]}
+    assert settle("blue", everything, {"colours": colours}, ("colours",)) == {"colours": ["blue"]}
+    assert settle("any", everything, {"colours": colours}, ("colours",)) == everything
+
+
+def test_an_optional_text_that_repeats_a_required_one_goes() -> None:
+    both = {"city": TEXT, "zone": TEXT}
+    assert settle("time in Oslo", {"city": "Oslo", "zone": "Oslo"}, both, ("city",)) == {"city": "Oslo"}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [
+        ({"type": "number", "description": "The discount."}, 0.05),
+        ({"type": "number", "description": "The discount in percent."}, 5.0),
+        ({"type": "integer", "description": "The discount."}, 5),
+    ],
+)
+def test_per_cent_is_a_hundredth(parameter: dict[str, Any], expected: float) -> None:
+    found = settle("5% off", {"discount": 5}, {"discount": parameter}, ("discount",))["discount"]
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "written", "meant"),
+    [
+        ("a poster of Beyonce", "Beyoncé", "Beyonce"),
+        ("the law of gravitation", "law of gravititation", "law of gravitation"),
+        ("a book about Christianity", "Christian", "Christianity"),
+        ("a song in C# please", "C", "C#"),
+        ("I like apples", "apple", "apple"),
+        ("a used Gibson Les Paul guitar", "Les Paul", "Gibson Les Paul"),
+        ("when was the Treaty of Rome signed?", "Rome", "Treaty of Rome"),
+        ("Show Les Paul", "Les Paul", "Les Paul"),
+        ("from New York to Boston", "New York", "New York"),
+    ],
+)
+def test_texts_are_as_the_user_wrote_them(asked: str, written: str, meant: str) -> None:
+    assert settle(asked, {"what": written}, {"what": TEXT}, ("what",)) == {"what": meant}
+
+
+def test_a_name_does_not_take_words_of_the_syscall_or_of_other_arguments() -> None:
+    both = {"artist": TEXT, "shop": TEXT}
+    given = {"artist": "Les Paul", "shop": "Oslo"}
+    assert settle("Find Les Paul Shop Oslo", given, both, ("artist", "shop")) == given
+
+
+def test_choices_and_formats_are_never_rewritten() -> None:
+    fixed = {"what": {"type": "string", "enum": ["Christian", "Jewish"]}}
+    assert settle("Christianity", {"what": "Christian"}, fixed, ("what",)) == {"what": "Christian"}
+
+
+def test_whole_numbers_become_floats_where_floats_are_declared() -> None:
+    points = {"points": {"type": "array", "items": {"type": "number"}}}
+    found = settle("1 and 2", {"points": [1, 2]}, points, ("points",))["points"]
+    assert found == [1.0, 2.0] and all(type(v) is float for v in found)
+
+
+def test_a_settled_call_is_settled() -> None:
+    parameters = {"what": TEXT, "discount": {"type": "number"}, "size": {"type": "integer"}}
+    asked = "the Gibson Les Paul at 5% off"
+    once = settle(asked, {"what": "Les Paul", "discount": 5, "size": 9}, parameters, ("what", "discount"))
+    assert settle(asked, once, parameters, ("what", "discount")) == once
+
+
+def test_numbers_are_heard_in_digits_and_words() -> None:
+    assert {1500.0, 0.5, 12.0, 2.0} <= Heard("1,500 and .5, a dozen, twice").numbers
+    assert {1.0, 2.0, 3.0} <= Heard("(1,2,3)").numbers
+
+
+def test_names_of_code_are_words_too() -> None:
+    assert stems("exchangeRate") == stems("exchange_rate") == stems("exchange rate")
+    assert Heard("what are the rates?").share(stems("exchangeRate")) == 0.5

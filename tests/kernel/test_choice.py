@@ -1,0 +1,86 @@
+"""To call or not: evidence from the model and from the question's words; and how functions are written down."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+
+from llmos.abi.manifest import Syscall
+from llmos.kernel.choice import Choice, choice_of
+from llmos.kernel.stubs import stub
+
+CHOICE = Choice(opening=0.3, name=4.0, description=5.0, threshold=1.9)
+WILLING = [("<", log(0.6)), ("```", log(0.3)), ("The", log(0.1))]
+UNWILLING = [("The", log(0.98)), ("{", log(0.02))]
+
+
+def function(name: str, description: str) -> Syscall:
+    return Syscall(
+        name=name, tool=name, description=description, parameters={"type": "object", "properties": {}},
+        effect="none", retry="safe", returns="user", deadline=1.0,
+    )  # fmt: skip
+
+
+RATES = function("bank.exchange_rate", "The exchange rate between two currencies.")
+WEATHER = function("weather.forecast", "The weather forecast for a place.")
+
+
+@pytest.mark.parametrize(
+    ("question", "first", "calls"),
+    [
+        ("What is the exchange rate of euro and dollar at the bank?", WILLING, True),
+        ("What is the exchange rate of euro and dollar at the bank?", UNWILLING, True),
+        ("Who wrote Faust?", WILLING, False),
+        ("Who wrote Faust?", UNWILLING, False),
+        ("Which currencies are there?", UNWILLING, False),
+    ],
+)
+def test_the_question_decides_more_than_the_model(
+    question: str, first: list[tuple[str, float]], calls: bool
+) -> None:
+    assert CHOICE.calls(question, [RATES], first) is calls
+
+
+def test_the_best_of_several_functions_counts() -> None:
+    question = "What is the weather forecast for Oslo?"
+    assert not CHOICE.calls(question, [RATES], UNWILLING)
+    assert CHOICE.calls(question, [RATES, WEATHER], UNWILLING)
+
+
+def test_only_measured_weights_are_helped() -> None:
+    assert choice_of("scripted") is None
+    assert choice_of("2bce23d164710f8c8e8670ac02e522a9/native/kernels/page16") is not None
+
+
+def test_a_function_is_written_with_every_parameter() -> None:
+    text = stub(
+        "shop.order",
+        "Order things.",
+        {
+            "properties": {
+                "note": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+                "lines": {
+                    "type": "array",
+                    "items": {"type": "object", "properties": {"item": {"type": "string", "description": "What."}}},
+                    "description": "What to order.",
+                },
+                "sizes": {"type": "array", "items": {"type": "integer"}},
+                "speed": {"enum": ["slow", "fast"]},
+                "more": True,
+            },
+            "required": ["lines"],
+        },
+    )  # fmt: skip
+    assert text == (
+        "def shop.order(lines: list[dict], note: str | None = None, sizes: list[int] = ..., "
+        'speed: Literal["slow", "fast"] = ..., more: Any = ...):\n'
+        '    """Order things.\n'
+        "\n"
+        "    note:  (optional)\n"
+        "    lines: What to order.\n"
+        "        item: str: What.\n"
+        "    sizes:  (optional)\n"
+        "    speed:  (optional)\n"
+        '    """'
+    )
