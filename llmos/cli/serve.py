@@ -24,7 +24,8 @@ examples:
   OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=- python my_program.py
 
 It speaks /v1/chat/completions (streaming, tools, JSON schemas), /v1/completions, /v1/embeddings and /v1/models. Keys
-come from --key-file (one a line) or from the secret serve_key; whoever has one speaks with your voice.
+come from --key-file (one a line) or from the secret serve_key; whoever has one speaks with your voice. Without a key
+every program on this machine may ask, and nobody else. It is plain HTTP: on a network, put a proxy with TLS before it.
 """
 
 

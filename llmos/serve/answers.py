@@ -35,27 +35,16 @@ class Answers:
         self._kernel, self._questions, self._copies = kernel, questions, copies
         self._events: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue(UNREAD)
         self._tasks: list[asyncio.Task[None]] = []
+        self._processes: list[Process] = []
         self._open = len(questions) * copies
 
     async def __aenter__(self) -> Answers:
-        families: list[list[Process]] = []
         try:
-            for _ in self._questions:
-                families.append([self._kernel.spawn(expert=NAME)])
-                families[-1] += families[-1][0].fork(self._copies - 1)
-        except LLMOSError:
-            for process in (p for family in families for p in family):
-                process.signal("KILL")
+            for question in self._questions:
+                self._begin(question)
+        except BaseException:
+            self._end()
             raise
-        index = 0
-        for question, family in zip(self._questions, families, strict=True):
-            # The pages of the question are there for all once the first has a word: they wait for it.
-            begun = asyncio.Event()
-            for process in family:
-                ready = None if process is family[0] else begun
-                work = self._answer(index, process, question, ready, begun)
-                self._tasks.append(asyncio.ensure_future(work))
-                index += 1
         return self
 
     async def __aexit__(
@@ -63,7 +52,29 @@ class Answers:
     ) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        try:
+            await asyncio.wait(self._tasks)
+        finally:
+            self._end()
+
+    def _begin(self, question: Options) -> None:
+        """Ask one question in a process and its forks. The first reads it; its pages are there for the others, which
+        begin when it has a word."""
+        first = self._kernel.spawn(expert=NAME)
+        self._processes.append(first)
+        family = [first, *first.fork(self._copies - 1)]
+        self._processes += family[1:]
+        begun = asyncio.Event()
+        for process in family:
+            work = self._answer(
+                len(self._tasks), process, question, None if process is first else begun, begun
+            )
+            self._tasks.append(asyncio.ensure_future(work))
+
+    def _end(self) -> None:
+        with suppress(LLMOSError):
+            for process in self._processes:
+                process.signal("KILL")
 
     async def next(self, seconds: float | None = None) -> tuple[int, Event] | None:
         """The next event and the number of its choice; None where `seconds` pass without one.
@@ -94,7 +105,7 @@ class Answers:
         ready: asyncio.Event | None,
         begun: asyncio.Event,
     ) -> None:
-        """One choice, from its question to the end of its process."""
+        """One choice, from its question to the end of its turn."""
         asking: asyncio.Task[Turn] | None = None
         try:
             if ready is not None:
@@ -110,8 +121,6 @@ class Answers:
             begun.set()
             if asking is not None:
                 await _stopped(asking)
-            with suppress(LLMOSError):
-                process.signal("KILL")
 
 
 async def _stopped(asking: asyncio.Task[Turn]) -> None:

@@ -52,10 +52,13 @@ def chat_options(request: ChatRequest) -> Options:
     tools = [_syscall(tool, f"tools[{i}].function") for i, tool in enumerate(request.tools or ())]
     choice = _choice(request, tools)
     forced = choice not in ("auto", "none")
+    messages = _conversation(request.messages)
+    asked = [message for message in messages if message.role == "user"]
     return {
         **_sampling(request),
-        "question": "",
-        "messages": _conversation(request.messages),
+        # Whether to call, and with what, is held against the question where nothing else has been asked.
+        "question": messages[-1].text if asked == messages[-1:] else "",
+        "messages": messages,
         "max_tokens": request.max_completion_tokens or request.max_tokens,
         "tools": tools,
         "tool_choice": choice,

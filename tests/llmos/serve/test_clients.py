@@ -32,7 +32,9 @@ def raw(served: Served, *, narrow: bool = False, **options: Any) -> socket.socke
     client = socket.socket()
     if narrow:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        served.server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # those it accepts inherit it
+        served.server._socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
+        )  # those it accepts inherit it
     client.settimeout(20)
     client.connect(("127.0.0.1", served.server.port))
     body = json.dumps(CHAT | options).encode()
@@ -137,7 +139,9 @@ def test_twenty_streams_together(serve: Serve) -> None:
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(talk, range(20)))
     assert answers == [f"I am number {n}. " * 20 for n in range(20)]
-    assert served.kernel.engine.counters.steps < served.kernel.engine.counters.emitted / 2  # they shared steps
+    assert (
+        served.kernel.engine.counters.steps < served.kernel.engine.counters.emitted / 2
+    )  # they shared steps
     until(served.idle)
 
 
@@ -253,7 +257,7 @@ def test_this_machine_by_its_names(serve: Serve) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "no.such.host.invalid"])
 def test_no_other_address_without_a_key(host: str) -> None:
-    with pytest.raises(ConfigError, match="without a key|no address"):
+    with pytest.raises(ConfigError, match=r"without a key|no address"):
         listen(host, 0)
 
 

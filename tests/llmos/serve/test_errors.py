@@ -46,7 +46,11 @@ def post(
         (CHAT | {"messages": [{"role": "user"}]}, "missing_required_parameter", "messages[0].content"),
         (CHAT | {"messages": [{"role": "king", "content": "x"}]}, "invalid_value", "messages[0].role"),
         (CHAT | {"messages": [{"role": "user", "content": 5}]}, "invalid_type", "messages[0].content"),
-        (CHAT | {"messages": [{"role": "user", "content": "x", "y": 1}]}, "unknown_parameter", "messages[0].y"),
+        (
+            CHAT | {"messages": [{"role": "user", "content": "x", "y": 1}]},
+            "unknown_parameter",
+            "messages[0].y",
+        ),
         (CHAT | {"temperature": "hot"}, "invalid_type", "temperature"),
         (CHAT | {"temperature": 2.5}, "invalid_value", "temperature"),
         (b'{"temperature": NaN}', None, None),
@@ -177,6 +181,7 @@ def test_an_error_in_mid_stream(serve: Serve) -> None:
     stream = served.chat(stream=True)
     for process in served.kernel.table:
         process.signal("KILL")
+    until(lambda: not served.kernel.ps())
     served.gate.open()
     with pytest.raises(openai.APIError, match="stopped on the server"):
         list(stream)

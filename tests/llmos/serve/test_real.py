@@ -93,7 +93,10 @@ def test_continuing_a_text(client: openai.OpenAI) -> None:
     assert whole.usage is not None and whole.usage.completion_tokens == 12
     logprobs = whole.choices[0].logprobs
     assert logprobs is not None and "".join(logprobs.tokens or ()) == whole.choices[0].text
-    assert logprobs.text_offset is not None and logprobs.text_offset[:2] == [0, len((logprobs.tokens or [""])[0])]
+    assert logprobs.text_offset is not None and logprobs.text_offset[:2] == [
+        0,
+        len((logprobs.tokens or [""])[0]),
+    ]
     pieces = client.completions.create(prompt="One, two, three, four,", stream=True, **options)
     assert "".join(c.choices[0].text for c in pieces) == whole.choices[0].text
     with pytest.raises(openai.BadRequestError, match="nothing to continue"):
