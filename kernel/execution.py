@@ -222,11 +222,11 @@ class Execution:
         if self._cancelled:
             return [], "", "cancelled"
         kernel.engine.start(request, stream)
-        process.phase = "running"
+        process.questions.phase = "running"
         try:
             tokens, text, stopped = await self._speak(stream)
         finally:
-            process.phase = "waiting"
+            process.questions.phase = "waiting"
             self._stream = None
         finished = stream.finished
         assert finished is not None

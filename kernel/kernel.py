@@ -39,8 +39,9 @@ from llmos.kernel.journal.records import Body, Booted, Reaped, Spawned
 from llmos.kernel.ledger import check_quotas
 from llmos.kernel.loop import Loop
 from llmos.kernel.monitor import Policy
-from llmos.kernel.process import RUNNING, Process
+from llmos.kernel.process import Process
 from llmos.kernel.prompt import ChatPrompt
+from llmos.kernel.questions import RUNNING
 from llmos.kernel.scheduler import Priority
 from llmos.kernel.secret import secret
 from llmos.kernel.streams import OutputCommit
@@ -236,7 +237,7 @@ class Kernel:
             self.append(process.pid, Reaped())
 
     async def _halt(self) -> None:
-        await asyncio.gather(*(process.halt() for process in self.table))
+        await asyncio.gather(*(process.questions.halt() for process in self.table))
 
     async def _restore(self, states: Iterable[ProcessState]) -> None:
         """Every process stands as the journal says: parents before children, zombies as they ended."""
