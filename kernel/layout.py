@@ -107,10 +107,10 @@ def _label(integrity: int, readers: list[str] | None) -> Label:
     return Label(Integrity(integrity), None if readers is None else frozenset(readers))
 
 
-def raw(text: Sequence[int], budget: int, tokenizer: Tokenizer) -> Layout:
+def raw(text: Sequence[int], budget: int, tokenizer: Tokenizer, label: Label = USER) -> Layout:
     """A window that holds a text alone, to be continued."""
     window = Window(budget)
-    window.add(Segment("user", tuple(text)))
+    window.add(Segment("user", tuple(text), label))
     return Layout.of(window.segments, tokenizer)
 
 

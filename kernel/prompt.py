@@ -83,7 +83,9 @@ class ChatPrompt:
         if tools:
             messages = _with_tools(messages, tools, label)
         pieces = self._template.render([m.given for m in messages])
-        segments = self._tokenised([part for piece in pieces for part in _split(piece, messages, label)])
+        segments = self._tokenised(
+            [p for piece in pieces for p in _split(piece, messages, label)], _blank(messages)
+        )
         t, first = self._tokenizer, segments[0]
         if t.add_bos and t.bos_id is not None and first.tokens[:1] != (t.bos_id,):
             segments[0] = replace(first, tokens=(t.bos_id, *first.tokens))
@@ -104,9 +106,10 @@ class ChatPrompt:
                     raise
         answer = max(i for i, piece in enumerate(pieces) if piece.message == 1)
         parts = [p for piece in pieces[answer + 1 :] for p in _split(piece, [*said, *given], USER)]
-        return self._tokenised(parts)
+        return self._tokenised(parts, _blank(given))
 
-    def _tokenised(self, parts: Sequence[tuple[Part | None, str]]) -> list[Segment]:
+    def _tokenised(self, parts: Sequence[tuple[Part | None, str]], also: Label) -> list[Segment]:
+        """`also`: of what stands somewhere among these parts."""
         t = self._tokenizer
         texts = t.encode_pieces(Piece(text, origin is None) for origin, text in parts)
         segments: list[Segment] = []
@@ -115,10 +118,11 @@ class ChatPrompt:
             if origin is None:
                 before += ids
             elif ids:
-                segments.append(Segment(origin.kind, (*before, *ids), origin.label, source=origin.source))
+                label = join([origin.label, also])
+                segments.append(Segment(origin.kind, (*before, *ids), label, source=origin.source))
                 before = []
         if before:
-            segments.append(Segment("assistant", tuple(before)))
+            segments.append(Segment("assistant", tuple(before), also))
         return segments
 
 
@@ -145,6 +149,12 @@ def _with_tools(
         system, rest = messages[0], messages[1:]
         return [Message("system", (*system.parts, Part("system", "\n\n"), *parts)), *rest]
     return [Message("system", parts), *messages]
+
+
+def _blank(messages: Sequence[Message]) -> Label:
+    """Of messages that are nothing but blanks. These cannot be told from the template's own, so their label is
+    everybody's."""
+    return join(p.label for m in messages if not m.text.strip() for p in m.parts if p.text)
 
 
 def _split(piece: Piece, messages: Sequence[Message], tools: Label) -> list[tuple[Part | None, str]]:
