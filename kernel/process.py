@@ -11,24 +11,20 @@ Interface: `ask`, `aask`, `mount`, `forget`, `fork`, `send`, `receive`, `signal`
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import Cancelled, ConfigError, LLMOSError, ProcessError, QuotaExceeded, TurnRefused
-from llmos.abi.events import Done
+from llmos.abi.errors import ConfigError, ProcessError, TurnRefused
 from llmos.abi.labels import USER, Label, join
 from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.machine import Exit, Signal, Stat, State
 from llmos.abi.manifest import Syscall
 from llmos.abi.progress import Progress, silent
 from llmos.kernel import grounding
-from llmos.kernel.execution import Asking, Execution
+from llmos.kernel.execution import Asking
 from llmos.kernel.grants import Grant, covers
 from llmos.kernel.journal.records import (
     Asked,
@@ -39,13 +35,13 @@ from llmos.kernel.journal.records import (
     Received,
     Sent,
     Signalled,
-    Started,
 )
 from llmos.kernel.journal.state import Exchange, Mail
 from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, lay_out_messages, raw
 from llmos.kernel.ledger import Ledger, Quota
 from llmos.kernel.mailbox import Mailbox
 from llmos.kernel.prompt import Message
+from llmos.kernel.questions import Question, Questions
 from llmos.kernel.scheduler import Priority
 from llmos.kernel.syscalls import SyscallTable
 from llmos.kernel.trap import Trap
@@ -54,26 +50,8 @@ from llmos.kernel.turn import Turn
 if TYPE_CHECKING:
     from llmos.abi.mount import Mount
     from llmos.kernel.journal.records import Spawned
-    from llmos.kernel.journal.state import ProcessState, RunningTurn
+    from llmos.kernel.journal.state import ProcessState
     from llmos.kernel.kernel import Kernel
-
-log = logging.getLogger("llmos.process")
-
-RUNNING: ContextVar[Turn | None] = ContextVar("RUNNING", default=None)
-"""The turn that code on the loop runs for, so that whoever reads it can be asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A question that waits for its turn; laid out already where nothing stood before it."""
-
-    turn: Turn
-    text: str
-    label: Label
-    asking: Asking
-    started: float
-    layout: Layout | None = None
-    resumed: RunningTurn | None = None
 
 
 class Process:
@@ -94,18 +72,12 @@ class Process:
         self.going.set()
         self.trap = Trap(self)
         self.exit: Exit | None = None
-        self.phase: Literal["new", "ready", "running", "waiting"] = "new"
         self._ended, self._gone = threading.Event(), asyncio.Event()  # the same, for threads and for the loop
         self._ending = False  # TERM: no turn after the ones that wait
         self._born = time()
-        self._turns = self._branches = 0
-        self._questions: deque[_Question] = deque()
-        self._execution: Execution | None = None
-        self._server: asyncio.Task[None] | None = None
+        self._branches = 0
+        self.questions = Questions(self)
         self.mailbox = Mailbox(pid)
-        self._lock = threading.Lock()
-        self._busy = 0  # turns that run, wait, or are being laid out
-        self._open: list[Turn] = []  # those that run or wait, in order
         if "seconds" in self.ledger.quotas:
             kernel.loop.call(self._watch_clock)
 
@@ -163,22 +135,23 @@ class Process:
             repetition_penalty=repetition_penalty, stop=tuple(stop), raw=raw, schema=_schema(returns, schema),
             tools=tuple(tool.model_dump(mode="json") for tool in tools), choice=tool_choice,
         )  # fmt: skip
-        number, first = self._enter(queue)
+        if self.exit is not None or self._ending:
+            raise TurnRefused(f"process {self.pid} has ended", do="spawn another")
+        number, first = self.questions.enter(queue)
         try:
             if messages is not None and not first:
                 raise TurnRefused(
                     f"process {self.pid} is answering", do="give messages to a process that is idle"
                 )
             layout = self.lay_out(question, label, asking, messages) if first else None
-            turn = Turn(self.pid, number, lambda: self._cancel(number), returns=returns, detached=detached)
+            turn = Turn(
+                self.pid, number, lambda: self.questions.cancel(number), returns=returns, detached=detached
+            )
             self.kernel.append(self.pid, Asked(number, question, label, asking.dump()))
         except BaseException:
-            self._leave()
+            self.questions.leave()
             raise
-        with self._lock:
-            self._open.append(turn)
-        waiting = _Question(turn, question, label, asking, started, layout)
-        self.kernel.loop.call(self._enqueue, waiting)
+        self.questions.add(Question(turn, question, label, asking, started, layout))
         return turn
 
     async def aask(self, question: str, **options: Any) -> Turn:
@@ -195,26 +168,6 @@ class Process:
         self.conversation.clear()
         self.kernel.append(self.pid, Forgot())
 
-    def _enter(self, queue: bool) -> tuple[int, bool]:
-        """Take the next turn's number; whether nothing stands before it."""
-        with self._lock:
-            if self.exit is not None or self._ending:
-                raise TurnRefused(f"process {self.pid} has ended", do="spawn another")
-            if self._busy and not queue:
-                raise TurnRefused(
-                    f"process {self.pid} is still answering",
-                    do="read that turn to its end, cancel it, or ask with queue=True",
-                )
-            self._busy += 1
-            self._turns += 1
-            return self._turns, self._busy == 1
-
-    def _leave(self, turn: Turn | None = None) -> None:
-        with self._lock:
-            self._busy -= 1
-            if turn is not None:
-                self._open.remove(turn)
-
     def lay_out(
         self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None = None
     ) -> Layout:
@@ -224,7 +177,7 @@ class Process:
         budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
         if asking.raw:
             return raw(kernel.raw_tokens(question), budget, kernel.tokenizer, label)
-        table = self._table(asking)
+        table = self.table(asking)
         tools = () if table is None else table.tools
         described = USER if table is None or asking.tools else join(map(kernel.apps.label_of, table.syscalls))
         if messages is not None:
@@ -248,7 +201,7 @@ class Process:
         """Tokens that its window may hold."""
         return min(self.kernel.window, self.ledger.limit("pages") * PAGE_TOKENS)
 
-    def _table(self, asking: Asking) -> SyscallTable | None:
+    def table(self, asking: Asking) -> SyscallTable | None:
         """The syscalls of a turn: what was granted, or what the asker carries out; None for none."""
         if asking.raw or asking.choice == "none":
             return None
@@ -266,88 +219,20 @@ class Process:
         granted = [s for s in self.kernel.syscalls.values() if any(g.names(s.name) for g in self.grants)]
         return SyscallTable(granted, self.kernel.tokenizer) if granted else None
 
-    @property
-    def current(self) -> Turn | None:
-        """The turn that runs, or the next one that waits; None where nothing is asked."""
-        with self._lock:
-            return self._open[0] if self._open else None
-
-    # -- on the loop ---------------------------------------------------------------------------------------------
-
-    def _enqueue(self, question: _Question) -> None:
-        self._questions.append(question)
-        if self._server is None or self._server.done():
-            self._server = asyncio.ensure_future(self._serve())
-
-    async def _serve(self) -> None:
-        """Answer what was asked, one question after the other."""
-        while self._questions:
-            question = self._questions.popleft()
-            outcome: Done | BaseException = Cancelled("the kernel was closed while the turn ran")
-            try:
-                outcome = await self._turn(question)
-            except LLMOSError as e:
-                outcome = e
-                if isinstance(e, QuotaExceeded):
-                    self.exceeded("tokens" if self.ledger.left("tokens") < 1 else "syscalls")
-            except Exception as e:  # a fault of ours ends the turn, not the process or the kernel
-                log.exception("turn %s of process %s failed", question.turn.number, self.pid)
-                outcome = ProcessError("the turn failed", why=f"{type(e).__name__}: {e}", do="report this")
-            finally:  # who reads the end of a turn may ask the next question
-                self._leave(question.turn)
-                self.phase = "waiting"
-                question.turn.put(outcome)
+    def served(self) -> None:
+        """On the loop: nothing is asked any more."""
         if self._ending:
             self.end("TERM")
 
-    async def _turn(self, question: _Question) -> Done:
-        kernel, turn, asking = self.kernel, question.turn, question.asking
-        layout = question.layout
-        self.phase = "ready"
-        RUNNING.set(turn)
-        try:
-            if layout is None:
-                await self.going.wait()
-                layout = await asyncio.to_thread(self.lay_out, question.text, question.label, asking)
-            execution = self._execution = Execution(
-                self, turn, question.text, asking, layout,
-                grounded=bool(self.mounts) and not asking.raw, table=self._table(asking),
-                started=question.started, resumed=question.resumed,
-            )  # fmt: skip
-            if question.resumed is None:
-                started = Started(
-                    turn.number,
-                    layout.tokens,
-                    asking.seed,
-                    self.path,
-                    label=layout.taint,
-                    layout=layout.dump(),
-                )
-                await kernel.durable(self.pid, started)
-            done = await execution.run()
-            if done.answer and question.text and not asking.raw:
-                kept = grounding.uncited(done.answer) if self.mounts else done.answer
-                self.conversation.append(Exchange(turn.number, question.text, kept, execution.layout.taint))
-            return done
-        finally:
-            self._execution = None
-
-    def _cancel(self, number: int) -> None:
-        self.kernel.loop.call(self._cancel_here, number)
-
-    def _cancel_here(self, number: int) -> None:
-        if self._execution is not None and self._execution.turn.number == number:
-            self._execution.cancel()
-        for question in [q for q in self._questions if q.turn.number == number]:
-            self._questions.remove(question)
-            self._leave(question.turn)
-            question.turn.put(Cancelled(f"turn {number} was cancelled before it began"))
-
     async def asettled(self) -> Exchange | None:
         """Wait until nothing is asked any more; the last exchange, None where there was none."""
-        while self._server is not None and not self._server.done():
-            await asyncio.wait([self._server])
+        await self.questions.settled()
         return self.conversation[-1] if self.conversation else None
+
+    @property
+    def current(self) -> Turn | None:
+        """The turn that runs, or the next one that waits; None where nothing is asked."""
+        return self.questions.current
 
     def next_call(self) -> int:
         """The number of the next call."""
@@ -376,16 +261,14 @@ class Process:
         """On the loop: what a signal does."""
         match signal:
             case "INT":
-                if self._execution is not None:
-                    self._execution.cancel()
+                self.questions.interrupt()
             case "STOP" | "CONT":
                 stopped = signal == "STOP"
                 (self.going.clear if stopped else self.going.set)()
-                if self._execution is not None:
-                    self._execution.pause(stopped)
+                self.questions.pause(stopped)
             case "TERM":
                 self._ending = True
-                if self._server is None or self._server.done():
+                if not self.questions.serving:
                     self.end("TERM")
             case "KILL":
                 self.end("KILL")
@@ -398,13 +281,8 @@ class Process:
         self.exit = Exit(self.pid, reason, answer)
         if journal:
             self.kernel.append(self.pid, Exited(reason))
-        for question in self._questions:
-            self._leave(question.turn)
-            question.turn.put(Cancelled(f"process {self.pid} ended: {reason}"))
-        self._questions.clear()
-        if self._execution is not None:
-            self._execution.cancel()
-            self.going.set()
+        self.questions.give_up(f"process {self.pid} ended: {reason}")
+        self.going.set()
         self.kernel.ended(self)
         self._ended.set()
         self._gone.set()
@@ -422,14 +300,6 @@ class Process:
         await asyncio.wait_for(self._gone.wait(), timeout)
         return self.wait(0)
 
-    async def halt(self) -> None:
-        """On the loop: stop where it stands. What is unfinished is so in the journal, and goes on at the next boot."""
-        if self._server is not None and not self._server.done():
-            self._server.cancel()
-            await asyncio.wait([self._server])
-        for question in self._questions:
-            question.turn.put(Cancelled("the kernel was closed before the turn began"))
-
     def close(self) -> Exit:
         """End the process now, and reap it."""
         self.signal("KILL")
@@ -442,9 +312,8 @@ class Process:
         Raises:
             TurnRefused: a turn is running; ProcessError: too many processes.
         """
-        with self._lock:
-            if self._busy:
-                raise TurnRefused(f"process {self.pid} is answering", do="fork it between two turns")
+        if not self.questions.idle:
+            raise TurnRefused(f"process {self.pid} is answering", do="fork it between two turns")
         return [self.branch() for _ in range(count)]
 
     def branch(self) -> Process:
@@ -453,7 +322,7 @@ class Process:
         spawned = replace(self.spawned, parent=self.pid, forked=True, path=(*self.path, self._branches))
         child = self.kernel.add(spawned, self.mounts)
         child.conversation = list(self.conversation)
-        child._turns, child.calls = self._turns, self.calls
+        child.questions.count, child.calls = self.questions.count, self.calls
         return child
 
     def child(self, grants: Iterable[str]) -> Process:
@@ -485,9 +354,9 @@ class Process:
 
     def _feedback(self, feedback: Feedback) -> None:
         for turn in (feedback.turn, feedback.turn if feedback.over is None else feedback.over):
-            if not 0 < turn <= self._turns:
+            if not 0 < turn <= self.questions.count:
                 raise ProcessError(
-                    f"process {self.pid} has had no turn {turn}", why=f"it has had {self._turns}",
+                    f"process {self.pid} has had no turn {turn}", why=f"it has had {self.questions.count}",
                     do="name one by its number (`turn.number`)",
                 )  # fmt: skip
         self.kernel.journal.wait(self.kernel.append(self.pid, feedback))
@@ -528,13 +397,13 @@ class Process:
     def state(self) -> State:
         if self.exit is not None:
             return "zombie"
-        return self.phase if self.going.is_set() else "stopped"
+        return self.questions.phase if self.going.is_set() else "stopped"
 
     def stat(self) -> Stat:
         """The process as a line of `ps`."""
         ledger = self.ledger
         return Stat(
-            self.pid, self.parent, self.expert or "agent", self.state, self.priority.name.lower(), self._turns,
+            self.pid, self.parent, self.expert or "agent", self.state, self.priority.name.lower(), self.questions.count,
             ledger.tokens, ledger.syscalls, ledger.pages, time() - self._born,
         )  # fmt: skip
 
@@ -542,7 +411,7 @@ class Process:
 
     def restore(self, state: ProcessState) -> None:
         """Stand as the journal says, and go on with what was asked."""
-        self._turns, self.calls = state.turns, state.calls
+        self.calls = state.calls
         self.conversation = list(state.conversation)
         if state.ended is not None:
             self.exit = Exit(self.pid, state.ended, self.conversation[-1].answer if self.conversation else "")
@@ -553,26 +422,7 @@ class Process:
         self._ending = state.ending
         if state.stopped:
             self.going.clear()
-        for asked in state.asked:
-            running = state.turn if state.turn and state.turn.started.turn == asked.turn else None
-            asking = Asking.load(dict(asked.options))
-            turn = Turn(self.pid, asked.turn, lambda n=asked.turn: self._cancel(n), detached=True)  # type: ignore[misc]
-            layout = None
-            if running is not None:
-                started = running.started
-                layout = Layout.load(started.window, started.layout, self.kernel.tokenizer)
-                self.approved |= {_approval(running, a) for a in running.approvals if a.allowed}
-            with self._lock:
-                self._busy += 1
-                self._open.append(turn)
-            self._enqueue(_Question(turn, asked.text, asked.label, asking, perf_counter(), layout, running))
-
-
-def _approval(turn: RunningTurn, approval: Any) -> tuple[str, str, str]:
-    from llmos.kernel.monitor import value_key
-
-    syscall = next((c.intent.syscall for c in turn.calls if c.intent.call == approval.call), "")
-    return syscall, approval.argument, value_key(approval.value)
+        self.questions.restore(state)
 
 
 def _schema(returns: Any, schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
