@@ -33,8 +33,8 @@ class Label:
         """What tells labels apart in a hash; empty for the user's own words."""
         if self == USER:
             return b""
-        readers = "*" if self.readers is None else "\0".join(sorted(self.readers))
-        return f"{self.integrity.value}\0{readers}".encode()
+        readers = None if self.readers is None else sorted(self.readers)
+        return f"{self.integrity.value} {readers!r}".encode()
 
 
 USER = Label(Integrity.USER)
