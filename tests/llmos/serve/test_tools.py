@@ -88,50 +88,52 @@ def _tool(call_id: str) -> Any:
     return {"role": "tool", "tool_call_id": call_id, "content": "noon"}
 
 
-@pytest.mark.parametrize(
-    ("messages", "param"),
-    [
-        ([ASK, _tool("a")], "messages[1].tool_call_id"),
-        ([ASK, _assistant("a"), _tool("b")], "messages[2].tool_call_id"),
-        ([ASK, _assistant("a"), _tool("a"), _tool("a")], "messages[3].tool_call_id"),
-        ([ASK, _assistant("a", "b"), _tool("a"), ASK], "messages[3]"),
-        ([ASK, _assistant("a")], "messages"),
-        ([ASK, _assistant("a", "a"), _tool("a")], "messages[1].tool_calls"),
-        ([{**_assistant("a"), "role": "user", "content": "x"}, _tool("a")], "messages[0]"),
-        ([{"role": "tool", "content": "noon"}], "messages[0].tool_call_id"),
-    ],
-)
-def test_calls_and_their_answers_belong_together(serve: Serve, messages: list[Any], param: str) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        serve().client.chat.completions.create(model=MODEL, messages=messages)
-    assert caught.value.param == param
+CONVERSATIONS: list[tuple[list[Any], str]] = [
+    ([ASK, _tool("a")], "messages[1].tool_call_id"),
+    ([ASK, _assistant("a"), _tool("b")], "messages[2].tool_call_id"),
+    ([ASK, _assistant("a"), _tool("a"), _tool("a")], "messages[3].tool_call_id"),
+    ([ASK, _assistant("a", "b"), _tool("a"), ASK], "messages[3]"),
+    ([ASK, _assistant("a")], "messages"),
+    ([ASK, _assistant("a", "a"), _tool("a")], "messages[1].tool_calls"),
+    ([{**_assistant("a"), "role": "user", "content": "x"}, _tool("a")], "messages[0]"),
+    ([{"role": "tool", "content": "noon"}], "messages[0].tool_call_id"),
+]
 
 
-@pytest.mark.parametrize(
-    ("options", "param"),
-    [
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "gone"}}}, "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice"),
-        ({"tools": [TIME, TIME]}, "tools"),
-        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
-        ({"tools": [{"type": "function", "function": {"name": "auto"}}]}, "tools[0].function.name"),
-        (
-            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}]},
-            "tools[0].function.parameters",
-        ),
-        (
-            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "http://x"}}}]},
-            "tools[0].function.parameters",
-        ),
-        ({"functions": [{"name": "old"}]}, "functions"),
-        ({"tools": [TIME] * 129}, "tools"),
-    ],
-)
-def test_impossible_tools(serve: Serve, options: Any, param: str) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        serve().chat(**options)
-    assert caught.value.param == param
+def test_calls_and_their_answers_belong_together(serve: Serve) -> None:
+    client = serve().client
+    for messages, param in CONVERSATIONS:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.chat.completions.create(model=MODEL, messages=messages)
+        assert caught.value.param == param
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "gone"}}}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice"),
+    ({"tools": [TIME, TIME]}, "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+    ({"tools": [{"type": "function", "function": {"name": "auto"}}]}, "tools[0].function.name"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}]},
+        "tools[0].function.parameters",
+    ),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "http://x"}}}]},
+        "tools[0].function.parameters",
+    ),
+    ({"functions": [{"name": "old"}]}, "functions"),
+    ({"tools": [TIME] * 129}, "tools"),
+]
+
+
+def test_impossible_tools(serve: Serve) -> None:
+    served = serve()
+    for options, param in IMPOSSIBLE:
+        with pytest.raises(openai.BadRequestError) as caught:
+            served.chat(**options)
+        assert caught.value.param == param
 
 
 def test_the_labels_of_a_conversation() -> None:
