@@ -9,9 +9,9 @@ Interface: `Machine`, `AnyProcess`, `AnyTurn`; `Stat`, `Exit`, `AppStat`, `Top`;
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -241,7 +241,7 @@ class Machine(Protocol):
     def close(self) -> None: ...
     def spawn(
         self,
-        mounts: Iterable[Mount | str | os.PathLike[str]] = (),
+        mounts: Iterable[Mount | str | Path] = (),
         *,
         grants: Sequence[str] = (),
         instructions: str = "",

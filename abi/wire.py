@@ -157,7 +157,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def dump(value: Any) -> Any:
     """A dataclass of ours as JSON."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+    return _adapter(value.__class__).dump_python(value, mode="json")
 
 
 def load(kind: Any, told: Any) -> Any:

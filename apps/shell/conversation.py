@@ -20,7 +20,7 @@ from llmos.apps.shell.transcript import stream
 from llmos.drivers.terminal import neutralise
 
 if TYPE_CHECKING:
-    from llmos.kernel.kernel import Kernel
+    from llmos.abi.machine import Machine
 
 PROMPT = "› "
 
@@ -29,7 +29,7 @@ class Shell:
     """One person, one process, many turns.
 
     Args:
-        kernel: a booted kernel.
+        kernel: one of this process's own, or one that it is attached to.
         mounts: what the process may read from.
         grants: syscalls that it may make.
         max_tokens, seed, temperature: as for `process.ask`; each turn draws with `seed` + its number.
@@ -40,7 +40,7 @@ class Shell:
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: Machine,
         *,
         mounts: Sequence[Mount] = (),
         grants: Sequence[str] = (),

@@ -3,7 +3,7 @@
 What: one argparse parser from all verbs.
 Invariant: building it imports no model, no yaml and no numpy.
 Interface: `parser()`; for the verbs: `Verbs` and `verb`, and the groups of options that several share:
-    `common`, `trace`, `sampling`, `mounts`.
+    `config`, `common`, `trace`, `sampling`, `mounts`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ examples:
   llmos shell --mount notes/ --trust mine
   llmos next "The cat sat on the"
   llmos models list
+  llmos up; llmos ps; llmos down
 
 `llmos VERB --help` says more about each. The configuration is read from --config, else $LLMOS_CONFIG,
 else ./llmos.yaml, else llmos/llmos.yaml in your configuration folder.
@@ -30,7 +31,7 @@ Verbs = argparse._SubParsersAction  # argparse has no public name for it
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command `llmos`."""
-    from llmos.cli import app, ask, models, next_token, serve, shell
+    from llmos.cli import app, ask, journal, kill, models, next_token, ps, replay, serve, shell, up
 
     top = argparse.ArgumentParser(
         prog="llmos",
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    for module in (ask, shell, serve, next_token, models, app):
+    for module in (ask, shell, up, ps, kill, journal, replay, serve, next_token, models, app):
         module.add(verbs)
     return top
 
@@ -60,11 +61,16 @@ def verb(
     )
 
 
-def common(parser: argparse.ArgumentParser) -> None:
-    """The options of every verb that boots a kernel."""
+def config(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The option of every verb that looks for this machine's state."""
     group = parser.add_argument_group("machine")
     group.add_argument("--config", metavar="FILE", help="read this llmos.yaml")
-    group.add_argument(
+    return group
+
+
+def common(parser: argparse.ArgumentParser) -> None:
+    """The options of every verb that may boot a kernel."""
+    config(parser).add_argument(
         "--model",
         metavar="M",
         help="a name from `llmos models list`, a .gguf file, or a folder of Hugging Face safetensors",

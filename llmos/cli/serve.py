@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     bar = Bar(sys.stderr)
     with (
         listen(arguments.host, arguments.port, keyed=bool(keys)) as listening,
-        connect(config, progress=bar) as kernel,
+        connect(config, attach=False, progress=bar) as kernel,
     ):
         bar.close()
         with Server(kernel, listening, keys=keys, limits=limits) as server:

@@ -17,7 +17,10 @@ from llmos.cli.inputs import mount_list
 from llmos.cli.parser import parser
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-VERBS = ("ask", "shell", "serve", "next", "models", "app")
+VERBS = (
+    "ask", "shell", "up", "down", "status", "logs", "ps", "top", "kill", "journal", "replay", "serve", "next",
+    "models", "app",
+)  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 
 

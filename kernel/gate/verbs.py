@@ -1,0 +1,360 @@
+"""What a client can ask a kernel for.
+
+What: one function a verb; its signature is what may stand in `with`, checked by pydantic.
+Invariant: nothing here blocks the loop. A client that goes while something is begun for it does not leave it behind.
+Interface: `VERBS`: name -> `verb(request, given)`, which returns the request's value or raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, ValidationError, validate_call
+
+from llmos.abi import wire
+from llmos.abi.errors import ProcessError, TurnRefused
+from llmos.abi.labels import USER, Label
+from llmos.abi.machine import Signal
+from llmos.abi.manifest import Syscall
+from llmos.abi.mount import Mount
+from llmos.abi.progress import Progress, Unit
+from llmos.kernel.journal.records import Body, encode
+from llmos.kernel.prompt import Message
+
+if TYPE_CHECKING:
+    from llmos.kernel.gate.reading import Reading
+    from llmos.kernel.gate.server import Request
+    from llmos.kernel.kernel import Kernel
+    from llmos.kernel.process import Process
+    from llmos.kernel.turn import Turn
+
+T = TypeVar("T")
+Verb = Callable[["Request", Mapping[str, Any]], Awaitable[Any]]
+VERBS: dict[str, Verb] = {}
+
+Labelled = Annotated[Label, BeforeValidator(lambda v: wire.load_label(v) if isinstance(v, list) else v)]
+Mounted = Annotated[Mount, BeforeValidator(lambda v: Mount.load(v) if isinstance(v, dict) else v)]
+
+BATCH = 256  # records that are read at once
+PROGRESS_S = 0.1  # between two reports
+FOLLOW_S = 0.2  # between two looks at the end of the journal
+
+
+def verb(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Make a function a verb."""
+    checked = validate_call(config={"arbitrary_types_allowed": True, "extra": "forbid"})(function)
+    name = function.__name__.rstrip("_")
+
+    async def call(request: Request, given: Mapping[str, Any]) -> Any:
+        try:
+            work = checked(request, **given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ProcessError(f"{name} was asked for wrongly: {where}: {first['msg']}") from None
+        return await work
+
+    VERBS[name] = call
+    return function
+
+
+# -- processes ---------------------------------------------------------------------------------------------------
+
+
+@verb
+async def spawn(
+    request: Any,
+    *,
+    mounts: tuple[Mounted, ...] = (),
+    grants: tuple[str, ...] = (),
+    instructions: str = "",
+    expert: str = "",
+    priority: str = "interactive",
+    quotas: dict[str, float] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A new process, which is this client's."""
+    _open(request)
+
+    def make(progress: Progress) -> Process:
+        kernel: Kernel = request.kernel
+        return kernel.spawn(
+            mounts, grants=grants, instructions=instructions, expert=expert, priority=priority, quotas=quotas,
+            seed=seed, progress=progress,
+        )  # fmt: skip
+
+    process = await _told(request, make, undo=lambda made: made.signal("KILL"))
+    request.client.own(process)
+    return _named(process)
+
+
+@verb
+async def process(request: Any, *, pid: int) -> dict[str, Any]:
+    """Who has that pid."""
+    return _named(request.process(pid))
+
+
+@verb
+async def fork(request: Any, *, pid: int, count: int = 1) -> list[dict[str, Any]]:
+    """Children that know what a process knows."""
+    _open(request)
+    children = request.process(pid).fork(count)
+    for child in children:
+        request.client.own(child)
+    return [_named(child) for child in children]
+
+
+@verb
+async def mount(request: Any, *, pid: int, mount: Mounted) -> None:
+    """Put documents within a process's reach."""
+    asked: Process = request.process(pid)
+    await _told(request, lambda progress: asked.mount(mount, progress))
+
+
+@verb
+async def forget(request: Any, *, pid: int) -> None:
+    """Empty its conversation."""
+    request.process(pid).forget()
+
+
+@verb
+async def conversation(request: Any, *, pid: int) -> list[Any]:
+    """What it has been asked and has answered."""
+    return [wire.dump(exchange) for exchange in request.process(pid).conversation]
+
+
+@verb
+async def send(
+    request: Any, *, pid: int, to: int, content: Any, label: Labelled = USER, timeout: float | None = None
+) -> None:
+    """Mail from one process to another."""
+    await request.process(pid).asend(to, content, label, timeout)
+
+
+@verb
+async def receive(request: Any, *, pid: int, timeout: float | None = None) -> Any:
+    """The oldest letter in a process's box."""
+    return wire.dump(await request.process(pid).areceive(timeout))
+
+
+@verb
+async def signal(request: Any, *, pid: int, signal: Signal, sender: int = 0) -> None:
+    """Signal a process."""
+    request.process(pid).signal(signal, sender)
+
+
+@verb
+async def wait(request: Any, *, pid: int, timeout: float | None = None) -> Any:
+    """How a process ended, when it has."""
+    try:
+        end = await request.process(pid).await_(timeout)
+    except TimeoutError:
+        raise TimeoutError(f"process {pid} has not ended after {timeout} s") from None
+    request.client.forget(pid)
+    return wire.dump(end)
+
+
+@verb
+async def feedback(
+    request: Any,
+    *,
+    pid: int,
+    verdict: Literal["correct", "prefer", "good", "bad"],
+    turn: int,
+    text: str | None = None,
+    over: int | None = None,
+) -> None:
+    """What the user thought of a turn."""
+    asked: Process = request.process(pid)
+    more = [value for value in (text, over) if value is not None]
+    if len(more) != (verdict in ("correct", "prefer")) or (verdict == "correct") != (text is not None):
+        raise ProcessError(
+            f"feedback {verdict!r} was asked for wrongly", do="`correct` has a text, `prefer` over"
+        )
+    await asyncio.to_thread(getattr(asked, verdict), turn, *more)
+
+
+# -- turns -------------------------------------------------------------------------------------------------------
+
+
+@verb
+async def ask(
+    request: Any,
+    *,
+    pid: int,
+    question: str = "",
+    messages: tuple[Message, ...] | None = None,
+    tools: tuple[Syscall, ...] = (),
+    tool_choice: str = "auto",
+    max_tokens: int | None = None,
+    seed: int | None = None,
+    temperature: float | None = None,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop: tuple[str, ...] = (),
+    raw: bool = False,
+    schema: dict[str, Any] | None = None,
+    queue: bool = False,
+    label: Labelled = USER,
+    detached: bool = False,
+) -> None:
+    """A turn: its number, then its events."""
+    _open(request)
+    asked: Process = request.process(pid)
+    asking = asyncio.ensure_future(
+        asked.aask(
+            question, messages=messages, tools=tools, tool_choice=tool_choice, max_tokens=max_tokens, seed=seed,
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
+            stop=stop, raw=raw, schema=schema, queue=queue, label=label, detached=detached,
+        )
+    )  # fmt: skip
+    turn = await _whole(asking, undo=lambda made: None if detached else made.cancel())
+    if detached:
+        request.client.release(pid)
+    await _stream(request, turn)
+
+
+@verb
+async def follow(request: Any, *, pid: int) -> None:
+    """The turn that a process is at, from its beginning; no part where it is at none."""
+    turn = request.process(pid).current
+    if turn is not None:
+        await _stream(request, turn)
+
+
+@verb
+async def cancel(request: Any, *, pid: int, turn: int) -> None:
+    """Stop a turn; what was written so far becomes its answer."""
+    reading: Reading | None = request.gate.readings.get((pid, turn))
+    if reading is not None:
+        reading.turn.cancel()
+
+
+async def _stream(request: Request, turn: Turn) -> None:
+    reading = request.reading = request.gate.reading(turn)
+    async with aclosing(reading.parts(approves=request.client.approves)) as parts:
+        await request.part({"turn": turn.number})
+        async for part in parts:
+            await request.part(part)
+
+
+# -- the machine -------------------------------------------------------------------------------------------------
+
+
+@verb
+async def ps(request: Any) -> list[Any]:
+    """Every process."""
+    return [wire.dump(stat) for stat in request.kernel.ps()]
+
+
+@verb
+async def stat(request: Any, *, pid: int) -> Any:
+    """One process."""
+    return wire.dump(request.process(pid).stat())
+
+
+@verb
+async def top(request: Any) -> Any:
+    """The whole machine at this moment."""
+    return wire.dump(request.kernel.top())
+
+
+@verb
+async def next_distribution(request: Any, *, text: str, k: int = 10) -> list[Any]:
+    """What the model thinks comes next."""
+    return await asyncio.to_thread(request.kernel.next_distribution, text, k)
+
+
+@verb
+async def replay(request: Any, *, pid: int) -> Any:
+    """Run a process again from the journal."""
+    return wire.dump(await asyncio.to_thread(request.kernel.replay, pid))
+
+
+@verb
+async def journal(request: Any, *, pid: int | None = None, after: int = 0, follow: bool = False) -> None:
+    """Records, one a part; with `follow` also those to come."""
+    source = request.kernel.journal
+
+    def some() -> list[Any]:
+        return list(islice(source.records(pid, after=after), BATCH))
+
+    while True:
+        records = await asyncio.to_thread(some)
+        for record in records:
+            after = record.seq
+            await request.part([record.seq, record.time, record.pid, *_body(record.body)])
+        if not records:
+            if not follow:
+                return
+            await asyncio.sleep(FOLLOW_S)
+
+
+@verb
+async def shutdown(request: Any, *, now: bool = False) -> None:
+    """Stop the kernel: when the turns under way are answered, or now."""
+    await request.gate.drain(now)
+
+
+# -- helpers -----------------------------------------------------------------------------------------------------
+
+
+def _open(request: Request) -> None:
+    if request.gate.draining:
+        raise TurnRefused(
+            "the kernel is going down", why="it finishes what is under way", do="start it again: `llmos up`"
+        )
+
+
+def _named(process: Process) -> dict[str, Any]:
+    return {"pid": process.pid, "parent": process.parent, "expert": process.expert, "window": process.window}
+
+
+def _body(body: Body) -> tuple[str, Any]:
+    kind, blob = encode(body)
+    return kind, json.loads(blob)
+
+
+async def _whole(work: asyncio.Future[T], undo: Callable[[T], object]) -> T:
+    """What `work` comes to. Where nobody waits for it any more, it is undone."""
+
+    def ended(work: asyncio.Future[T]) -> None:
+        if not work.cancelled() and work.exception() is None:
+            undo(work.result())
+
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        work.add_done_callback(ended)
+        raise
+
+
+async def _told(
+    request: Request, work: Callable[[Progress], T], undo: Callable[[T], object] = lambda _: None
+) -> T:
+    """Run slow work on a thread, and tell the client how far it is."""
+    at: list[tuple[str, int, int, Unit]] = []
+
+    def progress(task: str, done: int, total: int, unit: Unit = "items", /) -> None:
+        at[:] = [(task, done, total, unit)]
+
+    async def tell() -> None:
+        told: object = None
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            if at and at[0] != told:
+                told = at[0]
+                await request.part({"progress": told})
+
+    doing, telling = asyncio.ensure_future(asyncio.to_thread(work, progress)), asyncio.ensure_future(tell())
+    try:
+        return await _whole(doing, undo)
+    finally:
+        telling.cancel()

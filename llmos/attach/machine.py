@@ -1,0 +1,167 @@
+"""A kernel that runs elsewhere on this machine.
+
+What: the methods of `kernel.Kernel` over its socket, and what only a running kernel has: `shutdown`, `records`.
+Invariant: closing it lets go of the connection, never of the kernel. Processes that were spawned through it end with
+    it, unless they were asked something `detached`.
+Interface: `attach(state)`; `RemoteKernel` as `abi.machine.Machine` has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from llmos.abi import wire
+from llmos.abi.config import Config
+from llmos.abi.errors import ConfigError
+from llmos.abi.machine import Replay, Stat, Top
+from llmos.abi.mount import Mount, as_mount
+from llmos.abi.progress import Progress, silent
+from llmos.attach.connection import Connection
+from llmos.attach.process import RemoteProcess, absolute, reported
+from llmos.attach.turn import Asker
+
+
+def attach(
+    state: Path, *, asker: Asker | None = None, progress: Progress | None = None
+) -> RemoteKernel | None:
+    """The kernel that runs on that state folder of a machine; None where none does.
+
+    Args:
+        asker: approves the values that the monitor asks about, for the turns that are read through it.
+        progress: told about mounting.
+
+    Raises:
+        ProcessError: it belongs to another user.
+        ConfigError: it is of another version.
+    """
+    connection = Connection.open(wire.socket_path(state), approves=asker is not None)
+    return None if connection is None else RemoteKernel(connection, asker, progress or silent)
+
+
+class RemoteKernel:
+    """Made by `attach`. A context manager; any thread may call any method."""
+
+    def __init__(
+        self, connection: Connection, asker: Asker | None = None, progress: Progress = silent
+    ) -> None:
+        hello = connection.hello
+        self.config = Config.model_validate(hello["config"])
+        self.window: int = hello["window"]
+        self.boot_s: float = hello["boot_s"]
+        self.pid: int = hello["pid"]  # of the operating system
+        self.weights: str = hello["weights"]
+        self._connection, self._asker, self._progress = connection, asker, progress
+
+    def check(self, wanted: Config) -> None:
+        """Whether this kernel is what somebody wants.
+
+        Raises:
+            ConfigError: a key of `kernel:` was given and differs.
+        """
+        for key in sorted(wanted.kernel.model_fields_set):
+            here, asked = getattr(self.config.kernel, key), getattr(wanted.kernel, key)
+            if here != asked and not (key == "model" and _same_file(here, asked)):
+                raise ConfigError(
+                    f"the kernel that runs here has {key} {here}, not {asked}",
+                    why=f"it runs as process {self.pid} on {self.config.machine.state}",
+                    do=f"leave {key} out, stop it (`llmos down`), or have one of your own: another state folder "
+                    "(LLMOS_STATE), or connect(attach=False)",
+                    key=f"kernel.{key}",
+                )
+
+    def __enter__(self) -> RemoteKernel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the kernel, which runs on. Idempotent."""
+        self._connection.close()
+
+    def spawn(
+        self,
+        mounts: Iterable[Mount | str | Path] = (),
+        *,
+        grants: Sequence[str] = (),
+        instructions: str = "",
+        expert: str = "",
+        priority: str = "interactive",
+        quotas: Mapping[str, float] | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> RemoteProcess:
+        """A new process; see `Kernel.spawn`."""
+        named = self._connection.collect(
+            "spawn",
+            reported(progress or self._progress),
+            mounts=[absolute(as_mount(mount)) for mount in mounts],
+            grants=list(grants),
+            instructions=instructions,
+            expert=expert,
+            priority=priority,
+            quotas=None if quotas is None else dict(quotas),
+            seed=seed,
+        )
+        return RemoteProcess(self._connection, named, self._asker)
+
+    def process(self, pid: int) -> RemoteProcess:
+        """The process with that pid; NoSuchProcess."""
+        return RemoteProcess(self._connection, self._connection.call("process", pid=pid), self._asker)
+
+    def ps(self) -> list[Stat]:
+        """Every process, by pid."""
+        return [wire.load(Stat, line) for line in self._connection.call("ps")]
+
+    def stat(self, pid: int) -> Stat:
+        """One process's line of `ps`; NoSuchProcess."""
+        line: Stat = wire.load(Stat, self._connection.call("stat", pid=pid))
+        return line
+
+    def top(self) -> Top:
+        """The whole machine at this moment."""
+        top: Top = wire.load(Top, self._connection.call("top"))
+        return top
+
+    def next_distribution(self, text: str, k: int = 10) -> list[tuple[str, float]]:
+        """The `k` likeliest next tokens after `text`, with their probabilities."""
+        return [(token, share) for token, share in self._connection.call("next_distribution", text=text, k=k)]
+
+    def replay(self, pid: int) -> Replay:
+        """Run a process again from the journal; see `Kernel.replay`."""
+        report: Replay = wire.load(Replay, self._connection.call("replay", pid=pid))
+        return report
+
+    def records(
+        self,
+        take: Callable[[int, float, int, str, Mapping[str, Any]], None],
+        pid: int | None = None,
+        *,
+        after: int = 0,
+        follow: bool = False,
+    ) -> None:
+        """Give every record of the journal to `take`: number, time, pid, kind and body as JSON.
+
+        Args:
+            pid: of one process only.
+            follow: also what is to come, until `take` raises.
+        """
+        self._connection.collect("journal", lambda part: take(*part), pid=pid, after=after, follow=follow)
+
+    def shutdown(self, now: bool = False) -> None:
+        """Stop the kernel: when the turns under way are answered, or at once. Returns when it takes no more."""
+        self._connection.call("shutdown", now=now)
+
+    def gone(self, timeout: float | None = None) -> bool:
+        """Wait until the kernel has closed the connection; whether it has."""
+        return self._connection.gone(timeout)
+
+
+def _same_file(one: str, other: str) -> bool:
+    paths = [Path(name).expanduser() for name in (one, other)]
+    return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
