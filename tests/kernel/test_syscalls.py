@@ -120,6 +120,41 @@ def test_text_cannot_look_like_a_call(
             grammar.accept(token)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<",
+        "  {",
+        "```json",
+        "[1",
+        "Well: <tool_call",
+        'Well: {"arguments": {}',
+        'It is {"name": "shop.hours"',
+    ],
+)
+def test_words_alone_neither_begin_nor_hold_a_call(
+    table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer, text: str
+) -> None:
+    grammar = compiler.compile(table.lark(no_call=True))
+    with pytest.raises(GrammarError):
+        for token in tokenizer.encode(text):
+            grammar.accept(token)
+
+
+def test_words_alone_are_any_other_words(
+    table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    grammar = compiler.compile(table.lark(no_call=True))
+    said = 'Like so:\n```python\nprint({"a": [1, 2]})\n```\n<b>bold</b>'
+    for token in tokenizer.encode(said):
+        assert grammar.accept(token) == []
+    assert tokenizer.eos_ids & set(allowed(grammar, tokenizer.vocab_size).tolist())
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        written = write(compiler.compile(table.lark(no_call=True)), tokenizer, rng, 60)
+        assert table.read(written)[1] == []
+
+
 def test_several_calls_after_some_words(
     table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer
 ) -> None:

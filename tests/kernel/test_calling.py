@@ -1,0 +1,87 @@
+"""Turns of a model that was measured: they call or answer in words as the question says, with what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llmos.abi.manifest import Syscall
+from llmos.kernel import choice
+from llmos.kernel.choice import Choice
+from llmos.kernel.kernel import Kernel
+from llmos.testing import call
+
+Make = Callable[..., Kernel]
+FIND = Syscall(
+    name="shop.find", tool="find", description="Find an item in the shop.",
+    parameters={
+        "type": "object", "additionalProperties": False, "required": ["item"],
+        "properties": {"item": {"type": "string"}, "limit": {"type": "integer"}, "price": {"type": "number"}},
+    },
+    effect="none", retry="safe", returns="user", deadline=1.0,
+)  # fmt: skip
+RELEVANT, OTHER = "Find me the item Green Tea in the shop", "Who wrote Faust?"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = Choice(opening=0.3, name=4.0, description=4.0, threshold=1.9)
+    monkeypatch.setitem(choice._CHOICES, "scripted", weights)
+
+
+def caller(window: str) -> str:
+    return call("shop.find", item="Tea", limit=10)
+
+
+def asked(kernel: Kernel, question: str, **options: Any) -> Any:
+    return kernel.spawn().ask(question, tools=[FIND], max_tokens=200, **options).result
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_question_that_fits_is_called_with_what_was_said(scripted_kernel: Make) -> None:
+    kernel = scripted_kernel(caller)
+    for _ in range(2):  # a turn is a function of its window
+        (made,) = asked(kernel, RELEVANT).calls
+        assert (made.syscall, made.arguments) == ("shop.find", {"item": "Green Tea"})
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_question_that_does_not_fit_is_answered_in_words(scripted_kernel: Make) -> None:
+    done = asked(scripted_kernel(caller), OTHER)
+    assert done.reason in ("stop", "length") and not done.calls
+    assert "<tool_call" not in done.answer
+
+
+@pytest.mark.usefixtures("measured")
+def test_who_must_call_calls_whatever_was_asked(scripted_kernel: Make) -> None:
+    (made,) = asked(scripted_kernel(caller), OTHER, tool_choice="required").calls
+    assert made.arguments == {"item": "Tea"}
+
+
+@pytest.mark.usefixtures("measured")
+def test_pages_of_the_choice_are_not_counted_as_found(scripted_kernel: Make) -> None:
+    kernel = scripted_kernel(caller)
+    assert asked(kernel, RELEVANT).usage.cached_tokens == 0
+    assert asked(kernel, RELEVANT).usage.cached_tokens > 0
+
+
+def test_a_model_that_nobody_measured_is_free(scripted_kernel: Make) -> None:
+    kernel = scripted_kernel(caller)
+    for question in (RELEVANT, OTHER):
+        (made,) = asked(kernel, question).calls
+        assert made.arguments == {"item": "Tea", "limit": 10}
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_earlier_answers_and_results_said_counts(scripted_kernel: Make) -> None:
+    said = iter(["You may see 10 of them."])
+
+    def script(window: str) -> str:
+        return next(said, None) or caller(window)
+
+    process = scripted_kernel(script).spawn()
+    assert process.ask("How many may I see?").answer == "You may see 10 of them."
+    (made,) = process.ask(RELEVANT, tools=[FIND], max_tokens=200).result.calls
+    assert made.arguments == {"item": "Green Tea", "limit": 10}
