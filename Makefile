@@ -7,7 +7,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-SEED ?= 0
+SEED ?= 1
 BENCH ?=
 PYTEST ?=
 

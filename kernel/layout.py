@@ -186,7 +186,7 @@ def _messages(
     earlier = [
         message
         for e in conversation
-        for message in (Message.of("user", e.question, e.label), Message.of("assistant", e.answer, e.label))
+        for message in (Message.of("user", e.question, e.asked), Message.of("assistant", e.answer, e.label))
     ]
     system = instructions or ("" if passages is None else grounding.INSTRUCTIONS)
     head = [Message.of("system", system)] if system else []

@@ -154,7 +154,7 @@ class Process:
         self.questions.add(Question(turn, question, label, asking, started, layout))
         return turn
 
-    async def aask(self, question: str, **options: Any) -> Turn:
+    async def aask(self, question: str = "", **options: Any) -> Turn:
         """`ask` for async programs: the window is laid out on another thread."""
         return await asyncio.to_thread(self.ask, question, **options)
 

@@ -232,7 +232,7 @@ class Questions:
             if done.answer and question.text and not asking.raw:
                 kept = grounding.uncited(done.answer) if process.mounts else done.answer
                 process.conversation.append(
-                    Exchange(turn.number, question.text, kept, execution.layout.taint)
+                    Exchange(turn.number, question.text, kept, execution.layout.taint, question.label)
                 )
             return done
         finally:

@@ -2,8 +2,8 @@
 
 What: typed segments of tokens under one hard budget, laid out in the order in which the model reads them.
 Invariant: `used <= budget`, always; nothing is cut: what does not fit raises WindowOverflow and changes
-    nothing. System segments lead; everything else keeps its order of arrival, so what was computed for the
-    beginning of a window stays true when something is added to its end.
+    nothing. Segments keep their order of arrival, so what was computed for the beginning of a window stays true
+    when something is added to its end.
 Interface: `Window(budget)`, `.add(segment)`, `.remove(segment)`, `.fits(tokens)`, `.used`, `.free`, `.taint`,
     `.segments`, `.tokens`, `.offset(segment)`. Pure Python; the pages of a segment are the kernel's affair.
 """
@@ -102,7 +102,6 @@ class Window:
         if len({id(s) for s in (*self._segments, *segments)}) != len(self._segments) + len(segments):
             raise ValueError("a segment stands in a window once")
         self._segments.extend(segments)
-        self._segments.sort(key=lambda segment: segment.kind != "system")  # stable: arrival order within each
         self._used += size
 
     def remove(self, segment: Segment) -> None:

@@ -15,7 +15,7 @@ from llmos.drivers.terminal import Bar
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which two of the 20 questions")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="which two of the 20 questions")
     seed = parser.parse_args().seed
     config = load_config()
     folder = policy_manual(config.machine.cache)

@@ -57,7 +57,8 @@ def chat_template() -> ChatTemplate:
 
 def call(syscall: str, /, **arguments: object) -> str:
     """A call as a model writes it."""
-    return f"{OPEN}\n{json.dumps({'name': syscall, 'arguments': arguments})}\n{CLOSE}"
+    made = json.dumps({"name": syscall, "arguments": arguments}, ensure_ascii=False)
+    return f"{OPEN}\n{made}\n{CLOSE}"
 
 
 class ScriptedRunner:
@@ -83,7 +84,8 @@ class ScriptedRunner:
         length = int(batch.positions_T[row]) + 1
         pages = batch.tables_BP[batch.slots_T[row], : -(-length // self.page)]
         window = self._kept[pages].reshape(-1)[:length].tolist()
-        opening = max(i for i, token in enumerate(window) if token == 256) + 1 + len("assistant\n")
+        starts = [i + 1 + len("assistant\n") for i, token in enumerate(window) if token == 256]
+        opening = starts[-1] if starts else 0  # without a template the whole text is what it has said
         reply, said = self._reply(self._text(window[:opening])), window[opening:]
         return reply[len(said)] if len(said) < len(reply) else 257
 

@@ -85,6 +85,7 @@ class Exchange:
     question: str
     answer: str
     label: Label = USER
+    asked: Label = USER  # of the question alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +198,13 @@ def _step(p: ProcessState, body: object) -> ProcessState:
             return replace(p, turn=RunningTurn(body), turns=max(p.turns, body.turn))
         case Finished() if p.turn is None or body.turn == p.turn.started.turn:
             # Without a running turn: a question that was given up before it started.
-            question = next((a.text for a in p.asked if a.turn == body.turn), None)
+            question = next((a for a in p.asked if a.turn == body.turn), None)
             asked = tuple(a for a in p.asked if a.turn != body.turn)
             p = replace(p, asked=asked, turn=None, turns=max(p.turns, body.turn))
-            if question is None or not body.answer:
+            if question is None or not (question.text and body.answer):
                 return p
-            return replace(
-                p, conversation=(*p.conversation, Exchange(body.turn, question, body.answer, body.label))
-            )
+            exchange = Exchange(body.turn, question.text, body.answer, body.label, question.label)
+            return replace(p, conversation=(*p.conversation, exchange))
     return p
 
 

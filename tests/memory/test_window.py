@@ -17,16 +17,15 @@ def segment(kind: SegmentKind, size: int, **more: object) -> Segment:
     return Segment(kind, tuple(range(size)), **more)  # type: ignore[arg-type]
 
 
-def test_system_leads_and_the_rest_keeps_its_order() -> None:
+def test_segments_keep_their_order() -> None:
     window = Window(100)
     question, fact = Segment("user", (1, 2)), Segment("knowledge", (3,))
     system = Segment("system", (7, 8, 9))
     window.add(question)
-    window.add(fact)
-    window.add(system)
-    assert window.segments == (system, question, fact)
-    assert window.tokens == [7, 8, 9, 1, 2, 3]
-    assert [window.offset(s) for s in window] == [0, 3, 5]
+    window.add(fact, system)
+    assert window.segments == (question, fact, system)
+    assert window.tokens == [1, 2, 3, 7, 8, 9]
+    assert [window.offset(s) for s in window] == [0, 2, 3]
     assert (window.used, window.free, window.fits(94), window.fits(95)) == (6, 94, True, False)
 
 
