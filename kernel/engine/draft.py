@@ -33,7 +33,7 @@ class Drafter:
         self._indexed = 0
         self._tries = dict.fromkeys(PRIOR, 0.0)  # guessed tokens by the length of the match, beside the prior
         self._hits = dict.fromkeys(PRIOR, 0.0)
-        self._match = 0  # length of the match behind the last proposal
+        self._match = 0  # length of the match behind the last proposal; 0 once its fate is known
 
     def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Up to `limit` tokens that may follow `tokens`."""
@@ -56,9 +56,13 @@ class Drafter:
         return []
 
     def learn(self, proposed: int, accepted: int) -> None:
-        """Note a draft's fate: so many of its tokens came true, and the next, if there was one, did not."""
+        """Note a draft's fate: so many of its tokens came true, and the next, if there was one, did not. Of a draft
+        that was not proposed here (a turn that is resumed knows what comes) nothing is learnt."""
+        if self._match == 0:
+            return
         self._tries[self._match] += min(accepted + 1, proposed)
         self._hits[self._match] += accepted
+        self._match = 0
 
     def _worth(self, match: int) -> int:
         """Tokens until one is less likely to be reached and right than its row costs."""
