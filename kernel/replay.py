@@ -139,8 +139,15 @@ class _Comparison:
     turn: int
     left: Iterator[_Burst]
     burst: _Burst = field(default_factory=lambda: _Burst(0, (), None, False))
+    at: int = 0  # in the burst
     tokens: int = 0
     found: tuple[int, int | None, int | None] | None = None  # position, expected, got
+
+    @property
+    def here(self) -> tuple[int, int | None, None]:
+        """The place that has been reached, and the token that is expected there."""
+        tokens = self.burst.tokens
+        return self.burst.position + self.at, tokens[self.at] if self.at < len(tokens) else None, None
 
 
 class _Rerun:
@@ -194,8 +201,9 @@ class _Rerun:
         except _RecordEnds:
             self._notes.append(f"turn {started.turn} was not finished")
         except LLMOSError as error:
-            if recorded.finished is None or recorded.finished.reason != "error":
+            if compared.found is None and (recorded.finished is None or recorded.finished.reason != "error"):
                 self._notes.append(f"turn {started.turn} ended with an error: {error}")
+                compared.found = compared.here
         return compared
 
     def _divergence(self, compared: _Comparison) -> Divergence:
@@ -238,7 +246,7 @@ class _Engine:
         burst = next(compared.left, None)
         if burst is None or not (burst.tokens or burst.whole):
             raise _RecordEnds
-        compared.burst = burst
+        compared.burst, compared.at = burst, 0
         most = request.max_tokens if burst.whole else min(request.max_tokens, len(burst.tokens))
         self._kernel.engine.start(
             replace(request, hint=burst.tokens, max_tokens=most), _Watched(self._kernel, compared, stream)
@@ -258,7 +266,6 @@ class _Watched(Stream):
     def __init__(self, kernel: Kernel, compared: _Comparison, reader: Stream) -> None:
         super().__init__()
         self._kernel, self._compared, self._reader = kernel, compared, reader
-        self._at = 0
         reader.attach(self._asked)
 
     def _asked(self) -> None:
@@ -271,15 +278,15 @@ class _Watched(Stream):
 
     def put(self, item: Item) -> None:
         """On the engine's thread."""
-        compared, burst = self._compared, self._compared.burst
-        expected = burst.tokens[self._at] if self._at < len(burst.tokens) else None
+        compared, whole = self._compared, self._compared.burst.whole
+        place, expected, _ = compared.here
         if compared.found is None and not self.cancelled:
-            if isinstance(item, Emitted) and item.id != expected and (burst.whole or expected is not None):
-                compared.found = burst.position + self._at, expected, item.id
+            if isinstance(item, Emitted) and item.id != expected and (whole or expected is not None):
+                compared.found = place, expected, item.id
                 self._reader.cancel()
             elif isinstance(item, Emitted):
                 compared.tokens += expected is not None
-            elif isinstance(item, Finished) and expected is not None and burst.whole:
-                compared.found = burst.position + self._at, expected, None
-        self._at += isinstance(item, Emitted)
+            elif isinstance(item, Finished) and expected is not None and whole:
+                compared.found = compared.here
+        compared.at += isinstance(item, Emitted)
         self._kernel.loop.call(self._reader.put, item)

@@ -9,17 +9,19 @@ Interface: iterate, `answer`, `value`, `citations`, `usage`, `timings`, `reason`
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from llmos.abi.errors import AnswerCut
 from llmos.abi.events import Citation, Done, Event, StopReason, Timings, Usage
 from llmos.abi.limits import MAX_UNREAD
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Turn:
@@ -138,6 +140,8 @@ class Turn:
         return item
 
     async def _next(self) -> Event | BaseException:
+        import asyncio  # a tenth of a second that programs which only wait do not need
+
         while True:
             with self._lock:
                 if not self._queue.empty():

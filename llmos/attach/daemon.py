@@ -171,29 +171,27 @@ def _daemon(config: Config, progress: Progress, boot: Boot) -> int:
 def _be_daemon(config: Config, telling: int, boot: Boot) -> None:
     """In the child: never returns."""
     code = 1
+    out = os.fdopen(telling, "w", encoding="utf-8", buffering=1)
+
+    def tell(what: dict[str, Any]) -> None:
+        with suppress(OSError, ValueError):  # whoever started this has gone, or knows enough
+            out.write(json.dumps(what) + "\n")
+            if "ready" in what:
+                out.close()
+
+    def progress(task: str, done: int, total: int, unit: Unit = "items", /) -> None:
+        tell({"progress": [task, done, total, unit]})
+
     try:
         os.setsid()
-        if os.fork() != 0:
-            os._exit(0)
-        _redirect(log_path(config.machine.state))
-        out = os.fdopen(telling, "w", encoding="utf-8", buffering=1)
-
-        def tell(what: dict[str, Any]) -> None:
-            with suppress(OSError, ValueError):  # whoever started this has gone, or knows enough
-                out.write(json.dumps(what) + "\n")
-                if "ready" in what:
-                    out.close()
-
-        def progress(task: str, done: int, total: int, unit: Unit = "items", /) -> None:
-            tell({"progress": [task, done, total, unit]})
-
-        tell({"pid": os.getpid()})
-        try:
+        if os.fork() == 0:
+            tell({"pid": os.getpid()})
+            _redirect(log_path(config.machine.state))
             _run(config, progress, tell, boot)
-            code = 0
-        except BaseException as error:  # the last door: whoever waits is told, the log has it all
-            logging.getLogger("llmos").exception("the kernel ended")
-            tell({"error": wire.dump_error(error)})
+        code = 0
+    except BaseException as error:  # the last door: whoever waits is told, the log has it all
+        logging.getLogger("llmos").exception("the kernel ended")
+        tell({"error": wire.dump_error(error)})
     finally:
         logging.shutdown()
         os._exit(code)
@@ -208,7 +206,8 @@ def _redirect(log: Path) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for source, target in ((nothing, 0), (file, 1), (file, 2)):
         os.dup2(source, target)
-        os.close(source)
+    os.close(nothing)
+    os.close(file)
 
 
 def _boot(config: Config, progress: Progress, state: Path) -> Kernel:

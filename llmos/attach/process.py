@@ -7,18 +7,22 @@ Interface: that of `Process`, as `abi.machine.AnyProcess` has it; `await_`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmos.abi import wire
 from llmos.abi.labels import USER, Label
 from llmos.abi.machine import AnyExchange, AnyMail, Exit, Signal, Stat, State
-from llmos.abi.manifest import Syscall
 from llmos.abi.mount import Mount
 from llmos.abi.progress import Progress, silent
 from llmos.attach.connection import Connection
 from llmos.attach.turn import Asker, RemoteTurn
+
+if TYPE_CHECKING:
+    from llmos.abi.manifest import Syscall
+
+
+T = TypeVar("T")
 
 
 class RemoteProcess:
@@ -72,7 +76,7 @@ class RemoteProcess:
 
     async def aask(self, question: str, **options: Any) -> RemoteTurn:
         """`ask` for async programs."""
-        return await asyncio.to_thread(self.ask, question, **options)
+        return await _on_thread(self.ask, question, **options)
 
     @property
     def current(self) -> RemoteTurn | None:
@@ -105,7 +109,7 @@ class RemoteProcess:
 
     async def await_(self, timeout: float | None = None) -> Exit:
         """`wait` for async programs."""
-        return await asyncio.to_thread(self.wait, timeout)
+        return await _on_thread(self.wait, timeout)
 
     def close(self) -> Exit:
         """End the process now, and reap it."""
@@ -120,7 +124,7 @@ class RemoteProcess:
 
     async def asend(self, to: int, content: Any, label: Label = USER, timeout: float | None = None) -> None:
         """`send` for async programs."""
-        await asyncio.to_thread(self.send, to, content, label=label, timeout=timeout)
+        await _on_thread(self.send, to, content, label=label, timeout=timeout)
 
     def receive(self, timeout: float | None = None) -> AnyMail:
         """The oldest letter in this process's box; waits for one. TimeoutError: for `timeout` seconds."""
@@ -131,7 +135,7 @@ class RemoteProcess:
 
     async def areceive(self, timeout: float | None = None) -> AnyMail:
         """`receive` for async programs."""
-        return await asyncio.to_thread(self.receive, timeout)
+        return await _on_thread(self.receive, timeout)
 
     # -- what the user thought of it -----------------------------------------------------------------------------
 
@@ -186,3 +190,9 @@ def reported(progress: Progress) -> Callable[[Any], None]:
 def absolute(mount: Mount) -> dict[str, Any]:
     """The mount as JSON, named so that a process in another folder finds it."""
     return {**mount.dump(), "path": str(mount.path.absolute())}
+
+
+async def _on_thread(work: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    import asyncio  # not for programs that only wait
+
+    return await asyncio.to_thread(work, *arguments, **options)

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if arguments.json:
             calls = [event for event in turn if isinstance(event, Call)]
-            print(as_json(turn, config.kernel.model, calls=calls, ascii_only=sys.stdout.isatty()))
+            print(as_json(turn, kernel.config.kernel.model, calls=calls, ascii_only=sys.stdout.isatty()))
         else:
             stream(turn, sys.stdout, sys.stderr)
     return 0

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         rows = kernel.next_distribution(text, arguments.k)
     if arguments.json:
         tokens = [{"token": token, "probability": share} for token, share in rows]
-        value = {"model": config.kernel.model, "text": text, "next": tokens}
+        value = {"model": kernel.config.kernel.model, "text": text, "next": tokens}
         print(json.dumps(value, ensure_ascii=sys.stdout.isatty(), allow_nan=False))
         return 0
     for line in chart([(repr(token)[1:-1].replace(" ", "\u2423"), share) for token, share in rows]):
