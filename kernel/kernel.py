@@ -13,8 +13,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import secrets
-import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +29,7 @@ from llmos.abi.events import Ask
 from llmos.abi.machine import AppStat, Replay, Stat, Top
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
+from llmos.kernel import private
 from llmos.kernel.engine.engine import Engine
 from llmos.kernel.engine.sequence import Request
 from llmos.kernel.grants import Grant, check
@@ -100,7 +99,7 @@ class Kernel:
         self._volumes: dict[Path, Volume] = {}
         self._lock = threading.Lock()
         self._passing, self._closing = state is None, False
-        self.state = state or config.machine.state / "private" / secrets.token_hex(8)
+        self.state = state or private.folder_in(config.machine.state)
         self.journal = Journal.open(self.state)
         self.loop = Loop()
         self.trace = trace
@@ -137,7 +136,7 @@ class Kernel:
             volume.close()
         self._volumes.clear()
         if self._passing:
-            shutil.rmtree(self.state, ignore_errors=True)
+            private.clear(self.state)
 
     # -- processes -----------------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class Shell:
         self.out, self.notes = out or sys.stdout, notes or sys.stderr
         self.history = history
         self.turns = 0
+        self.last = 0  # the number of the last turn
         self.process = kernel.spawn(mounts=self.mounts, grants=grants, progress=progress)
 
     def run(self) -> int:
@@ -93,6 +94,7 @@ class Shell:
                 temperature=self.temperature,
             )
             self.turns += 1
+            self.last = turn.number
             stream(turn, self.out, self.notes)
         except KeyboardInterrupt:
             if turn is not None:
@@ -151,6 +153,29 @@ class Shell:
         self.process.forget()
         self.turns = 0
         self._say("a new conversation")
+
+    def _do_good(self, _: str) -> None:
+        """/good: the last answer was good; it is kept to learn from"""
+        self.process.good(self.last)
+        self._say("noted")
+
+    def _do_bad(self, _: str) -> None:
+        """/bad: the last answer was bad"""
+        self.process.bad(self.last)
+        self._say("noted")
+
+    def _do_fix(self, rest: str) -> None:
+        """/fix TEXT: what the last answer should have been"""
+        if not rest:
+            self._say("write the right answer behind it: /fix The deadline is May 3.")
+            return
+        self.process.correct(self.last, rest)
+        self._say("noted")
+
+    def _do_ps(self, _: str) -> None:
+        """/ps: the processes of this kernel"""
+        for s in self.kernel.ps():
+            self._say(f"{s.pid:>5} {s.state:<8} {neutralise(s.name):<16} {s.tokens:>7} tokens")
 
     # --- helpers --------------------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ from llmos.abi.errors import (
 from llmos.abi.events import Done, Token
 from llmos.abi.labels import UNTRUSTED
 from llmos.abi.limits import MAX_DEPTH, MAX_MAIL
+from llmos.kernel.journal import read
+from llmos.kernel.journal.records import Feedback
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.process import Process
 from llmos.testing import call
@@ -291,3 +293,18 @@ def test_many_processes_and_none_is_lost(scripted_kernel: Make) -> None:
     assert [t.answer for t in turns] == [f"You said number {p.pid}." for p in processes]
     assert kernel.engine.pool.leaked == 0
     assert call("a.b", x=1).startswith("<tool_call>")
+
+
+def test_what_the_user_thought_outlives_a_private_kernel(scripted_kernel: Make) -> None:
+    kernel, other = scripted_kernel(echo), scripted_kernel(echo)
+    for k in (kernel, other):
+        assert k.spawn().ask("hi").answer
+    kernel.process(1).correct(1, "You said nothing.")
+    with pytest.raises(ProcessError, match="no turn 7"):
+        kernel.process(1).good(7)
+    kernel.close()
+    other.close()
+    assert [r.body.text for r in read(kernel.state, kinds=[Feedback]) if isinstance(r.body, Feedback)] == [
+        "You said nothing."
+    ]
+    assert not other.state.exists()
