@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from llmos.abi.manifest import Manifest
 from llmos.cli.parser import parser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +41,7 @@ def test_the_commands_parse(arguments: list[str]) -> None:
 
 
 def test_there_are_commands_of_every_verb() -> None:
-    assert {arguments[0] for arguments in _commands()} >= {"ask", "shell", "next", "models"}
+    assert {arguments[0] for arguments in _commands()} >= {"ask", "shell", "next", "models", "serve", "up"}
 
 
 def test_the_make_targets_exist() -> None:
@@ -57,7 +59,7 @@ def test_the_program_runs(tmp_path: Path, weights_path: Callable[[str], Path]) -
     (tmp_path / "handbook").mkdir()
     (tmp_path / "handbook/leave.md").write_text("Every employee has 31 days of leave.\n", encoding="utf-8")
     (tmp_path / "llmos.yaml").write_text("kernel: {model: smollm2-135m}\n", encoding="utf-8")
-    (program,) = _blocks("python")
+    program, _ = _blocks("python")
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
@@ -69,6 +71,16 @@ def test_the_program_runs(tmp_path: Path, weights_path: Callable[[str], Path]) -
     assert done.returncode == 0, done.stderr
     assert "Usage(" in done.stdout
     assert "Timings(" in done.stdout
+
+
+def test_the_app_is_one(tmp_path: Path) -> None:
+    (tmp_path / "dice.py").write_text(_blocks("python")[1], encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("dice", tmp_path / "dice.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert [s.name for s in Manifest.of(module.Dice).syscalls] == ["dice.roll"]
+    assert 1 <= module.Dice().roll() <= 6
 
 
 def test_the_links_lead_somewhere() -> None:
