@@ -2,7 +2,7 @@
 
 What: a new process each time, files and compiled programs in their caches, 16 tokens of prompt. Keys
     `ours.<model>`, `llama_cpp.<model>`, `ratio.<model>` (first token), `ready_ours.<model>`,
-    `ready_llama_cpp.<model>` (model loaded).
+    `ready_llama_cpp.<model>` (model loaded), `peak_mib_<side>.<model>` (of the whole process, mapped files too).
 Invariant: one run, A B A B, medians, after one unmeasured start of each.
 Interface: `run`.
 """
@@ -30,6 +30,7 @@ def run(quick: bool, progress: Progress) -> Figures:
         for side, found in runs.items():
             values[f"{side}.{name}"] = statistics.median(x["first_token"] for x in found)
             values[f"ready_{side}.{name}"] = statistics.median(x["ready"] for x in found)
+            values[f"peak_mib_{side}.{name}"] = statistics.median(x["peak_mib"] for x in found)
         if "llama_cpp" in sides:
             values[f"ratio.{name}"] = values[f"ours.{name}"] / values[f"llama_cpp.{name}"]
         progress(f"{name}: {values[f'ours.{name}']:.2f} s")

@@ -1,15 +1,17 @@
 """One cold start, in a process of its own: from nothing to the first token.
 
 What: `python -m benchmarks.cold ours MODEL` and `... llama_cpp FILE` load, continue a prompt of 16 tokens by one
-    token, and print the seconds since the process was born: `{"ready": …, "first_token": …}`.
+    token, and print the seconds since the process was born and its peak memory:
+    `{"ready": …, "first_token": …, "peak_mib": …}`.
 Invariant: imports only what that side needs.
-Interface: `measure(side, target)` runs one and returns its two figures.
+Interface: `measure(side, target)` runs one and returns its figures.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -58,7 +60,8 @@ def main() -> None:
     start_s = float(os.environ["BENCHMARK_START"])
     side, target = sys.argv[1:]
     ready_s, first_s = (_ours if side == "ours" else _llama_cpp)(target)
-    print(json.dumps({"ready": ready_s - start_s, "first_token": first_s - start_s}))
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"ready": ready_s - start_s, "first_token": first_s - start_s, "peak_mib": peak_mib}))
 
 
 if __name__ == "__main__":

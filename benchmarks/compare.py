@@ -1,10 +1,11 @@
-"""Everything against llama.cpp in one run: decoding, prefill, streams, cold start, memory bandwidth, perplexity.
+"""Everything against llama.cpp in one run: decoding, prefill, streams, cold start, memory, drafting, quality.
 
 What: the ratios of decode, prefill, streams and boot under fixed keys, the share of the machine's measured read
     bandwidth that decoding uses, and the perplexity paid. Keys: `decode_ratio.<model>.<context>`,
     `prefill_ratio.<model>.<tokens>`, `streams_ratio.<model>.<n>`, `first_token_ratio.<model>` (time, below 1 is
-    sooner), `bandwidth_share.<model>`, `perplexity.<side or mode>`, `perplexity_loss.<mode>` (against llama.cpp
-    on the same file; 0.005 is half a percent), and the absolute figures behind each ratio.
+    sooner), `peak_mib_<side>.<model>`, `drafting_ratio`, `drafting_identical`, `bandwidth_share.<model>`,
+    `mean_kl*` and `top1_agreement*` as parity.py has them, `perplexity.<side or mode>`, `perplexity_loss.<mode>`
+    (against llama.cpp on the same file; 0.005 is half a percent), and the absolute figures behind each ratio.
 Invariant: same file, same prompts, A B A B, medians (duel.py).
 Interface: `run`.
 """
@@ -15,7 +16,7 @@ import math
 
 import numpy as np
 
-from benchmarks import boot, decode, llama, parity, prefill, streams
+from benchmarks import boot, decode, drafting, llama, parity, prefill, streams
 from benchmarks.figures import Figures, Progress
 from benchmarks.machine import read_bandwidth
 from benchmarks.reference.prompts import PROMPTS
@@ -38,7 +39,10 @@ def run(quick: bool, progress: Progress) -> Figures:
     cold = boot.run(quick, progress)
     for key, value in cold.values.items():
         side, _, rest = key.partition(".")
-        values[f"first_token_{side}.{rest}"] = value
+        values[key if side.startswith("peak") else f"first_token_{side}.{rest}"] = value
+    drafts = drafting.run(quick, progress)
+    values |= {k if k.startswith("drafting") else f"drafting_{k}": v for k, v in drafts.values.items()}
+    values |= parity.run(quick, progress).values
     values |= _bandwidth(values, measured)
     progress("perplexity")
     values |= _perplexity()
