@@ -40,8 +40,8 @@ def examine(config: Config, *, deep: bool = False, progress: Progress = silent) 
         deep: read whole files: models against their sha256, the journal from its beginning.
     """
     kernel, memory, state, cache = config.kernel, config.memory, config.machine.state, config.machine.cache
-    files, model = _weights(kernel.model, cache, "the first question")
-    _, encoder = _weights(memory.encoder, cache, "the first mount")
+    files, model = _weights("model", kernel.model, cache, "the first question")
+    _, encoder = _weights("encoder", memory.encoder, cache, "the first mount")
     room = 0 if files else 2 * _catalogued(kernel.model)  # what is fetched, and the parts that it comes in
     with ThreadPoolExecutor(2) as beside:  # these wait, for others
         network = beside.submit(machine.network, wanted=files is None)
@@ -83,7 +83,7 @@ def _packages() -> Finding:
     return Finding("packages", not missing, says, f"pip install {shlex.join(missing)}", needed=True)
 
 
-def _weights(name: str, cache: Path, fetcher: str) -> tuple[WeightsFiles | None, Finding]:
+def _weights(part: str, name: str, cache: Path, fetcher: str) -> tuple[WeightsFiles | None, Finding]:
     """A model's files where they are here, and `fetcher` does not have to get them. Nothing is hashed."""
     from llmos.drivers.weights import cache as places
     from llmos.drivers.weights import find
@@ -93,13 +93,13 @@ def _weights(name: str, cache: Path, fetcher: str) -> tuple[WeightsFiles | None,
         try:
             files = find(name, fetch=False)
         except LLMOSError as error:
-            return None, Finding("model", False, error.what, error.do, needed=True)
-        return files, Finding("model", True, f"{files.path}, {size(files.size)}", needed=True)
+            return None, Finding(part, False, error.what, error.do, needed=True)
+        return files, Finding(part, True, f"{files.path}, {size(files.size)}", needed=True)
     path = places.whereabouts(entry, cache, places.user_folders())
     if path is None:
-        says = f"not here: {fetcher} fetches {size(entry.bytes)}"
-        return None, Finding(name, False, says, f"llmos models pull {name}")
-    return places.files(entry, path), Finding(name, True, f"{path}, {size(entry.bytes)}", needed=True)
+        says = f"{name} is not here: {fetcher} fetches {size(entry.bytes)}"
+        return None, Finding(part, False, says, f"llmos models pull {name}")
+    return places.files(entry, path), Finding(part, True, f"{name}, {size(entry.bytes)}: {path}", needed=True)
 
 
 def _catalogued(name: str) -> int:
