@@ -107,7 +107,7 @@ def _real_crashes(crashes: int, progress: Progress) -> dict[str, int]:
         for crash in range(crashes):
             with _life("answer", killed) as child:
                 _line(child)  # it has booted
-                time.sleep(rng.uniform(0, 2))
+                time.sleep(rng.uniform(0, 3))
             if crash % 10 == 9:
                 progress(f"{crash + 1} kernels with a real model were killed")
         with _life("finish", killed) as child:
