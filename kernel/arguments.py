@@ -10,10 +10,12 @@ Interface: `settled(arguments, schema, asked, heard, about)`; `numbers_as_declar
 The rules, in this order:
     an optional argument that nothing heard supports is left out; of choices in a list those that nothing supports;
     an optional text that only repeats another argument is left out;
+    a large number with zeros too many or too few is the one that the user named;
     n per cent is n/100, but where the parameter says that it counts per cent;
     a word that is misspelt or cut short is written as the user wrote it;
     a name is as long as the user made it: "Les Paul" of "a Gibson Les Paul" becomes "Gibson Les Paul", but for
-    words that belong to the syscall itself or to another argument.
+    words that belong to the syscall itself or to another argument;
+    a date is written in the form that the parameter's description names.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from llmos.kernel.dates import dated
 from llmos.kernel.heard import NUMBER, Heard, stems
 from llmos.kernel.support import words
 
 _PERCENT = re.compile(rf"({NUMBER})\s*(?:%|per ?cent\b)", re.IGNORECASE)
 _LETTERS = re.compile(r"[^\W\d_]+")
-_NAME_AFTER = re.compile(r" ((?:of |the |de )*[A-Z][\w'’]*)")
+_NAME_AFTER = re.compile(r",? ((?:of |the |de )*[A-Z][\w'’]*)")
 _NAME_BEFORE = re.compile(r"([A-Z][\w'’]*(?: of| the| de)*) $")
 _BEGINS = re.compile(r"(?:^|[.?!'\"]\s*)$")  # what stands before a sentence: its first word is no name
 _FIXED = frozenset({"enum", "const", "format", "pattern"})  # texts that may not be changed
+_LARGE = 10_000  # from here on models miscount zeros, and units are rarely converted
 _SLIPS = 2  # letters that a misspelt word may differ by
 
 
@@ -56,9 +60,10 @@ def settled(
         meant[name] = value
         if isinstance(value, str) and not _FIXED & parameter.keys():
             others = stems(" ".join(str(v) for n, v in {**kept, **meant}.items() if n != name and v != value))
-            meant[name] = _in_full(_whole_words(_as_spelt(value, asked), asked), asked, own | others)
+            value = _in_full(_whole_words(_as_spelt(value, asked), asked), asked, own | others)
+            meant[name] = dated(value, str(parameter.get("description", "")))
         elif isinstance(value, float | int) and not isinstance(value, bool):
-            meant[name] = _fraction(value, name, parameter, asked)
+            meant[name] = _fraction(_unslipped(value, Heard(asked)), name, parameter, asked)
     return {name: numbers_as_declared(value, described.get(name)) for name, value in meant.items()}
 
 
@@ -96,6 +101,15 @@ def numbers_as_declared(value: Any, schema: Any) -> Any:
         case dict():
             fields = schema.get("properties", {})
             return {key: numbers_as_declared(part, fields.get(key)) for key, part in value.items()}
+    return value
+
+
+def _unslipped(value: float, asked: Heard) -> float:
+    """A large number of the user's where `value` is that with zeros too many or too few."""
+    if not asked.holds(value):
+        for said in asked.numbers:
+            if said >= _LARGE and any(abs(value) == said * 10.0**zeros for zeros in (-3, -2, -1, 1, 2, 3)):
+                return type(value)(said if value > 0 else -said)
     return value
 
 

@@ -31,6 +31,8 @@ _NUMBERS = {
 _FLAG_WORDS = frozenset(
     "include get show use set".split()
 )  # of a switch's name: they say nothing of what it switches
+_SCALES = {"k": 1e3, "thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
+_SCALED = re.compile(rf"({NUMBER})\s?({'|'.join(_SCALES)})\b")
 _LIKE = 4  # letters from which one word may be the beginning of another
 
 
@@ -46,6 +48,9 @@ class Heard:
         lower = text.lower()
         self.stems = stems(text)
         self.numbers = {float(found[0].replace(",", "")) for found in re.finditer(NUMBER, text)}
+        self.numbers |= {
+            float(found[1].replace(",", "")) * _SCALES[found[2]] for found in _SCALED.finditer(lower)
+        }
         self._letters = re.findall(r"[a-z]+", lower)
         self.numbers |= {_NUMBERS[word] for word in self._letters if word in _NUMBERS}
         self._initials = "".join(word[0] for word in self._letters)

@@ -75,6 +75,21 @@ def test_an_optional_text_that_repeats_a_required_one_goes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "written", "meant"),
+    [
+        ("8.5 million people", 850_000_000, 8_500_000),
+        ("a loan of $250,000", 25_000, 250_000),
+        ("a loan of $250,000", -2_500_000, -250_000),
+        ("a loan of 250k", 250_000, 250_000),
+        ("a walk of 5 km", 5_000, 5_000),
+        ("three minutes", 180, 180),
+    ],
+)
+def test_large_numbers_have_as_many_zeros_as_the_user_said(asked: str, written: int, meant: int) -> None:
+    assert settle(asked, {"n": written}, {"n": {"type": "integer"}}, ("n",)) == {"n": meant}
+
+
+@pytest.mark.parametrize(
     ("parameter", "expected"),
     [
         ({"type": "number", "description": "The discount."}, 0.05),
@@ -99,6 +114,7 @@ def test_per_cent_is_a_hundredth(parameter: dict[str, Any], expected: float) -> 
         ("when was the Treaty of Rome signed?", "Rome", "Treaty of Rome"),
         ("Show Les Paul", "Les Paul", "Les Paul"),
         ("from New York to Boston", "New York", "New York"),
+        ("the weather in Lyon, France please", "Lyon", "Lyon, France"),
     ],
 )
 def test_texts_are_as_the_user_wrote_them(asked: str, written: str, meant: str) -> None:
@@ -137,3 +153,23 @@ def test_numbers_are_heard_in_digits_and_words() -> None:
 def test_names_of_code_are_words_too() -> None:
     assert stems("exchangeRate") == stems("exchange_rate") == stems("exchange rate")
     assert Heard("what are the rates?").share(stems("exchangeRate")) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "description", "written"),
+    [
+        ("2022/08/16", "The date (month-day-year).", "08-16-2022"),
+        ("1st June 2022", "Use YYYY-MM-DD.", "2022-06-01"),
+        ("June 1, 2022", "In the form DD/MM/YYYY.", "01/06/2022"),
+        ("April 2022", "As mm-yyyy.", "04-2022"),
+        ("2022-06-01", "Use YYYY-MM-DD.", "2022-06-01"),
+        ("03/04/2022", "Use YYYY-MM-DD.", "03/04/2022"),
+        ("April 2022", "Use YYYY-MM-DD.", "April 2022"),
+        ("2022-13-01", "As DD/MM/YYYY.", "2022-13-01"),
+        ("tomorrow", "Use YYYY-MM-DD.", "tomorrow"),
+        ("2022-06-01", "A date.", "2022-06-01"),
+    ],
+)
+def test_dates_take_the_form_that_is_asked_for(value: str, description: str, written: str) -> None:
+    day = {"day": {"type": "string", "description": description}}
+    assert settle(f"on {value}", {"day": value}, day, ("day",)) == {"day": written}
