@@ -53,7 +53,7 @@ def examine(config: Config, *, deep: bool = False, progress: Progress = silent) 
                 "disk",
                 [machine.disk("state", state, ROOM), machine.disk("cache", cache, room), _secrets(state)],
             ),
-            ("kernel", [_running(state), _journal(state / "kernel", deep)]),
+            ("kernel", _kernel(state / "kernel", deep)),
             ("network", network.result()),
             ("sandbox", sandbox.result()),
             ("apps", [*_extras(), *_apps(config)]),
@@ -187,11 +187,12 @@ def _secrets(state: Path) -> Finding:
     return Finding("secrets", True, f"{len(files)}, yours alone" if files else "none")
 
 
-def _running(state: Path) -> Finding:
-    pid = _owner(state / "kernel")
-    if pid is None:
-        return Finding("kernel", True, "none runs; `llmos up` starts one, else each command has its own")
-    return Finding("kernel", True, f"runs as process {pid}")
+def _kernel(folder: Path, deep: bool) -> list[Finding]:
+    """Whether one runs here, and how its journal stands."""
+    pid = _owner(folder) if folder.is_dir() else None
+    says = "none runs; `llmos up` starts one, else each command has its own"
+    running = Finding("kernel", True, says if pid is None else f"runs as process {pid}")
+    return [running, _journal(folder, deep) if folder.is_dir() else Finding("journal", True, "none yet")]
 
 
 def _owner(folder: Path) -> int | None:
