@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmos.abi.errors import ConfigError, ProcessError, TurnRefused
 from llmos.abi.labels import USER, Label, join
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from llmos.kernel.journal.records import Spawned
     from llmos.kernel.journal.state import ProcessState
     from llmos.kernel.kernel import Kernel
+
+T = TypeVar("T")
 
 
 class Process:
@@ -296,8 +298,8 @@ class Process:
         return self.exit
 
     async def await_(self, timeout: float | None = None) -> Exit:
-        """`wait` for async programs on the kernel's loop."""
-        await asyncio.wait_for(self._gone.wait(), timeout)
+        """`wait` for async programs."""
+        await self._on_loop(asyncio.wait_for(self._gone.wait(), timeout))
         return self.wait(0)
 
     def close(self) -> Exit:
@@ -375,13 +377,12 @@ class Process:
                 await self.kernel.durable(self.pid, Sent(to, content, label)), self.pid, content, label
             )
 
-        await self.kernel.process(to).mailbox.put(send, timeout)
+        await self._on_loop(self.kernel.process(to).mailbox.put(send, timeout))
 
     async def areceive(self, timeout: float | None = None) -> Mail:
         """The oldest letter in this process's box; waits for one. TimeoutError: for `timeout` seconds."""
-        return await self.mailbox.take(
-            lambda mail: self.kernel.durable(self.pid, Received(mail.number)), timeout
-        )
+        took = self.mailbox.take(lambda mail: self.kernel.durable(self.pid, Received(mail.number)), timeout)
+        return await self._on_loop(took)
 
     def send(self, to: int, content: Any, *, label: Label = USER, timeout: float | None = None) -> None:
         """`asend` for programs that wait. Content is anything that JSON holds."""
@@ -390,6 +391,11 @@ class Process:
     def receive(self, timeout: float | None = None) -> Mail:
         """`areceive` for programs that wait."""
         return self.kernel.loop.run(self.areceive(timeout))
+
+    async def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` comes to on the kernel's loop, for whoever awaits it on another."""
+        loop = self.kernel.loop
+        return await work if loop.here else await asyncio.wrap_future(loop.start(work))
 
     # -- looking -------------------------------------------------------------------------------------------------
 

@@ -139,9 +139,7 @@ class Client:
         self.approves = False
         self.stays = False  # what it spawned outlives it: the kernel closes
         self._owned: set[int] = set()  # what it spawned, and asked nothing detached
-        self._known: dict[
-            int, Process
-        ] = {}  # what it has named: those that ended, until it has waited for them
+        self._known: dict[int, Process] = {}  # what it has named, also those that ended
         task = asyncio.current_task()
         assert task is not None
         self.task: asyncio.Task[Any] = task
@@ -225,15 +223,10 @@ class Client:
         known = self._known
         if pid not in known:
             if len(known) >= MAX_OPEN:
-                for old in [p for p in known.values() if p.exit is not None]:
-                    self.forget(old.pid)
+                self._known = known = {p.pid: p for p in known.values() if p.exit is None}
+                self._owned &= known.keys()
             known[pid] = self.kernel.process(pid)
         return known[pid]
-
-    def forget(self, pid: int) -> None:
-        """The client has seen the end of that process."""
-        self._known.pop(pid, None)
-        self._owned.discard(pid)
 
     def own(self, process: Process) -> None:
         """The client has spawned that process, which ends with it."""

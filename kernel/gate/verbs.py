@@ -95,8 +95,8 @@ async def spawn(
 
 @verb
 async def process(request: Any, *, pid: int) -> dict[str, Any]:
-    """Who has that pid."""
-    return _named(request.process(pid))
+    """Who has that pid now."""
+    return _named(request.kernel.process(pid))
 
 
 @verb
@@ -155,7 +155,6 @@ async def wait(request: Any, *, pid: int, timeout: float | None = None) -> Any:
         end = await request.process(pid).await_(timeout)
     except TimeoutError:
         raise TimeoutError(f"process {pid} has not ended after {timeout} s") from None
-    request.client.forget(pid)
     return wire.dump(end)
 
 

@@ -120,8 +120,7 @@ class RemoteKernel:
 
     def stat(self, pid: int) -> Stat:
         """One process's line of `ps`; NoSuchProcess."""
-        line: Stat = wire.load(Stat, self._connection.call("stat", pid=pid))
-        return line
+        return self.process(pid).stat()
 
     def top(self) -> Top:
         """The whole machine at this moment."""
