@@ -19,7 +19,7 @@ from llmos.cli.parser import parser
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 VERBS = (
     "ask", "shell", "up", "down", "status", "logs", "ps", "top", "kill", "journal", "replay", "serve", "next",
-    "models", "app",
+    "models", "app", "doctor",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 
