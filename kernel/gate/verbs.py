@@ -37,8 +37,19 @@ T = TypeVar("T")
 Verb = Callable[["Request", Mapping[str, Any]], Awaitable[Any]]
 VERBS: dict[str, Verb] = {}
 
-Labelled = Annotated[Label, BeforeValidator(lambda v: wire.load_label(v) if isinstance(v, list) else v)]
-Mounted = Annotated[Mount, BeforeValidator(lambda v: Mount.load(v) if isinstance(v, dict) else v)]
+
+def _loaded(load: Callable[[Any], T]) -> BeforeValidator:
+    def read(told: Any) -> T:
+        try:
+            return load(told)
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{told!r:.80} is none") from error
+
+    return BeforeValidator(read)
+
+
+Labelled = Annotated[Label, _loaded(wire.load_label)]  # a default is not validated
+Mounted = Annotated[Mount, _loaded(Mount.load)]
 
 BATCH = 256  # records that are read at once
 PROGRESS_S = 0.1  # between two reports
@@ -52,12 +63,11 @@ def verb(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
 
     async def call(request: Request, given: Mapping[str, Any]) -> Any:
         try:
-            work = checked(request, **given)
+            return await checked(request, **given)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise ProcessError(f"{name} was asked for wrongly: {where}: {first['msg']}") from None
-        return await work
 
     VERBS[name] = call
     return function

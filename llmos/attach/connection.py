@@ -61,7 +61,8 @@ class Connection:
                 connected.close()
                 return None
             wire.check_peer(connected)
-            connected.sendall(wire.pack({"llmos": VERSION, "approves": approves}))
+            with contextlib.suppress(OSError):  # it has said why it does not listen
+                connected.sendall(wire.pack({"llmos": VERSION, "approves": approves}))
             line, rest = _line(connected)
             hello = wire.unpack(line)
             if "error" in hello:
@@ -180,7 +181,10 @@ def _line(connected: socket.socket, rest: bytes = b"") -> tuple[bytes, bytes]:
     pieces = [rest]
     size = len(rest)
     while b"\n" not in pieces[-1]:
-        piece = connected.recv(_CHUNK)
+        try:
+            piece = connected.recv(_CHUNK)
+        except ConnectionError:
+            raise _gone() from None
         size += len(piece)
         if not piece or size > wire.MAX_FRAME_BYTES + _CHUNK:
             raise _gone()
