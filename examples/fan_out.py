@@ -7,7 +7,7 @@ them. Their answers are decoded together, step by step, and each is of the type 
 from __future__ import annotations
 
 import llmos
-from llmos.kernel.kernel import Kernel
+from llmos.abi.machine import Machine
 
 LEASE = """The flat in Harbour Street 12 has 3 rooms and 64 square metres. The rent is 840 euros a month, paid by the
 third day of each month. The deposit is 2520 euros. Either side may end the lease with 6 months' notice. Two cats
@@ -22,7 +22,7 @@ QUESTIONS = {
 }
 
 
-def run(kernel: Kernel) -> dict[str, int]:
+def run(kernel: Machine) -> dict[str, int]:
     """The answer to every question."""
     reader = kernel.spawn(expert="reader")
     _ = reader.ask(f"Here is a lease:\n\n{LEASE}\n\nSay only: yes, I have read it.", max_tokens=12).result

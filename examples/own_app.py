@@ -1,23 +1,23 @@
 """An app of one's own: a pantry that a model can look into and take from. `python -m examples.own_app`
 
-An app is a class. Its typed methods are syscalls: from hints and docstrings the model learns what there is, the
-grammar what may be written (no other item than these two), the monitor what a call does. The app runs in a process
-of its own, so whatever it does, the kernel stands.
+From hints and docstrings the model learns what there is, the grammar what may be written (no other item than these
+two), the monitor what a call does. The app runs in a process of its own: whatever it does, the kernel stands.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 import llmos
-from llmos.abi.app import App, Call, Target, syscall
+from llmos import App, Call, Target, syscall
 from llmos.abi.config import AppConfig, Config
 from llmos.abi.events import Call as Called
 from llmos.abi.events import Result
-from llmos.kernel.kernel import Kernel
+from llmos.abi.machine import Machine
 
 Item = Literal["eggs", "lemons"]
 
@@ -39,29 +39,34 @@ class Pantry(App):
                 raise LookupError(f"there are only {stock[item]}")
             stock[item] -= number
             stock["taken"].append(call.key)
-            (call.volume / "stock.json").write_text(json.dumps(stock))
+            _file(call).write_text(json.dumps(stock))
         return stock[item]
 
 
-def _stock(call: Call) -> dict:
-    file = call.volume / "stock.json"  # a process's working volume is a folder of its own
+def _file(call: Call) -> Path:
+    assert call.volume is not None  # inside a kernel every process has a folder of its own to work in
+    return call.volume / "stock.json"
+
+
+def _stock(call: Call) -> dict[str, Any]:
+    file = _file(call)
     return json.loads(file.read_text()) if file.exists() else {"eggs": 12, "lemons": 3, "taken": []}
 
 
-APPS = {"pantry": AppConfig(app="examples.own_app:Pantry")}  # in llmos.yaml: `apps: {pantry: {app: …}}`
+APPS: dict[str, AppConfig | None] = {"pantry": AppConfig(app="examples.own_app:Pantry")}
 
 
-def run(kernel: Kernel) -> list[str]:
+def run(kernel: Machine) -> list[str]:
     """Two questions to a process that may use the pantry; returns the answers."""
     cook = kernel.spawn(grants=["pantry"], instructions="You help in the kitchen.")
-    answers = []
+    answers: list[str] = []
     for question in ("How many lemons are left?", "Take 2 eggs, please."):
         print(f"\n> {question}")
         turn = cook.ask(question, max_tokens=200)
         for event in turn:
             match event:
-                case Called(_, syscall, arguments):
-                    print(f"  {syscall} {dict(arguments)}")
+                case Called(_, name, arguments):
+                    print(f"  {name} {dict(arguments)}")
                 case Result(text=text):
                     print(f"  -> {text}")
         print(turn.answer)
@@ -70,5 +75,5 @@ def run(kernel: Kernel) -> list[str]:
 
 
 if __name__ == "__main__":
-    with llmos.connect(Config(apps=APPS)) as kernel:
+    with llmos.connect(Config(apps=APPS), attach=False) as kernel:
         run(kernel)

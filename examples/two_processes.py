@@ -9,14 +9,13 @@ from __future__ import annotations
 import threading
 
 import llmos
-from llmos.kernel.kernel import Kernel
-from llmos.kernel.process import Process
+from llmos.abi.machine import AnyProcess, Machine
 
 BEGINNING = "One morning the lighthouse keeper found a small boat without anybody in it."
 TURNS = 2  # of each
 
 
-def tell(teller: Process, story: list[str]) -> None:
+def tell(teller: AnyProcess, story: list[str]) -> None:
     """Read what the other one wrote, go on from there, send it back; `TURNS` times."""
     for _ in range(TURNS):
         letter = teller.receive()
@@ -29,7 +28,7 @@ def tell(teller: Process, story: list[str]) -> None:
         teller.send(letter.sender, sentence, label=letter.label)
 
 
-def run(kernel: Kernel) -> list[str]:
+def run(kernel: Machine) -> list[str]:
     """Both at work at once, each on a thread of its own; returns the story."""
     story = [BEGINNING]
     ann, bob = (kernel.spawn(expert=name, seed=seed) for seed, name in enumerate(("ann", "bob")))
