@@ -21,7 +21,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,7 +95,8 @@ class Crowd:
 
     runner: Runner
     scheduler: Scheduler
-    seeds: Iterable[int]
+    seeds: Iterator[int]
+    filler: Callable[..., Sequence[int]] = filler
     engine: Engine = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class Crowd:
 
     def start(self, tokens: int, priority: Priority = Priority.BATCH) -> Timed:
         """A process with a prompt of `tokens`; it goes on until it is cancelled."""
-        prompt = tuple(filler(tokens, seed=next(iter(self.seeds))))
+        prompt = tuple(self.filler(tokens, seed=next(self.seeds)))
         stream = Timed()
         self.engine.start(Request(tokens=prompt, max_tokens=LONG, draft=0, priority=priority), stream)
         return stream
@@ -118,7 +119,7 @@ def run(quick: bool, progress: Progress) -> Figures:
     rounds, quiet, busy = (2, 20, 60) if quick else (3, 40, 120)
     values: dict[str, float] = {}
     for model in models:
-        with connect(model=model, window=4096, pool="2GiB") as kernel:
+        with connect(model=model, window=4096, pool="2GiB", attach=False) as kernel:
             kernel.engine.close()  # the pool is ours now
             runner = kernel.runner
             runner.warm_up()  # type: ignore[attr-defined]
