@@ -41,13 +41,17 @@ class Calling:
         self._chosen: bool | None = None  # None: either
 
     async def choose(self, layout: Layout) -> int | None:
-        """Choose for what is written next, one step of the engine; only a turn's first words are chosen for.
+        """Choose for what is written next, one step of the engine. A turn that has its results answers in words: left
+        free, a small model makes the same call again, or writes one where none can be read.
 
         Returns:
             How much of the window had been computed before, in tokens; None where there was nothing to choose.
         """
         self._chosen = None
-        if self._choice is None or not self._free or len(layout.said) > self._given:
+        if self._choice is None or not self._free:
+            return None
+        if len(layout.said) > self._given:
+            self._chosen = False
             return None
         process, kernel = self._process, self._process.kernel
         await process.going.wait()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llmos.abi.events import Call, Result
 from llmos.abi.manifest import Syscall
 from llmos.kernel import choice
 from llmos.kernel.choice import Choice
@@ -85,3 +86,15 @@ def test_what_earlier_answers_and_results_said_counts(scripted_kernel: Make) -> 
     assert process.ask("How many may I see?").answer == "You may see 10 of them."
     (made,) = process.ask(RELEVANT, tools=[FIND], max_tokens=200).result.calls
     assert made.arguments == {"item": "Green Tea", "limit": 10}
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_turn_that_has_its_results_answers_in_words(scripted_kernel: Make) -> None:
+    kernel = scripted_kernel(
+        lambda window: call("shop.price", item="tea"), apps={"shop": {"app": "tests.kernel.shop:Shop"}}
+    )
+    turn = kernel.spawn(grants=["shop"]).ask(
+        "What is the price of an item called tea in the shop?", max_tokens=200
+    )
+    assert [type(e).__name__ for e in turn if isinstance(e, Call | Result)] == ["Call", "Result"]
+    assert turn.result.usage.syscalls == 1
