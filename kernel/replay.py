@@ -88,6 +88,8 @@ def replay(kernel: Kernel, pid: int, folder: Path | None = None) -> Replay:
         JournalError: it cannot be read.
     """
     spawned, turns = _past(read(folder or kernel.state), pid)
+    if spawned.grants:
+        _ = kernel.apps  # not from the loop, which it waits for
     return kernel.loop.run(_Rerun(kernel, pid, spawned).run(turns))
 
 

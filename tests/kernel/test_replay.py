@@ -76,6 +76,17 @@ def test_every_word_comes_again(scripted_kernel: Make) -> None:
     assert {record.pid for record in written} == {other.pid}, "the replay has written nothing"
 
 
+def test_a_kernel_that_has_not_looked_at_its_apps(scripted_kernel: Make, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with scripted_kernel(script, apps=SHOP, state=state) as kernel:
+        p = kernel.spawn(grants=["shop"])
+        p.ask("shop", max_tokens=2000).result
+    other = scripted_kernel(lambda window: script(window).replace("All", "Well"), apps=SHOP)
+    found = replay(other, p.pid, state).divergence
+    assert found is not None and (found.expected_text, found.got_text) == ("A", "W"), "behind three results"
+    assert other.apps.ps() == [], "no app was started"
+
+
 def test_what_an_unfinished_process_said_so_far(scripted_kernel: Make) -> None:
     kernel = scripted_kernel(script, pages=64)
     p = kernel.spawn()
