@@ -6,8 +6,8 @@ Invariant: only this user and root get in. A client can slow or end its own turn
     alone reads are cancelled when it goes. When the kernel goes, all stays as it stands and goes on at the next boot.
 Interface: `Gate(kernel)`, a context manager: `path`, `stopping` (set when a client asked for it), `drain`.
 
-    server.py   the socket and its clients       verbs.py   what can be asked for
-    reading.py  a turn and who reads it
+    server.py   the socket                       client.py  a client and its requests
+    reading.py  a turn and who reads it          verbs.py   what can be asked for
 """
 
 from llmos.kernel.gate.server import Gate

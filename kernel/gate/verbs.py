@@ -27,8 +27,8 @@ from llmos.kernel.journal.records import Body, encode
 from llmos.kernel.prompt import Message
 
 if TYPE_CHECKING:
+    from llmos.kernel.gate.client import Request
     from llmos.kernel.gate.reading import Reading
-    from llmos.kernel.gate.server import Request
     from llmos.kernel.kernel import Kernel
     from llmos.kernel.process import Process
     from llmos.kernel.turn import Turn
@@ -291,15 +291,17 @@ async def replay(request: Any, *, pid: int) -> Any:
 async def journal(request: Any, *, pid: int | None = None, after: int = 0, follow: bool = False) -> None:
     """Records, one a part; with `follow` also those to come."""
     source = request.kernel.journal
+    only = None if follow else pid  # who follows reads on behind every record: none is looked at twice
 
     def some() -> list[Any]:
-        return list(islice(source.records(pid, after=after), BATCH))
+        return list(islice(source.records(only, after=after), BATCH))
 
     while True:
         records = await asyncio.to_thread(some)
         for record in records:
             after = record.seq
-            await request.part([record.seq, record.time, record.pid, *_body(record.body)])
+            if pid is None or record.pid == pid:
+                await request.part([record.seq, record.time, record.pid, *_body(record.body)])
         if not records:
             if not follow:
                 return

@@ -22,7 +22,7 @@ from llmos.abi.errors import ConfigError, EngineError, LLMOSError, ProcessError,
 from llmos.abi.events import Ask, Token
 from llmos.attach import attach
 from llmos.kernel.gate import Gate
-from llmos.kernel.gate import server as gate_server
+from llmos.kernel.gate import client as gate_client
 from llmos.kernel.journal.records import Approval
 from llmos.kernel.kernel import Kernel
 from llmos.testing import call
@@ -198,13 +198,13 @@ def test_wrong_requests_are_errors_of_their_own(
 
 
 def test_who_says_nothing_is_sent_away(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_server, "HELLO_S", 0.1)
+    monkeypatch.setattr(gate_client, "HELLO_S", 0.1)
     with closing(Raw(gate.path)) as silent:
         assert silent.hear() == {}
 
 
 def test_clients_are_bounded(raw: Callable[..., Raw], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_server, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(gate_client, "MAX_CLIENTS", 2)
     _, second = raw(), raw()
     third = raw(None)
     assert "2 clients" in wire.load_error(third.hear()["error"]).args[0]
