@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -340,6 +340,33 @@ def test_what_stands_open_goes_on_at_the_next_boot(scripted_kernel: Make, state:
             assert follow.answer == LONG[:3000].strip()
         eventually(lambda: resumed.conversation)
         assert resumed.conversation[0].answer == LONG[:3000].strip()
+
+
+def test_the_journal_can_be_followed(gate: Gate, state: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    p, q = gate.kernel.spawn(), gate.kernel.spawn()
+    kinds: list[str] = []
+
+    def take(seq: int, when: float, pid: int, kind: str, body: Mapping[str, Any]) -> None:
+        assert pid == p.pid and when > 1e9
+        if not kinds:
+            q.ask("not this"), p.ask("hi", detached=True)
+        kinds.append(kind)
+        if kind == "finished":
+            assert body["answer"] == "You said hi."
+            raise Enough
+
+    client = attach(state)
+    assert client is not None
+    with client:
+        with pytest.raises(Enough):
+            client.records(take, p.pid, follow=True)
+        assert [k for k in kinds if k != "sampled"] == ["spawned", "asked", "started", "finished"]
+        every: list[int] = []
+        client.records(lambda seq, *_: every.append(seq))
+        assert every == list(range(1, len(every) + 1)) and len(every) > len(kinds)
 
 
 def test_draining(gate: Gate, state: Path) -> None:
