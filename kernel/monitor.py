@@ -145,7 +145,7 @@ def provenance(value: object, said: Iterable[tuple[str, Label]], taint: Label) -
     text = value if isinstance(value, str) else json.dumps(value)
     if isinstance(value, (str, int, float)) and not isinstance(value, bool) and text.strip():
         whole = re.compile(rf"(?<![\w.@/:-]){re.escape(text)}(?![\w@/:-]|\.\w)")
-        found = [label.integrity for words, label in said if whole.search(words)]
+        found = [label.integrity for words, label in said if text in words and whole.search(words)]
         if found:
             return Label(max(found), taint.readers)
     return taint

@@ -19,6 +19,7 @@ import threading
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -141,13 +142,12 @@ def _watch(staging: Staging, folder: Path, done: threading.Event) -> None:
 
 
 def _held(folder: Path) -> int:
-    """Bytes in a folder that somebody else is writing to."""
+    """Bytes of the files below a folder in which another program makes and removes files at this moment."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue  # it was renamed while we looked
+    for parent, _, names in os.walk(folder):  # folders that are gone by then are passed over
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(parent) / name).stat().st_size
     return total
 
 

@@ -41,19 +41,28 @@ def _python(code: str) -> str:
 
 def test_the_public_surface() -> None:
     assert set(llmos.__all__) == {
+        "App",
+        "Call",
         "Cancelled",
         "ConfigError",
         "DiskFull",
         "DocumentError",
         "EngineError",
+        "File",
+        "Image",
         "LLMOSError",
         "MemoryFault",
         "Mount",
+        "Payload",
         "ProcessError",
+        "Target",
         "TemplateError",
+        "Text",
         "WeightsError",
         "__version__",
         "connect",
+        "query",
+        "syscall",
     }
     assert all(hasattr(llmos, name) for name in llmos.__all__)
     assert callable(llmos.connect)
