@@ -43,7 +43,7 @@ def run(quick: bool, progress: Progress) -> Figures:
     for model in measured:
         suffix = "" if model == MODEL else f".{model.rpartition('-')[2]}"
         unparseable = 0
-        with connect(model=model, window=4096, pool="1GiB") as kernel:
+        with connect(model=model, window=4096, pool="1GiB", attach=False) as kernel:
             for category, asked in sets.items():
                 right, odd = _ours(kernel, asked)
                 unparseable += odd

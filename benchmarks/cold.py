@@ -37,7 +37,7 @@ def _ours(model: str) -> tuple[float, float]:
     from benchmarks.llama import filler
     from llmos import connect
 
-    with connect(model=model) as kernel:
+    with connect(model=model, attach=False) as kernel:
         from llmos.kernel.engine.sequence import Request
 
         ready_s = time.monotonic()

@@ -24,7 +24,7 @@ def run(quick: bool, progress: Progress) -> Figures:
     rights = rightly = cited = precise = dropped = 0
     first_token_s, prompt_tokens = [], []
     wrong = []
-    with connect(config) as kernel:
+    with connect(config, attach=False) as kernel:
         progress("mounting the policy manual")
         process = kernel.spawn(mounts=[policy_manual(config.machine.cache)])
         for question in asked:

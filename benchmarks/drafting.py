@@ -62,7 +62,7 @@ def run(quick: bool, progress: Progress) -> Figures:
     config = load_config(model=MODEL)
     asked = questions()[:: 4 if quick else 1]
     rounds = 1 if quick else 3
-    with connect(config) as kernel:
+    with connect(config, attach=False) as kernel:
         process = kernel.spawn(mounts=[policy_manual(config.machine.cache)])
         layouts = [process.lay_out(q.text, USER, Asking()) for q in asked]
         longest = Request(tokens=(1,), max_tokens=1).draft

@@ -40,7 +40,7 @@ def main() -> None:
     from benchmarks.llama import filler
     from llmos import connect
 
-    with connect(model=sys.argv[1], pool=f"{POOL_MIB}MiB", window=2048) as kernel:
+    with connect(model=sys.argv[1], pool=f"{POOL_MIB}MiB", window=2048, attach=False) as kernel:
         from llmos.kernel.engine.sequence import Request
 
         for _ in kernel.engine.submit(Request(tokens=tuple(filler(PROMPT)), max_tokens=32)):

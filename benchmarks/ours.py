@@ -23,7 +23,7 @@ class Ours:
     """A kernel with one model, in its default numeric mode unless `settings` say otherwise."""
 
     def __init__(self, model: str, **settings: object) -> None:
-        self.kernel = connect(model=model, **{"window": 4096, "pool": "1GiB"} | settings)
+        self.kernel = connect(model=model, attach=False, **{"window": 4096, "pool": "1GiB"} | settings)
         self.kernel.runner.warm_up()
         self._seeds = itertools.count(1000)
 
