@@ -103,6 +103,7 @@ class Execution:
     def cancel(self) -> None:
         """Stop; what was written so far becomes the answer."""
         self._cancelled = True
+        self._room.set()
         if self._stream is not None:
             self._stream.cancel()
         if self._work is not None:
@@ -286,8 +287,8 @@ class Execution:
         return grammar
 
     async def tell(self, event: Event) -> None:
-        """Hand an event to the reader, when there is room."""
-        while self.turn.full and not self.turn.detached:
+        """Hand an event to the reader, when there is room; nobody waits for the reader of a turn that was given up."""
+        while self.turn.full and not self.turn.detached and not self._cancelled:
             self._room.clear()
             if self.turn.full:
                 await self._room.wait()

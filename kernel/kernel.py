@@ -268,8 +268,11 @@ class Kernel:
 
     @cached_property
     def apps(self) -> Apps:
-        """The apps of this machine; looked up when first somebody is granted one."""
+        """The apps of this machine; looked up when first somebody is granted one, never on the loop itself, which has
+        to run meanwhile."""
         from llmos.kernel.apps import Apps
+
+        assert not self.loop.here
 
         return Apps(self)
 

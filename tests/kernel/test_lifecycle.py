@@ -308,3 +308,11 @@ def test_what_the_user_thought_outlives_a_private_kernel(scripted_kernel: Make) 
         "You said nothing."
     ]
     assert not other.state.exists()
+
+
+def test_a_turn_that_nobody_reads_can_be_given_up(kernel: Kernel) -> None:
+    p = kernel.spawn()
+    turn = p.ask("long", max_tokens=4000)
+    eventually(lambda: turn.full)
+    turn.cancel()
+    assert p.ask("hi", queue=True).answer == "You said hi."
