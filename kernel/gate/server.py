@@ -94,10 +94,13 @@ class Gate:
         self._server.close()
         for reading in self.readings.values():
             reading.keep = True
-        for client in list(self._clients):
-            client.stays = True
-            client.task.cancel()
-        await asyncio.gather(*(client.task for client in self._clients), return_exceptions=True)
+        await asyncio.sleep(0)  # who was accepted at this moment is a client now
+        while self._clients:
+            for client in self._clients:
+                client.stays = True
+                client.task.cancel()
+            await asyncio.gather(*(client.task for client in self._clients), return_exceptions=True)
+            await asyncio.sleep(0)
         self.path.unlink(missing_ok=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -63,7 +63,11 @@ class Connection:
             wire.check_peer(connected)
             with contextlib.suppress(OSError):  # it has said why it does not listen
                 connected.sendall(wire.pack({"llmos": VERSION, "approves": approves}))
-            line, rest = _line(connected)
+            try:
+                line, rest = _line(connected)
+            except EngineError:  # it ended as we came: nobody listens there
+                connected.close()
+                return None
             hello = wire.unpack(line)
             if "error" in hello:
                 raise wire.load_error(hello["error"])
