@@ -147,16 +147,18 @@ class Client:
 
     async def _leave(self) -> None:
         """The client has gone: its requests end, and what it alone wanted ends with it."""
-        tasks = [request.task for request in self._requests.values()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        if not self.stays:
-            for process in [self._known[pid] for pid in self._owned]:
-                if process.exit is None:
-                    process.signal("KILL")
-        self._writer.close()
+        try:
+            tasks = [request.task for request in self._requests.values()]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            if not self.stays:
+                for process in [self._known[pid] for pid in self._owned]:
+                    if process.exit is None:
+                        process.signal("KILL")
+        finally:  # also where the gate closes meanwhile
+            self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
 
