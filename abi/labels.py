@@ -3,7 +3,8 @@
 What: a label is (integrity, readers); it rides on segments, pages, chunks, value handles and files.
 Invariant: `join` never raises integrity and never adds a reader, so data that was mixed is at most as
     trusted, and at most as widely readable, as its least part.
-Interface: `Integrity`, `Label`, `join`, and the three constants `USER`, `STORE`, `UNTRUSTED`.
+Interface: `Integrity`, `Label`, `join`, `dump_label` and `load_label` (as JSON), and the three constants `USER`,
+    `STORE`, `UNTRUSTED`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 
 class Integrity(IntEnum):
@@ -50,3 +52,14 @@ def join(labels: Iterable[Label]) -> Label:
         if label.readers is not None:
             readers = label.readers if readers is None else readers & label.readers
     return Label(integrity, readers)
+
+
+def dump_label(label: Label) -> list[Any]:
+    """A label as JSON."""
+    return [int(label.integrity), None if label.readers is None else sorted(label.readers)]
+
+
+def load_label(told: list[Any]) -> Label:
+    """What `dump_label` was given."""
+    integrity, readers = told
+    return Label(Integrity(integrity), None if readers is None else frozenset(readers))

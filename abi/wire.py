@@ -33,7 +33,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from llmos.abi import errors, events
 from llmos.abi.errors import EngineError, LLMOSError, ProcessError
-from llmos.abi.labels import Integrity, Label
 
 VERSION = 1
 MAX_FRAME_BYTES = (
@@ -190,14 +189,3 @@ def load_event(told: list[Any]) -> events.Event:
         raise EngineError(f"a message holds an event {name!r}, which this version does not know")
     event: events.Event = load(kind, rest[0])
     return event
-
-
-def dump_label(label: Label) -> list[Any]:
-    """A label as JSON."""
-    return [int(label.integrity), None if label.readers is None else sorted(label.readers)]
-
-
-def load_label(told: list[Any]) -> Label:
-    """What `dump_label` was given."""
-    integrity, readers = told
-    return Label(Integrity(integrity), None if readers is None else frozenset(readers))

@@ -123,7 +123,7 @@ class Execution:
         except Exception:
             await self._end(Finished(number, "", "error", self.layout.taint))
             raise
-        kept = self._kept(done.answer)
+        kept = self.kept(done.answer)
         await self._end(Finished(number, kept, done.reason, self.layout.taint, asdict(done.usage)))
         return done
 
@@ -135,7 +135,7 @@ class Execution:
         ledger.pages = max(ledger.pages, usage["pages"])
         await self._kernel.durable(self.process.pid, record)
 
-    def _kept(self, answer: str) -> str:
+    def kept(self, answer: str) -> str:
         """The answer as the conversation keeps it: what is [1] now is not [1] at the next question."""
         if self.asking.raw:
             return ""

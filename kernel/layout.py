@@ -10,12 +10,12 @@ Interface: `lay_out(prompt, …, question, …) -> Layout`, `lay_out_messages`, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import WindowOverflow
 from llmos.abi.events import Event, PageIn, PageOut
-from llmos.abi.labels import USER, Integrity, Label, join
+from llmos.abi.labels import USER, Label, dump_label, join, load_label
 from llmos.kernel import grounding
 from llmos.kernel.journal.state import Exchange
 from llmos.kernel.prompt import ChatPrompt, Message, Part
@@ -46,13 +46,7 @@ class Layout:
     @classmethod
     def of(cls, segments: Sequence[Segment], tokenizer: Tokenizer, **more: Any) -> Layout:
         """The layout of segments in the order in which the model reads them."""
-        tokens: list[int] = []
-        labels: list[tuple[int, Label]] = []
-        for segment in segments:
-            tokens += segment.tokens
-            labels.append((len(tokens), segment.label))
-        said = tuple((tokenizer.decode(s.tokens), s.label) for s in segments)
-        return cls(tuple(tokens), tuple(labels), said=said, **more)
+        return replace(cls((), ()).extended((), segments, tokenizer), **more)
 
     def extended(self, tokens: Sequence[int], segments: Sequence[Segment], tokenizer: Tokenizer) -> Layout:
         """The window after the model wrote `tokens` and `segments` (results) came in."""
@@ -65,8 +59,8 @@ class Layout:
             labels.append((at, segment.label))
         added = tuple(token for segment in segments for token in segment.tokens)
         said = tuple((tokenizer.decode(s.tokens), s.label) for s in segments)
-        return Layout(
-            (*self.tokens, *tokens, *added), tuple(labels), self.passages, self.events, (*self.said, *said)
+        return replace(
+            self, tokens=(*self.tokens, *tokens, *added), labels=tuple(labels), said=(*self.said, *said)
         )
 
     def after(
@@ -78,10 +72,8 @@ class Layout:
     def dump(self) -> dict[str, Any]:
         """What a turn needs to go on after a crash, beside the tokens, as JSON."""
         return {
-            "labels": [[end, int(label.integrity), _readers(label)] for end, label in self.labels],
-            "passages": [
-                {**asdict(p), "label": [int(p.label.integrity), _readers(p.label)]} for p in self.passages
-            ],
+            "labels": [[end, *dump_label(label)] for end, label in self.labels],
+            "passages": [{**asdict(p), "label": dump_label(p.label)} for p in self.passages],
         }
 
     @classmethod
@@ -89,22 +81,14 @@ class Layout:
         """What `dump` gave, with the tokens of the window."""
         from llmos.memory.volume import Passage
 
-        labels = tuple((end, _label(*rest)) for end, *rest in dumped["labels"])
-        passages = tuple(Passage(**{**p, "label": _label(*p["label"])}) for p in dumped["passages"])
+        labels = tuple((end, load_label(rest)) for end, *rest in dumped["labels"])
+        passages = tuple(Passage(**{**p, "label": load_label(p["label"])}) for p in dumped["passages"])
         begins = (0, *(end for end, _ in labels))
         said = tuple(
             (tokenizer.decode(tokens[begin:end]), label)
             for begin, (end, label) in zip(begins, labels, strict=False)
         )
         return cls(tuple(tokens), labels, passages, (), said)
-
-
-def _readers(label: Label) -> list[str] | None:
-    return None if label.readers is None else sorted(label.readers)
-
-
-def _label(integrity: int, readers: list[str] | None) -> Label:
-    return Label(Integrity(integrity), None if readers is None else frozenset(readers))
 
 
 def raw(text: Sequence[int], budget: int, tokenizer: Tokenizer, label: Label = USER) -> Layout:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Literal
 from llmos.abi.errors import Cancelled, LLMOSError, ProcessError, QuotaExceeded, TurnRefused
 from llmos.abi.events import Done
 from llmos.abi.labels import Label
-from llmos.kernel import grounding
 from llmos.kernel.execution import Asking, Execution
 from llmos.kernel.journal.records import Approval, Started
 from llmos.kernel.journal.state import Exchange
@@ -230,7 +229,7 @@ class Questions:
                 await process.kernel.durable(process.pid, began)
             done = await execution.run()
             if done.answer and question.text and not asking.raw:
-                kept = grounding.uncited(done.answer) if process.mounts else done.answer
+                kept = execution.kept(done.answer)
                 process.conversation.append(
                     Exchange(turn.number, question.text, kept, execution.layout.taint, question.label)
                 )

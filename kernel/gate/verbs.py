@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, ValidationError, validate_call
 
 from llmos.abi import wire
 from llmos.abi.errors import ProcessError, TurnRefused
-from llmos.abi.labels import USER, Label
+from llmos.abi.labels import USER, Label, load_label
 from llmos.abi.machine import Signal
 from llmos.abi.manifest import Syscall
 from llmos.abi.mount import Mount
@@ -48,7 +48,7 @@ def _loaded(load: Callable[[Any], T]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-Labelled = Annotated[Label, _loaded(wire.load_label)]  # a default is not validated
+Labelled = Annotated[Label, _loaded(load_label)]  # a default is not validated
 Mounted = Annotated[Mount, _loaded(Mount.load)]
 
 BATCH = 256  # records that are read at once

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmos.abi import wire
-from llmos.abi.labels import USER, Label
+from llmos.abi.labels import USER, Label, dump_label
 from llmos.abi.machine import AnyExchange, AnyMail, Exit, Signal, Stat, State
 from llmos.abi.mount import Mount
 from llmos.abi.progress import Progress, silent
@@ -71,7 +71,7 @@ class RemoteProcess:
             "tools": [tool.model_dump(mode="json") for tool in tools],
         }  # fmt: skip
         turn = RemoteTurn(self._connection, self.pid, self._asker, returns=returns, detached=detached)
-        turn.start("ask", given if label == USER else {**given, "label": wire.dump_label(label)})
+        turn.start("ask", given if label == USER else {**given, "label": dump_label(label)})
         return turn
 
     async def aask(self, question: str, **options: Any) -> RemoteTurn:
@@ -120,7 +120,7 @@ class RemoteProcess:
 
     def send(self, to: int, content: Any, *, label: Label = USER, timeout: float | None = None) -> None:
         """Put mail into the box of process `to`; waits while it is full. See `Process.asend`."""
-        self._call("send", to=to, content=content, label=wire.dump_label(label), timeout=timeout)
+        self._call("send", to=to, content=content, label=dump_label(label), timeout=timeout)
 
     async def asend(self, to: int, content: Any, label: Label = USER, timeout: float | None = None) -> None:
         """`send` for async programs."""
