@@ -67,6 +67,15 @@ class Runner(Protocol):
     def sample(self, logits: object, rows: SampleBatch) -> Sampled:
         """Choose one token for each row; waits for the result."""
 
+    def read_pages(self, pages: Rows[int]) -> NDArray[np.generic]:
+        """What `pages` hold, verbatim [P, ...]; waits for what is being computed."""
+
+    def write_pages(self, pages: Rows[int], data: NDArray[np.generic]) -> None:
+        """Put what `read_pages` gave into `pages`."""
+
+    def poison(self, pages: Rows[int]) -> None:
+        """Fill `pages` with what nobody can take for KV."""
+
 
 @dataclass(slots=True)
 class Counters:

@@ -5,12 +5,14 @@ What: `ModelRunner` holds the decoder's arrays and one KV pool a layer, and runs
 Invariant: a program is compiled for each token bucket only (plain XLA has one), never for a count; pools are
     donated and updated in place, so step time does not grow with the pool. Padding rows point at page 0, which
     nobody owns.
-Interface: `ModelRunner(model, pages=…, page=…, window=…)`; `forward`, `sample`, `warm_up`, `compilations`.
+Interface: `ModelRunner(model, pages=…, page=…, window=…)`; `forward`, `sample`, `read_pages`, `write_pages`, `poison`,
+    `warm_up`, `compilations`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -26,6 +28,7 @@ from llmos.abi.limits import LATENCY_BUDGET, MAX_PROCESSES, PAGE_TOKENS, TOKEN_B
 from llmos.drivers import cpu
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled, empty_tables
 from llmos.kernel.engine.sampler import sample
+from llmos.kernel.engine.transfer import Pages, Transfer
 from llmos.kernel.model.attention import AttentionBatch
 from llmos.kernel.model.decoder import Decoder, Step
 from llmos.kernel.model.load import Model
@@ -126,6 +129,8 @@ class ModelRunner:
         # Our attention kernel never reads a slot that was not written; plain XLA multiplies what it masks by 0.
         make = cpu.empty if model.backend == "cpu" else partial(jnp.zeros, device=pool_at)
         self.pools = tuple(make(shape, model.pool_type) for _ in range(c.layers))
+        self._transfer = Transfer(self.pools)
+        self._masks_junk = model.backend == "cpu"
 
         def forward(arrays: tuple[Array, ...], *rest: Any) -> tuple[Array, tuple[Array, ...]]:
             self.compilations += 1  # runs when traced, not when executed
@@ -163,6 +168,22 @@ class ModelRunner:
         """One token for each of the first rows of `logits`; waits."""
         assert isinstance(logits, Array)
         return sample(logits, rows)
+
+    def read_pages(self, pages: Sequence[int]) -> Pages:
+        """What `pages` hold, verbatim: a host array [P, L, S, *slot_shape]. Waits for the step under way."""
+        return self._transfer.read(self.pools, pages)
+
+    def write_pages(self, pages: Sequence[int], data: Pages) -> None:
+        """Put what `read_pages` gave into `pages`, of this runner or of one with the same identity."""
+        self.pools = self._transfer.write(self.pools, pages, data)
+
+    def poison(self, pages: Sequence[int]) -> None:
+        """Fill `pages` with NaN, so that whoever still reads them is caught. Nothing on devices whose attention
+        multiplies what it masks by 0, where a NaN would reach those who may read."""
+        if self._masks_junk:
+            t = self._transfer
+            junk = np.full((len(pages), t.page_bytes), 0xFF, np.uint8)  # in bf16, f16 and f32
+            self.write_pages(pages, junk.view(t.type).reshape(-1, *t.shape))
 
     def warm_up(self) -> None:
         """Compile every bucket now, on batches without a valid row."""

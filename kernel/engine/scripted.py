@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmos.drivers.weights import ChatTemplate, Tokenizer
 from llmos.drivers.weights.tokenizer import Added
@@ -91,6 +92,18 @@ class ScriptedRunner:
 
     def _text(self, tokens: Sequence[int]) -> str:
         return b"".join(map(self._tokenizer.token_bytes, tokens)).decode("utf-8", "replace")
+
+    def read_pages(self, pages: Sequence[int]) -> NDArray[np.generic]:
+        """The tokens that these pages hold [P, S]."""
+        return self._kept[list(pages)]
+
+    def write_pages(self, pages: Sequence[int], data: NDArray[np.generic]) -> None:
+        """Put them there."""
+        self._kept[list(pages)] = data
+
+    def poison(self, pages: Sequence[int]) -> None:
+        """No token has this number."""
+        self._kept[list(pages)] = -1
 
     def sample(self, logits: object, rows: SampleBatch) -> Sampled:
         """The script's token where the grammar allows it."""

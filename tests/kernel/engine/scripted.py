@@ -53,6 +53,18 @@ class ScriptedRunner:
         self.batches.append(batch)
         return batch
 
+    def read_pages(self, pages: list[int]) -> np.ndarray:
+        slots = [[self.written.get((page, i), (-1, -1)) for i in range(self.page)] for page in pages]
+        return np.asarray(slots, np.int32)
+
+    def write_pages(self, pages: list[int], data: np.ndarray) -> None:
+        for page, slots in zip(pages, data.tolist(), strict=True):
+            self.written |= {(page, i): tuple(slot) for i, slot in enumerate(slots)}
+
+    def poison(self, pages: list[int]) -> None:
+        for page in pages:
+            self.written |= {(page, i): (-1, -1) for i in range(self.page)}
+
     def sample(self, handle: object, rows: SampleBatch) -> Sampled:
         assert isinstance(handle, Batch)
         last = handle.logit_rows_B
