@@ -85,8 +85,8 @@ def _memory(pools: Pools) -> list[Pages]:
     """The pools' own memory. Not by `np.asarray`: the array would remember the view, and a step that finds one
     copies the pool instead of taking it over."""
     jax.block_until_ready(pools)
-    views = []
+    views: list[Pages] = []
     for pool in pools:
         raw = (ctypes.c_uint8 * pool.nbytes).from_address(pool.unsafe_buffer_pointer())
-        views.append(np.frombuffer(raw, np.dtype(pool.dtype)).reshape(pool.shape))
+        views.append(np.ctypeslib.as_array(raw).view(pool.dtype).reshape(pool.shape))
     return views
