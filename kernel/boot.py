@@ -43,23 +43,23 @@ def boot(
         EngineError: this machine cannot hold the pool.
     """
     started = perf_counter()
-    prepare_jax(config)
     from llmos.drivers.weights import find, open_weights
-    from llmos.kernel.model.load import load_model
+    from llmos.kernel.model.parameters import begin_packing
+
+    def loading(done: int, total: int) -> None:
+        progress("loading weights", done, total, "bytes")
 
     weights = open_weights(find(config.kernel.model, progress=progress, cache=config.machine.cache))
-    model = load_model(
-        weights,
-        mode=config.kernel.numerics,
-        window=config.kernel.window,
-        progress=lambda done, total: progress("loading weights", done, total, "bytes"),
-    )
-    from llmos.kernel.engine.runner import (
-        ModelRunner,  # these imports come last: packing runs beside the first
-    )
+    mode, window = config.kernel.numerics, config.kernel.window
+    packing = begin_packing(weights, mode, window, loading) if _embedded(config) else None
+    prepare_jax(config)  # a second and more of imports, while C++ packs
+    from llmos.kernel.model.load import load_model
+
+    model = load_model(weights, mode=mode, window=window, progress=loading, packing=packing)
+    from llmos.kernel.engine.runner import ModelRunner
     from llmos.kernel.kernel import Kernel
 
-    window = min(config.kernel.window, model.config.context) // PAGE_TOKENS * PAGE_TOKENS
+    window = min(window, model.config.context) // PAGE_TOKENS * PAGE_TOKENS
     pages = config.kernel.pool // ModelRunner.page_bytes(model)
     if pages <= window // PAGE_TOKENS:
         raise EngineError(
@@ -70,6 +70,17 @@ def boot(
         config, ModelRunner(model, pages=pages, window=window), weights.tokenizer(), weights.template(),
         started=started, progress=progress, state=state, asker=asker, trace=trace,
     )  # fmt: skip
+
+
+def _embedded(config: Config) -> bool:
+    """Whether the model will run on the CPU kernels, as far as that can be said before JAX is imported."""
+    from importlib.util import find_spec
+
+    from llmos.drivers import cpu
+
+    plugins = any(find_spec(name) for name in ("jax_plugins", "libtpu"))
+    embedded = config.machine.device == "cpu" or (config.machine.device == "auto" and not plugins)
+    return embedded and cpu.available()
 
 
 def prepare_jax(config: Config) -> None:

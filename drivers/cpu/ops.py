@@ -9,7 +9,9 @@ Interface: linear, attention, rms_norm, embed, sample. They run on the CPU only 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -160,10 +162,13 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> jax.Array:
 
     For a pool of gigabytes, where zeros would cost a second at start and all its memory at once.
     """
+    return _empty(tuple(shape), np.dtype(dtype))()
+
+
+@functools.cache
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Callable[[], jax.Array]:
     register()
-    make = jax.ffi.ffi_call("llmos_empty", jax.ShapeDtypeStruct(shape, dtype))
-    out: jax.Array = jax.jit(make)()
-    return out
+    return jax.jit(jax.ffi.ffi_call("llmos_empty", jax.ShapeDtypeStruct(shape, dtype)))
 
 
 def sample(

@@ -12,7 +12,7 @@ import pytest
 from llmos.abi.errors import CorruptWeights, UnsupportedModel
 from llmos.drivers import cpu
 from llmos.drivers.cpu import library, reference
-from llmos.drivers.cpu.packed import FORMATS
+from llmos.drivers.cpu.packing import FORMATS
 from tests.drivers.cpu.blocks import QUANTISED, TYPES, dense, random_tensor
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the CPU kernels are not built")
@@ -262,7 +262,7 @@ def test_quantising_floats_to_eight_bits(rng: np.random.Generator) -> None:
 
 
 def test_every_quantised_type_has_a_format() -> None:
-    from llmos.drivers.cpu.packed import NATIVE
+    from llmos.drivers.cpu.packing import NATIVE
 
     assert all(NATIVE[t].startswith("q") for t in QUANTISED)
     assert isinstance(library.library(), ctypes.CDLL)

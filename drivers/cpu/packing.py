@@ -1,0 +1,95 @@
+"""Weight matrices in the kernels' layout, as bytes of the host.
+
+What: turns the blocks of a GGUF tensor (or plain floats) into the layout that the kernels read (formats.h).
+Invariant: nothing here needs JAX, and the work is C++ that holds no lock: a boot packs while it imports JAX. Bytes are
+    aligned to 64, so that JAX takes them without a copy.
+Interface: `pack_array(data, type, shape)` -> `PackedArray`; `FORMATS`, `SOURCES`, `NATIVE`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmos.abi.errors import CorruptWeights, UnsupportedModel
+from llmos.drivers.cpu.library import library
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_HUGE = 2 << 20
+FORMATS = ("q4", "q4m", "q5", "q5m", "q6", "q8", "bf16", "f32")  # in the order of formats.h
+SOURCES = {  # GGUF's numbers
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
+    "BF16": 30,
+}  # fmt: skip
+NATIVE = {
+    "F32": "f32", "F16": "f32", "BF16": "bf16", "Q4_0": "q4", "Q4_1": "q4m", "Q4_K": "q4m", "Q5_0": "q5", "Q5_1": "q5m",
+    "Q5_K": "q5m", "Q6_K": "q6", "Q8_0": "q8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PackedArray:
+    """A weight matrix W[N, K] in the kernels' layout: uint8 [bytes]."""
+
+    data: NDArray[np.uint8]
+    format: str
+    shape: tuple[int, int]
+
+
+def pack_array(
+    data: NDArray[np.uint8], type: str, shape: tuple[int, int], *, format: str | None = None
+) -> PackedArray:
+    """Packs one matrix.
+
+    Args:
+        data: the tensor's bytes as GGUF stores them (for F32 any float32 array will do).
+        type: GGUF's name of the tensor type.
+        shape: (N outputs, K inputs).
+        format: None for the type's own; "f32" or "bf16" to dequantise; "q8" to quantise floats to blocks of 8 bits.
+
+    Raises:
+        UnsupportedModel: a tensor type that is not read.
+        CorruptWeights: the bytes do not make whole blocks of that shape.
+        ValueError: a type that cannot become that format.
+    """
+    if type not in SOURCES:
+        raise UnsupportedModel(
+            f"tensor type {type}", why="the CPU kernels do not read it", do="use another file"
+        )
+    n, k = shape
+    name = format or NATIVE[type]
+    if name not in FORMATS:
+        raise ValueError(f"unknown packed format {name!r}, expected one of {FORMATS}")
+    source = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    out = _aligned(library().llmos_packed_bytes(FORMATS.index(name), n, k))
+    code = library().llmos_pack(
+        SOURCES[type], FORMATS.index(name), n, k, source.ctypes.data, source.nbytes, out.ctypes.data
+    )
+    if code == -3:
+        raise ValueError(f"a {type} tensor cannot be packed as {name}")
+    if code:
+        raise CorruptWeights(
+            f"a {type} tensor of shape {shape} cannot be packed",
+            why=f"{source.nbytes} bytes or {k} columns do not make whole blocks",
+            do="check the file's hash and fetch it again",
+        )
+    return PackedArray(out, name, (n, k))
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    """`size` bytes, untouched until written, on a 64-byte boundary; large ones in huge pages where the system has
+    them: a step reads every weight once, so it would miss the translation cache on every small page."""
+    if size < 4 * _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        raw = np.empty(size + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        return raw[start : start + size]
+    mapped = mmap.mmap(-1, -(-size // _HUGE) * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(mapped, np.uint8)[:size]
