@@ -195,10 +195,12 @@ def _resume(model: str) -> dict[str, float]:
 def begin(folder: Path, model: str) -> None:
     """A life: everybody begins a long answer."""
     with _boot(folder, model) as kernel:
-        turns = [
-            kernel.spawn(priority="batch").ask(f"Tell me story {n}.", max_tokens=1000, detached=True)
-            for n in range(MANY)
-        ]
+        processes = [kernel.spawn(priority="batch") for _ in range(MANY)]
+        for process in processes:
+            process.signal("STOP")  # else the first would have ended before the last has begun
+        turns = [p.ask(f"Tell me story {p.pid}.", max_tokens=1000, detached=True) for p in processes]
+        for process in processes:
+            process.signal("CONT")
         readers = [_read(turn, 3) for turn in turns]  # who lets go of a reader cancels its turn
         print("begun", len(readers), flush=True)
         time.sleep(600)
@@ -211,7 +213,8 @@ def resume(folder: Path, model: str) -> None:
     kernel = _boot(folder, model)
     processes = [kernel.process(line.pid) for line in kernel.ps()]
     turns = [turn for process in processes if (turn := process.current) is not None]
-    while any(process.state != "running" for process in processes):
+    waiting = list(processes)
+    while waiting := [process for process in waiting if process.state != "running"]:
         time.sleep(0.005)
     ready_s, work_s = time.perf_counter() - began_s, time.process_time() - worked_s
     readers = [_read(turn, known[turn.pid] + 1) for turn in turns]
