@@ -32,6 +32,7 @@ from llmos.kernel.journal.records import (
     Exited,
     Feedback,
     Forgot,
+    Mounted,
     Received,
     Sent,
     Signalled,
@@ -163,7 +164,10 @@ class Process:
     def mount(self, mount: Mount, progress: Progress = silent) -> None:
         """Put a body of documents within this process's reach."""
         self.kernel.volume(mount, progress)
-        self.mounts.append(mount)
+        mounts = [*self.mounts, mount]
+        dumped = tuple(known.dump() for known in mounts)
+        self.kernel.append(self.pid, Mounted(dumped))
+        self.mounts, self.spawned = mounts, self.spawned.mounting(dumped)
 
     def forget(self) -> None:
         """Empty the conversation; mounts stay."""

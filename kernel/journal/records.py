@@ -9,8 +9,8 @@ Interface: the dataclasses of `Body`; `Record` (a body with its place); `encode`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -78,6 +78,10 @@ class Spawned(_Strict):
     path: tuple[int, ...] = ()
     forked: bool = False
     settings: Mapping[str, Json] = field(default_factory=dict)
+
+    def mounting(self, mounts: Sequence[Json]) -> Spawned:
+        """The same process with these mounts."""
+        return replace(self, settings={**self.settings, "mounts": list(mounts)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,13 @@ class Finished(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
+class Mounted(_Strict):
+    """The bodies of documents within the process's reach from here on."""
+
+    mounts: tuple[Json, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Forgot(_Strict):
     """The conversation was emptied."""
 
@@ -255,6 +266,7 @@ Body = (
     | Approval
     | Parked
     | Finished
+    | Mounted
     | Forgot
     | Signalled
     | Sent

@@ -28,6 +28,7 @@ from llmos.kernel.journal.records import (
     Forgot,
     Intent,
     Json,
+    Mounted,
     Parked,
     Reaped,
     Received,
@@ -184,6 +185,8 @@ def _step(p: ProcessState, body: object) -> ProcessState:
                 return _in_turn(p, p.turn, body)
         case Asked():
             return replace(p, asked=(*p.asked, body), turns=max(p.turns, body.turn))
+        case Mounted():
+            return replace(p, spawned=p.spawned.mounting(body.mounts))
         case Forgot():
             return replace(p, conversation=())
         case Signalled():

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from llmos.abi.errors import (
 from llmos.abi.events import Done, Token
 from llmos.abi.labels import UNTRUSTED
 from llmos.abi.limits import MAX_DEPTH, MAX_MAIL
+from llmos.abi.mount import Mount
 from llmos.kernel.journal import read
 from llmos.kernel.journal.records import Feedback
 from llmos.kernel.kernel import Kernel
@@ -316,3 +318,16 @@ def test_a_turn_that_nobody_reads_can_be_given_up(kernel: Kernel) -> None:
     eventually(lambda: turn.full)
     turn.cancel()
     assert p.ask("hi", queue=True).answer == "You said hi."
+
+
+def test_what_was_mounted_later_is_there_after_a_boot(scripted_kernel: Make, tmp_path: Path) -> None:
+    (tmp_path / "house.md").write_text("# Pets\n\nThe cat is called Miso.\n")
+    state = tmp_path / "state"
+    with scripted_kernel(echo, state=state) as kernel:
+        process = kernel.spawn()
+        process.mount(Mount(tmp_path / "house.md", "mine"))
+        child = process.fork()[0]
+    with scripted_kernel(echo, state=state) as kernel:
+        for pid in (process.pid, child.pid):
+            (mount,) = kernel.process(pid).mounts
+            assert mount.path.name == "house.md" and mount.trust == "mine"

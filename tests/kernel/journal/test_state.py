@@ -18,6 +18,7 @@ from llmos.kernel.journal.records import (
     Forced,
     Forgot,
     Intent,
+    Mounted,
     Parked,
     Reaped,
     Received,
@@ -95,6 +96,12 @@ def test_a_turn_from_question_to_answer() -> None:
     assert [(e.question, e.answer, e.label) for e in done.conversation] == [("how much?", "12", UNTRUSTED)]
     assert one(*ASKED, Finished(1, "12", "stop"), Forgot()).conversation == ()
     assert one(*ASKED, Finished(1, "", "cancelled")).conversation == ()
+
+
+def test_what_is_mounted_later_is_part_of_how_the_process_was_made() -> None:
+    handbook = {"path": "handbook", "trust": "mine", "readers": ["staff"]}
+    process = one(Spawned(settings={"instructions": "Be brief."}), Mounted((handbook,)))
+    assert process.spawned.settings == {"instructions": "Be brief.", "mounts": [handbook]}
 
 
 def test_a_call_is_open_until_its_result_is_in_the_window() -> None:
