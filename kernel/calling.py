@@ -1,9 +1,10 @@
 """How a turn calls: whether it does, what it may write, and what its calls mean.
 
-What: chooses between a call and words before a turn's first word, gives the grammar that keeps to the choice, and reads
-    the calls with their arguments settled; all of it only for models that somebody has measured (see choice.py).
-Invariant: a function of the window and what was said, so a turn that is resumed chooses and calls as it did. Without
-    measurements the model is as free as its grants.
+What: chooses between a call and words before each answer's first word, gives the grammar that keeps to the choice, and
+    reads the calls with their arguments settled; all of it only for models that somebody has measured (see choice.py).
+Invariant: a function of the window and what was said, so a turn that is resumed chooses and calls as it did. A turn
+    comes to its end: behind results only syscalls are offered that it has not called. Without measurements the model is
+    as free as its grants.
 Interface: `Calling(process, question, layout, table, free=…)`: `.choose(layout)`, `.lark(must, answer)`,
     `.calls(tokens, layout)`.
 """
@@ -11,13 +12,16 @@ Interface: `Calling(process, question, layout, table, free=…)`: `.choose(layou
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llmos.kernel.asked import Asked, asked_in
 from llmos.kernel.choice import CANDIDATES, choice_of
 from llmos.kernel.engine.sequence import Request
 
 if TYPE_CHECKING:
+    from llmos.kernel.engine.grammar import Rules
     from llmos.kernel.layout import Layout
     from llmos.kernel.process import Process
     from llmos.kernel.syscalls import Invocation, SyscallTable
@@ -31,27 +35,36 @@ class Calling:
     ) -> None:
         """
         Args:
-            question: the user's words; without them (a whole conversation was given) nothing is judged by them.
+            question: the user's words; empty where a whole conversation was given, whose last words of the user count.
             layout: as the turn begins; what stands in the window behind it is results.
             free: whether the asker leaves it open to call or not.
         """
-        self._process, self._question, self._table, self._free = process, question, table, free
+        self._process, self._table, self._free = process, table, free
         self._given = len(layout.said)
-        self._choice = choice_of(process.kernel.runner.identity) if question else None
-        self._chosen: bool | None = None  # None: either
+        self._choice = choice_of(process.kernel.runner.identity)
+        self._asked: Asked | None = None
+        if self._choice is not None:
+            self._asked = self._read(question, layout)
+        self._offered: SyscallTable | None = table  # what may be called next; None: nothing
+        self._must = False
 
     async def choose(self, layout: Layout) -> int | None:
-        """Choose for what is written next, one step of the engine. A turn that has its results answers in words: left
-        free, a small model makes the same call again, or writes one where none can be read.
+        """Choose for what is written next, at the beginning by one step of the engine. Behind results a small model
+        that is left free makes the same call again, or writes one where none can be read; so it calls on only what
+        the question speaks of and nobody has called, and then answers in words.
 
         Returns:
-            How much of the window had been computed before, in tokens; None where there was nothing to choose.
+            How much of the window had been computed before, in tokens; None where that was not looked at.
         """
-        self._chosen = None
-        if self._choice is None or not self._free:
+        self._offered, self._must = self._table, False
+        if self._choice is None or self._asked is None or not self._free:
             return None
-        if len(layout.said) > self._given:
-            self._chosen = False
+        syscalls, question = self._table.syscalls, self._asked.question
+        if behind := layout.tokens[self._asked.end :]:
+            calls = self._table.made(behind)
+            made = [(syscalls[c.syscall], json.dumps(c.arguments, ensure_ascii=False)) for c in calls]
+            left = self._choice.left(question, syscalls.values(), made) if made else []
+            self._offered, self._must = self._table.only(left) if left else None, bool(left)
             return None
         process, kernel = self._process, self._process.kernel
         await process.going.wait()
@@ -62,21 +75,31 @@ class Calling:
         )  # fmt: skip
         for item in await asyncio.to_thread(list, stream):
             first = [(kernel.tokenizer.token_bytes(i).decode("utf-8", "replace"), p) for i, p in item.top]
-            self._chosen = self._choice.calls(self._question, self._table.syscalls.values(), first)
+            self._must = self._choice.calls(question, syscalls.values(), first)
+            self._offered = self._table if self._must else None
         assert stream.finished is not None
         return stream.finished.cached_tokens
 
-    def lark(self, must: bool, answer: Mapping[str, Any] | None) -> str:
+    def lark(self, must: bool, answer: Mapping[str, Any] | None) -> Rules:
         """The grammar of what is written next (`SyscallTable.lark`)."""
-        return self._table.lark(
-            must_call=must or self._chosen is True, no_call=self._chosen is False, answer=answer
-        )
+        if self._offered is None:
+            return self._table.lark(no_call=True, answer=answer)
+        return self._offered.lark(must_call=must or self._must, answer=answer)
 
     def calls(self, tokens: Sequence[int], layout: Layout) -> list[Invocation]:
         """The calls among these words, with arguments as the user meant them."""
         calls = self._table.read(tokens)[1]
-        if self._choice is None:
+        if self._asked is None:
             return calls
-        heard = [text for e in self._process.conversation for text in (e.question, e.answer)]
-        heard += [p.text for p in layout.passages] + [text for text, _ in layout.said[self._given :]]
-        return self._table.settled(calls, self._question, "\n".join([*heard, self._question]))
+        results = [text for text, _ in layout.said[self._given :]]
+        return self._table.settled(calls, self._asked.question, "\n".join([self._asked.heard, *results]))
+
+    def _read(self, question: str, layout: Layout) -> Asked | None:
+        """The question, with what the process was told in this conversation, what it answered, and what it found in
+        the documents within its reach."""
+        process = self._process
+        if not question:
+            return asked_in(layout, process.kernel.prompt, process.kernel.tokenizer)
+        heard = [text for e in process.conversation for text in (e.question, e.answer)]
+        heard += [p.text for p in layout.passages]
+        return Asked(question, "\n".join([*heard, question]), len(layout.tokens))

@@ -7,7 +7,8 @@ Invariant: a pure function of the question, the table and one distribution of th
     the window: a turn that is resumed or replayed chooses again as it did. It judges relevance, never permission:
     what may be called is the grants' and the monitor's business.
 Interface: `choice_of(identity) -> Choice | None`; `choice.calls(question, syscalls, first) -> bool`, `first` being the
-    likeliest first words with their log-probabilities, at least `CANDIDATES` of them.
+    likeliest first words with their log-probabilities, at least `CANDIDATES` of them; `choice.left(question, syscalls,
+    made)`: what is still to be called when some calls have their results.
 
 The weights belong to a model's weights: they were fitted by logistic regression on half of the questions of
 `benchmarks/bfcl.py`, and the figures come from the other half. A model that has none decides for itself.
@@ -15,7 +16,7 @@ The weights belong to a model's weights: they were fitted by logistic regression
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, log
 from typing import TYPE_CHECKING
@@ -46,12 +47,26 @@ class Choice:
     def calls(self, question: str, syscalls: Iterable[Syscall], first: Iterable[tuple[str, float]]) -> bool:
         """Whether this question is answered by a call of one of these syscalls."""
         heard = Heard(question)
-        fits = max(
-            self.name * heard.share(stems(s.name.replace(".", " ")))
-            + self.description * heard.share(stems(s.description))
-            for s in syscalls
-        )
+        fits = max(self._fit(heard, s) for s in syscalls)
         return self.opening * _log_odds(first) + fits > self.threshold
+
+    def left(
+        self, question: str, syscalls: Iterable[Syscall], made: Sequence[tuple[Syscall, str]]
+    ) -> list[Syscall]:
+        """The syscalls that the question speaks of in words that no call has answered yet: neither a syscall that was
+        called nor what it was called with has them. `made`: the calls so far, each with its arguments as text. What the
+        model itself wants says nothing here: behind results a small one always opens another call.
+        """
+        called = {s.name for s, _ in made}
+        answered = stems(" ".join(f"{_spoken(s)} {s.description} {given}" for s, given in made))
+        heard = Heard(" ".join(word for word in question.split() if not stems(word) & answered))
+        return [s for s in syscalls if s.name not in called and self._fit(heard, s) > self.threshold]
+
+    def _fit(self, heard: Heard, syscall: Syscall) -> float:
+        """How far the words that were heard speak of a syscall."""
+        return self.name * heard.share(stems(_spoken(syscall))) + self.description * heard.share(
+            stems(syscall.description)
+        )
 
 
 _CHOICES = {  # by the identity of the weights (drivers.weights.Weights.identity)
@@ -62,6 +77,11 @@ _CHOICES = {  # by the identity of the weights (drivers.weights.Weights.identity
 def choice_of(identity: str) -> Choice | None:
     """How the model of a runner with that identity is helped to choose; None where nobody has measured it."""
     return _CHOICES.get(identity.partition("/")[0])
+
+
+def _spoken(syscall: Syscall) -> str:
+    """A syscall's name as words."""
+    return syscall.name.replace(".", " ")
 
 
 def _log_odds(first: Iterable[tuple[str, float]]) -> float:

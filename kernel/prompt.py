@@ -167,6 +167,9 @@ def _split(piece: Piece, messages: Sequence[Message], tools: Label) -> list[tupl
     message = messages[piece.message]
     if piece.text == message.text:
         return [(part, part.text) for part in message.parts]
-    # The template changed the text (trimmed it, say), so where its parts meet is not known.
-    label = join(part.label for part in message.parts)
-    return [(replace(message.parts[0], text=piece.text, label=label), piece.text)]
+    # The template changed the text (trimmed it, say), so where its parts meet is not known. An answer that is nothing
+    # but calls has no parts: it is as good as what was read before it.
+    parts = message.parts or tuple(p for m in messages[: piece.message] for p in m.parts)
+    kind: SegmentKind = message.parts[0].kind if message.parts else "assistant"
+    source = message.parts[0].source if message.parts else ""
+    return [(Part(kind, piece.text, join(part.label for part in parts), source), piece.text)]

@@ -10,24 +10,30 @@ Interface: `SyscallTable(syscalls, tokenizer)`: `.tools`, `.lark(...)`, `.read(t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import GrammarError
 from llmos.kernel.arguments import settled
+from llmos.kernel.engine.grammar import Rules
 
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
     from llmos.drivers.weights import Tokenizer
+    from llmos.kernel.engine.unsaid import Pattern
 
 OPEN, CLOSE = (
     "<tool_call>",
     "</tool_call>",
 )  # the words of Hermes-style templates (Qwen, SmolLM); often one token each
-_KEYS = "arguments|parameters"  # under which models give what they call its arguments
+_NAMES, _ARGUMENTS = (
+    ("name", "function"),
+    ("arguments", "parameters"),
+)  # the keys under which models give a function and what it is called with
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.
@@ -63,30 +69,30 @@ class SyscallTable:
 
     def lark(
         self, *, must_call: bool = False, no_call: bool = False, answer: Mapping[str, Any] | None = None
-    ) -> str:
+    ) -> Rules:
         """The grammar: free text, then any number of calls up to `MAX_CALLS`; with `must_call`, calls alone; with
         `no_call`, text alone, which does not begin as calls do; with a schema for the `answer`, either calls or
         JSON that fits it."""
-        names = "|".join(re.escape(name).replace("/", r"\/") for name in self.syscalls)
-        like_a_call = rf"({OPEN[:-1]}|\"({_KEYS})\"\s*:|\"(name|function)\"\s*:\s*\"({names})\")"
+        unsaid = tuple(like_calls(self.syscalls))
         if no_call:
-            text = rf"/\s*[^\s<{{\[`](?s:.*)/ & ~/(?s:.*){like_a_call}(?s:.*)/"
-            return f"%llguidance {{}}\nstart: TEXT\nTEXT: {text}\n"
+            return Rules("%llguidance {}\nstart: TEXT\n" r"TEXT: /\s*[^\s<{\[`](?s:.*)/" "\n", unsaid)
         calls = [f"c{i}" for i in range(len(self.syscalls))]
-        if self.open is not None:
-            opening, closing = f"<[{self.open}]>", f"<[{self._close}]>"
-            start, free = "TEXT? calls?", rf"~/(?s:.*){like_a_call}(?s:.*)/"
-            text = ""
-        else:  # letters open a call: free text ends where they stand for the first time
-            opening, closing = _literal(OPEN), _literal(CLOSE)
-            start, free = "TEXT? | until first more", rf"~/(?s:.*){like_a_call}(?s:.*)/"
-            text = "until[lazy]: UNTIL\n" rf"UNTIL: /(?s:.*){OPEN}/ & ~/(?s:.*){like_a_call}(?s:..+)/"
+        text = []
         if must_call or answer is not None:
             start = "calls" if answer is None else f"calls | {_json(answer)}"
+            unsaid = ()
+        elif self.open is not None:
+            start, text = "TEXT? calls?", ["TEXT: /(?s:.+)/"]
+        else:  # letters open a call: free text ends where they stand for the first time
+            start, text, unsaid = "TEXT? | until first more", _until_opened(unsaid), ()
+        opening, closing = (
+            (f"<[{self.open}]>", f"<[{self._close}]>")
+            if self.open is not None
+            else (_literal(OPEN), _literal(CLOSE))
+        )
         lines = [
             f"start: {start}",
-            rf"TEXT: /(?s:.+)/ & {free}",
-            text,
+            *text,
             f"first: body {closing}",
             f'more: ("\\n"? call){{0,{MAX_CALLS - 1}}} "\\n"?',
             "calls: call more",
@@ -97,14 +103,25 @@ class SyscallTable:
             lines.append(
                 f"{rule}: {_literal(_head(syscall.name))} {_json(syscall.parameters)} {_literal('}')}"
             )
-        return "%llguidance {}\n" + "\n".join(lines) + "\n"
+        return Rules("%llguidance {}\n" + "\n".join(lines) + "\n", unsaid, self.open)
 
     def read(self, tokens: Sequence[int]) -> tuple[str, list[Invocation]]:
         """What a process wrote under this grammar: its free text, and its calls. A call that was cut off
         (the answer reached its token limit) is not one."""
-        text = b"".join(map(self._tokenizer.token_bytes, tokens)).decode("utf-8", "replace")
-        said, *rest = text.split(OPEN) if self.open is None else self._split(tokens)
+        said, *rest = self._bodies(tokens)
         return said, [self._invocation(body.partition(CLOSE)[0]) for body in rest if CLOSE in body]
+
+    def made(self, tokens: Sequence[int]) -> list[Invocation]:
+        """The calls in a stretch of a window, whoever wrote it: those of this table; what does not parse is none."""
+        calls = []
+        for body in self._bodies(tokens)[1:]:
+            with contextlib.suppress(GrammarError):
+                calls.append(self._invocation(body.partition(CLOSE)[0]))
+        return calls
+
+    def only(self, syscalls: Sequence[Syscall]) -> SyscallTable:
+        """The same for some of its syscalls."""
+        return SyscallTable(syscalls, self._tokenizer)
 
     def settled(self, calls: Sequence[Invocation], asked: str, heard: str) -> list[Invocation]:
         """`calls` with their arguments held against what was said (see arguments.py)."""
@@ -114,15 +131,17 @@ class SyscallTable:
             for arguments, s in found
         ]
 
-    def _split(self, tokens: Sequence[int]) -> list[str]:
-        """The text between opening tokens; only the token opens a call, not its letters."""
+    def _bodies(self, tokens: Sequence[int]) -> list[str]:
+        """The text before the first call, and what follows each opening of one. Where a token opens calls, its letters
+        do not."""
         parts: list[list[int]] = [[]]
         for token in tokens:
             if token == self.open:
                 parts.append([])
             else:
                 parts[-1].append(token)
-        return [b"".join(map(self._tokenizer.token_bytes, p)).decode("utf-8", "replace") for p in parts]
+        texts = [b"".join(map(self._tokenizer.token_bytes, p)).decode("utf-8", "replace") for p in parts]
+        return texts[0].split(OPEN) if self.open is None else texts
 
     def _invocation(self, body: str) -> Invocation:
         try:
@@ -134,14 +153,36 @@ class SyscallTable:
             ) from None
 
 
+def like_calls(names: Iterable[str]) -> Iterator[Pattern]:
+    """What text that could be taken for a call of one of `names` holds."""
+    yield (OPEN[:-1],)
+    yield from ((f'"{key}"', ":") for key in _ARGUMENTS)
+    yield from ((f'"{key}"', ":", json.dumps(name)) for key in _NAMES for name in names)
+
+
+def _until_opened(unsaid: Iterable[Pattern]) -> list[str]:
+    """The rules of free text, and of text up to the letters that open a call. Where letters end it, what it must not
+    hold is part of the grammar itself."""
+    patterns = "|".join(r"[ \t\r\n\f\v]*".join(map(_regex, parts)) for parts in unsaid)
+    return [
+        f"TEXT: /(?s:.+)/ & ~/(?s:.*)({patterns})(?s:.*)/",
+        "until[lazy]: UNTIL",
+        f"UNTIL: /(?s:.*){_regex(OPEN)}/ & ~/(?s:.*)({patterns})(?s:..+)/",
+    ]
+
+
+def _regex(text: str) -> str:
+    return re.escape(text).replace("/", r"\/")
+
+
 def _head(name: str) -> str:
     """What a call begins with, up to its arguments."""
     return f'{{"name": {json.dumps(name)}, "arguments": '
 
 
-def answer_lark(schema: Mapping[str, Any]) -> str:
+def answer_lark(schema: Mapping[str, Any]) -> Rules:
     """The grammar of an answer that is JSON of that schema."""
-    return f"%llguidance {{}}\nstart: {_json(schema)}\n"
+    return Rules(f"%llguidance {{}}\nstart: {_json(schema)}\n")
 
 
 def _json(schema: Mapping[str, Any]) -> str:

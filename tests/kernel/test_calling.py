@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from llmos.abi.events import Call, Result
+from llmos.abi.labels import UNTRUSTED
 from llmos.abi.manifest import Syscall
 from llmos.kernel import choice
 from llmos.kernel.choice import Choice
 from llmos.kernel.kernel import Kernel
+from llmos.kernel.prompt import Message, Part
 from llmos.testing import call
 
 Make = Callable[..., Kernel]
@@ -98,3 +100,46 @@ def test_a_turn_that_has_its_results_answers_in_words(scripted_kernel: Make) -> 
     )
     assert [type(e).__name__ for e in turn if isinstance(e, Call | Result)] == ["Call", "Result"]
     assert turn.result.usage.syscalls == 1
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_turn_calls_on_what_the_question_still_speaks_of(scripted_kernel: Make) -> None:
+    def script(window: str) -> str:
+        if "is great!" in window:
+            return "It costs 3 and strangers like it."
+        return call("shop.reviews", item="tea") if "300" in window else call("shop.price", item="tea")
+
+    kernel = scripted_kernel(script, apps={"shop": {"app": "tests.kernel.shop:Shop"}})
+    turn = kernel.spawn(grants=["shop"]).ask(
+        "What is the price in cents of an item called tea, and what reviews do strangers say of it?",
+        max_tokens=300,
+    )
+    calls = [e.syscall for e in turn if isinstance(e, Call)]
+    assert calls == ["shop.price", "shop.reviews"]
+    assert turn.answer == "It costs 3 and strangers like it."
+
+
+TALK = [Message.of("user", "I like Green Tea."), Message.of("assistant", "So do I.")]
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_conversation_is_judged_by_its_last_question(scripted_kernel: Make) -> None:
+    kernel = scripted_kernel(caller)
+    find = Message.of("user", "Find me the item Tea in the shop, 10 of them")
+    (made,) = asked(kernel, "", messages=[*TALK, find]).calls
+    assert made.arguments == {"item": "Tea", "limit": 10}
+    assert not asked(kernel, "", messages=[find, TALK[1], Message.of("user", OTHER)]).calls
+    (made,) = asked(kernel, "", messages=[*TALK, Message.of("user", "Find me the item in the shop")]).calls
+    assert made.arguments == {"item": "Tea"}, "a limit that nobody named is left out"
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize("parts", [(), (Part("assistant", ""),)])
+def test_a_conversation_that_has_its_results_is_answered_in_words(
+    scripted_kernel: Make, parts: tuple[Part, ...]
+) -> None:
+    made = Call(1, "shop.find", {"item": "Tea"})
+    result = Message("tool", (Part("result", "Green Tea, 3 EUR", UNTRUSTED),))
+    messages = [Message.of("user", RELEVANT), Message("assistant", parts, (made,)), result]
+    done = asked(scripted_kernel(lambda window: "It is there."), "", messages=messages)
+    assert (done.answer, done.calls) == ("It is there.", ())
