@@ -87,6 +87,11 @@ def _by_blocks(
     return decoder.logits(x_TD[tail[2:]], tail[1]), pools
 
 
+def block_of(model: Model, budget: int) -> int:
+    """The block that `compute` takes for a model on one device, in steps of `budget` tokens."""
+    return BLOCK if model.backend == "xla" and budget % BLOCK == 0 else 0
+
+
 class ModelRunner:
     """Runs one model. Not thread-safe: the engine thread's own."""
 
@@ -108,7 +113,7 @@ class ModelRunner:
         # On a CPU a step takes as long as it has tokens; an accelerator's small step is as long as a large one.
         self.latency_budget = min(budget, LATENCY_BUDGET if jax.default_backend() == "cpu" else budget)
         self.identity = f"{model.identity}/page{page}"
-        block = BLOCK if model.backend == "xla" and mesh is None and budget % BLOCK == 0 else 0
+        block = 0 if mesh is not None else block_of(model, budget)
         self.buckets = (budget,) if block else tuple(b for b in BUCKETS if b < budget) + (budget,)
         self.compilations = 0
         layout = None if mesh is None else Layout.of(model, mesh, math.gcd(*self.buckets))
