@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Kind = Literal["heading", "paragraph", "code", "table", "list"]
-Unit = Literal["line", "page"]
+Unit = Literal["line", "page", "paragraph", "slide", "row", "chapter"]
 KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 

@@ -17,20 +17,31 @@ import os
 import re
 import stat
 import zlib
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 from llmos.abi.errors import DocumentError
 from llmos.abi.limits import MAX_DOCUMENT_BYTES, MAX_EXPANDED_BYTES
+from llmos.drivers.documents.code import SUFFIXES
 from llmos.drivers.documents.document import Document
 
-Format = Literal["plain", "markdown", "html", "pdf"]
+Format = Literal["plain", "markdown", "html", "pdf", "docx", "pptx", "xlsx", "epub", "csv", "json", "code"]
 _SUFFIXES: dict[str, Format] = {
     "": "plain", ".txt": "plain", ".text": "plain", ".rst": "plain", ".rest": "plain",
     ".md": "markdown", ".markdown": "markdown", ".mkd": "markdown",
     ".html": "html", ".htm": "html", ".xhtml": "html",
-    ".pdf": "pdf",
+    ".pdf": "pdf", ".docx": "docx", ".pptx": "pptx", ".xlsx": "xlsx", ".xlsm": "xlsx", ".epub": "epub",
+    ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", **dict.fromkeys(SUFFIXES, "code"),
 }  # fmt: skip
+_PARSERS: dict[Format, tuple[str, str]] = {  # module and function
+    "plain": ("plain", "parse_plain"), "markdown": ("markdown", "parse_markdown"), "html": ("web", "parse_html"),
+    "csv": ("sheets", "parse_csv"), "json": ("code", "parse_json"), "code": ("code", "parse_code"),
+    "pdf": ("pdf", "parse_pdf"), "docx": ("office", "parse_docx"), "pptx": ("office", "parse_pptx"),
+    "xlsx": ("sheets", "parse_workbook"), "epub": ("ebook", "parse_epub"),
+}  # fmt: skip
+_BINARY = frozenset({"pdf", "docx", "pptx", "xlsx", "epub"})
+READ = "text, md, rst, html, pdf, docx, pptx, xlsx, epub, csv, json or source code (or one of these with .gz)"
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", re.IGNORECASE)
 
@@ -48,7 +59,7 @@ def read_document(path: Path) -> Document:
     if form is None:
         raise DocumentError(
             f"{path.name} is not a document", why=f"files of type {path.suffix} are not read",
-            do="give txt, md, rst, html or pdf (or one of these with .gz)",
+            do=f"give {READ}",
         )  # fmt: skip
     data = read_bytes(path)
     if not data.strip():
@@ -56,31 +67,19 @@ def read_document(path: Path) -> Document:
             f"{path.name} is empty", why="there is no text in it", do="leave it out, or fill it"
         )
     name = path.name.removesuffix(".gz")
-    if form == "pdf":
-        from llmos.drivers.documents.pdf import parse_pdf
-
-        return parse_pdf(data, name)
-    text, notes = decode(data, name, declared=form == "html")
-    document = _parse(form, text, name)
+    module, parser = _PARSERS[form]
+    parse = getattr(import_module(f"llmos.drivers.documents.{module}"), parser)
+    notes: tuple[str, ...] = ()
+    if form in _BINARY:
+        document: Document = parse(data, name)
+    else:
+        text, notes = decode(data, name, declared=form == "html")
+        document = parse(text, name)
     if not document.blocks:
         raise DocumentError(
             f"{name} holds no text", why="nothing in it is shown to a reader", do="leave it out"
         )
     return Document(document.title, document.unit, document.blocks, (*notes, *document.notes))
-
-
-def _parse(form: Format, text: str, name: str) -> Document:
-    if form == "html":
-        from llmos.drivers.documents.web import parse_html
-
-        return parse_html(text, name)
-    if form == "markdown":
-        from llmos.drivers.documents.markdown import parse_markdown
-
-        return parse_markdown(text, name)
-    from llmos.drivers.documents.plain import parse_plain
-
-    return parse_plain(text, name)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -180,5 +179,5 @@ def _binary(name: str) -> DocumentError:
     return DocumentError(
         f"{name} is not text",
         why="it holds binary data",
-        do="give txt, md, rst, html or pdf (or one of these with .gz)",
+        do=f"give {READ}",
     )

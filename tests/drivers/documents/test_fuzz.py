@@ -9,10 +9,13 @@ The quick part tries some hundred inputs, the slow part more than ten thousand.
 from __future__ import annotations
 
 import gzip
+import io
 import random
 import re
 import time
+import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,10 @@ from llmos.abi.errors import DocumentError
 from llmos.drivers.documents.document import Document
 from llmos.drivers.documents.worker import DocumentReader
 
+from .made import MADE, zipped
+
 SEEDS = Path(__file__).parent / "seeds"
-FORMATS = ("txt", "rst", "md", "html", "pdf", "html.gz")
+FORMATS = ("txt", "rst", "md", "html", "pdf", "html.gz", "csv", "json", "py", *MADE)
 QUICK, SLOW = 40, 2_000
 SECONDS = 20.0  # one input may take this long on a busy machine; a sound one takes a millisecond or two
 MIB = 400  # that a worker may ever hold; it starts with 50
@@ -36,31 +41,141 @@ TEXT = [
 ]  # fmt: skip
 WORDS = {
     "txt": [b"====\n", b"----\n", b"::\n\n   ", b"* ", b"1) ", b"+--+--+\n", b"|"],
-    "rst": [b"====\n", b"***\n", b".. include:: /etc/passwd\n", b".. _a: b_\n", b"::\n\n", b"|x|", b"=== ===\n", b"`"],
+    "rst": [
+        b"====\n",
+        b"***\n",
+        b".. include:: /etc/passwd\n",
+        b".. _a: b_\n",
+        b"::\n\n",
+        b"|x|",
+        b"=== ===\n",
+        b"`",
+    ],
     "md": [
-        b"> ", b"- ", b"1. ", b"```\n", b"[a](", b"[a]: ", b"![", b"<a ", b"| ", b"|-|\n", b"*", b"_", b"\\", b"&#0;",
-        b"&#x110000;", b"<!--", b"# ",
+        b"> ",
+        b"- ",
+        b"1. ",
+        b"```\n",
+        b"[a](",
+        b"[a]: ",
+        b"![",
+        b"<a ",
+        b"| ",
+        b"|-|\n",
+        b"*",
+        b"_",
+        b"\\",
+        b"&#0;",
+        b"&#x110000;",
+        b"<!--",
+        b"# ",
     ],
     "html": [
-        b"<", b"</", b"<!--", b"-->", b"<![CDATA[", b"<?", b"<table>", b"<td>", b"<pre>", b"</pre>", b"<title>",
-        b"<nav>", b"<div ", b"<script>", b"<textarea>", b"<plaintext>", b"<svg>", b"&", b"&#", b"&#xffffffff;",
-        b"&lol;", b"<h1>", b"<li>", b"<a class=footnote-reference>", b'<!DOCTYPE x [<!ENTITY l "ll">]>', b"<p hidden",
-        b"charset=utf-7", b"charset=idna", b"charset=zip", b"charset=undefined",
+        b"<",
+        b"</",
+        b"<!--",
+        b"-->",
+        b"<![CDATA[",
+        b"<?",
+        b"<table>",
+        b"<td>",
+        b"<pre>",
+        b"</pre>",
+        b"<title>",
+        b"<nav>",
+        b"<div ",
+        b"<script>",
+        b"<textarea>",
+        b"<plaintext>",
+        b"<svg>",
+        b"&",
+        b"&#",
+        b"&#xffffffff;",
+        b"&lol;",
+        b"<h1>",
+        b"<li>",
+        b"<a class=footnote-reference>",
+        b'<!DOCTYPE x [<!ENTITY l "ll">]>',
+        b"<p hidden",
+        b"charset=utf-7",
+        b"charset=idna",
+        b"charset=zip",
+        b"charset=undefined",
     ],
     "pdf": [
-        b"obj", b"endobj", b"stream\n", b"endstream", b"<<", b">>", b"[", b"]", b"(", b")", b"/Kids[2 0 R]",
-        b"/Count 99999999", b"/Length 2147483647", b"/Length -1", b"/Parent 3 0 R", b"/Filter/FlateDecode",
-        b"/Filter[/LZWDecode/ASCII85Decode]", b"/Filter/JBIG2Decode", b"/Encrypt 7 0 R", b"9 0 R", b"0 0 R",
-        b"/XRefStm 15", b"/Prev 9", b"Tj", b"/X Do", b"99999999999", b"-1", b"1e38", b"/MediaBox[0 0 1e9 1e9]",
+        b"obj",
+        b"endobj",
+        b"stream\n",
+        b"endstream",
+        b"<<",
+        b">>",
+        b"[",
+        b"]",
+        b"(",
+        b")",
+        b"/Kids[2 0 R]",
+        b"/Count 99999999",
+        b"/Length 2147483647",
+        b"/Length -1",
+        b"/Parent 3 0 R",
+        b"/Filter/FlateDecode",
+        b"/Filter[/LZWDecode/ASCII85Decode]",
+        b"/Filter/JBIG2Decode",
+        b"/Encrypt 7 0 R",
+        b"9 0 R",
+        b"0 0 R",
+        b"/XRefStm 15",
+        b"/Prev 9",
+        b"Tj",
+        b"/X Do",
+        b"99999999999",
+        b"-1",
+        b"1e38",
+        b"/MediaBox[0 0 1e9 1e9]",
         b"/DecodeParms<</Predictor 12/Columns 2147483647>>",
     ],
-}  # fmt: skip
+    "csv": [b",", b";", b'"', b'""', b"\n", b'"\n', b"\t", b"|", b"," * 999],
+    "json": [
+        b"{",
+        b"[",
+        b'"',
+        b"\\u0000",
+        b"\\ud800",
+        b"1e999",
+        b"NaN",
+        b"[" * 5000,
+        b" " * 3000,
+        b":",
+        b",",
+    ],
+    "py": [
+        b"(",
+        b")",
+        b"def ",
+        b"class A:\n ",
+        b"@",
+        b"    ",
+        b'"""',
+        b"\\\n",
+        b"f'{",
+        b"(" * 300,
+        b"-" * 9000,
+        b"if 1:\n",
+    ],
+}
+XML = [
+    b"<", b">", b"</", b"/>", b"<!--", b"<![CDATA[", b'<!DOCTYPE x [<!ENTITY l "ll">]>', b"&l;", b"&#0;",
+    b' r="99999999"', b' r="A1"', b' t="s"', b' w:val="0"', b' idref="', b"<w:p>", b"<w:tbl>", b"<row>", b"<c>", b"<v>",
+    b' gridSpan="99"',
+]  # fmt: skip
 
 
 def damaged(form: str, number: int) -> bytes:
     """Input `number` of a format: one to six mutations of a seed."""
-    inner = form.removesuffix(".gz")
     chance = random.Random(f"{form} {number}")
+    if form in MADE:
+        return _archive(form, chance)
+    inner = form.removesuffix(".gz")
     seeds = [path.read_bytes() for path in sorted(SEEDS.glob(f"*.{inner}"))]
     data = bytearray(chance.choice(seeds))
     words = TEXT + WORDS[inner] * 3
@@ -68,6 +183,31 @@ def damaged(form: str, number: int) -> bytes:
     if packed and chance.random() < 0.7:  # else what is packed is damaged
         data = bytearray(gzip.compress(data, mtime=0) * chance.choice([1, 1, 2]))
         words, packed = [b"\x1f\x8b", b"\0", b"\xff\xff", b"\x08"], False
+    _mutate(data, chance, words, seeds)
+    return gzip.compress(data, mtime=0) if packed else bytes(data)
+
+
+def _archive(form: str, chance: random.Random) -> bytes:
+    """An archive with a damaged part, whole again as an archive; or one damaged itself."""
+    data = bytearray(_made(form))
+    if chance.random() < 0.2:
+        _mutate(data, chance, [b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"\xff" * 8], [bytes(data)])
+        return bytes(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    name = chance.choice(sorted(name for name in parts if not name.endswith((".jpeg", ".png"))))
+    part = bytearray(parts[name])
+    _mutate(part, chance, TEXT + XML * 3, [parts[name]])
+    return zipped({**parts, name: bytes(part)})
+
+
+@cache
+def _made(form: str) -> bytes:
+    return MADE[form]()
+
+
+def _mutate(data: bytearray, chance: random.Random, words: list[bytes], seeds: list[bytes]) -> None:
+    """One to six mutations."""
     for _ in range(chance.randint(1, 6)):
         at = chance.randrange(len(data) + 1)
         length = min(int(chance.expovariate(1 / 40)), len(data) - at)
@@ -93,7 +233,6 @@ def damaged(form: str, number: int) -> bytes:
             found = chance.choice(numbers)
             value = chance.choice([0, 1, 7, 255, 65536, 2**31 - 1, 2**31, 2**32, 2**63])
             data[found.start() : found.end()] = b"%d" % value
-    return gzip.compress(data, mtime=0) if packed else bytes(data)
 
 
 def sound(document: Document) -> bool:
