@@ -32,7 +32,8 @@ STALE_S = 600.0  # after which a file that was never finished is nobody's any mo
 
 log = logging.getLogger("llmos.pages")
 
-Fetched = Callable[[dict[bytes, Page]], None]
+Fetched = Callable[[dict[bytes, Page], int], None]
+"""Takes the pages that were read, and how many turned out to be damaged."""
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class PageStore:
 
     def fetch(self, keys: Sequence[bytes], then: Fetched) -> None:
         """Read pages from disk, up to the first that is not there, and give them to `then`, on the store's thread."""
-        self._do(lambda: then(self._read(keys)))
+        self._do(lambda: then(*self._read(keys)))
 
     def flush(self, seconds: float) -> None:
         """Write what is in host memory to disk, the most valuable first, for at most so long; returns when done."""
@@ -194,9 +195,10 @@ class PageStore:
                 if (left := self._leaving.pop(key, None)) is not None:
                     self._queued -= left.nbytes
 
-    def _read(self, keys: Sequence[bytes]) -> dict[bytes, Page]:
+    def _read(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Page], int]:
         """On the store's thread."""
         found: dict[bytes, Page] = {}
+        damaged = self.counters.damaged
         for key in keys:
             page = self.get(key)
             if page is None:
@@ -204,7 +206,7 @@ class PageStore:
             if page is None:
                 break
             found[key] = page
-        return found
+        return found, self.counters.damaged - damaged
 
     def _load(self, key: bytes) -> Page | None:
         with self._lock:

@@ -13,11 +13,13 @@ Interface: `Engine(runner, commit)`, `start(request, stream)`, `submit(request) 
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import threading
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +39,8 @@ from llmos.kernel.engine.sequence import (
     Sequence,
     Stream,
 )
-from llmos.kernel.scheduler import Scheduler, victims
+from llmos.kernel.engine.swap import Store, Swap
+from llmos.kernel.scheduler import Scheduler, rank, victims
 from llmos.kernel.trace import OFF, Trace
 
 Commit = Callable[[Rows[tuple[Stream, Item]]], None]
@@ -96,18 +99,23 @@ class Engine:
         commit: Commit = deliver,
         trace: Trace = OFF,
         scheduler: Scheduler | None = None,
+        store: Store | None = None,
     ) -> None:
+        """`store` takes the pages that there is no room for; the engine does not close it."""
         self.pool = PagePool(runner.pages, runner.page, runner.identity)
         self.counters = Counters()
         self._runner = runner
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.swap = Swap(self.pool, runner, store, self._inbox.put)
+        if os.environ.get("LLMOS_DEBUG"):
+            self.pool.on_free = runner.poison
         self._sequences: list[Sequence] = []  # in order of arrival
         self._arrivals = itertools.count()
         self._scheduler = scheduler or Scheduler()
         self._commit = commit
         self._trace = trace
         self._outbox: list[tuple[Stream, Item]] = []
-        self._closing = False
+        self._closing = self._keeping = False
         self._thread = threading.Thread(target=self._run, name="llmos-engine", daemon=True)
         self._thread.start()
 
@@ -130,10 +138,10 @@ class Engine:
         sequence = Sequence(request, stream, self.pool, next(self._arrivals))
         self._post(lambda: self._sequences.append(sequence))
 
-    def close(self) -> None:
-        """Cancel everything and stop the thread."""
+    def close(self, *, keep: bool = False) -> None:
+        """Cancel everything and stop the thread; with `keep` the store gets what the pool remembers."""
         if not self._closing:
-            self._closing = True
+            self._closing, self._keeping = True, keep
             self._inbox.put(None)
             self._thread.join()
 
@@ -170,6 +178,8 @@ class Engine:
                     for sequence in list(self._sequences):
                         self._finish(sequence, "cancelled")
                     self._deliver()
+                    if self._keeping:
+                        self.swap.keep()
                     return
                 job()
                 idle = False
@@ -227,15 +237,19 @@ class Engine:
     def _plan(self) -> list[Work]:
         """Who computes how many tokens in this step."""
         runner = self._runner
-        runnable = [s for s in self._sequences if s.runnable]
-        for sequence in runnable:
-            if sequence.computed == 0 and not sequence.pages:
-                sequence.find_prefix()
+        for sequence in [s for s in self._sequences if s.stream.paused and s.pages]:
+            self.swap.out(sequence)
+        for sequence in sorted((s for s in self._sequences if s.runnable and s.looking), key=rank):
+            if sequence.runnable and sequence in self._sequences:
+                self.swap.bring(sequence, partial(self._make_room, sequence))
+        runnable = [s for s in self._sequences if s.runnable and not s.looking]
         planned = self._scheduler.plan(runnable, runner.budget, runner.latency_budget)[: runner.processes]
         drafts = MAX_DRAFTING_ROWS // max(len(planned), 1) - 1  # a process
         budget, work = runner.budget - sum(count for _, count in planned), list[Work]()
         for sequence, count in planned:
-            if sequence not in self._sequences or not self._make_room(sequence, count, work):
+            if sequence.looking or sequence not in self._sequences:  # it has had to give way just now
+                continue
+            if not self._make_room(sequence, count, work):
                 continue
             draft = self._draft(sequence, min(drafts, budget)) if count == sequence.behind else []
             self._scheduler.charge(sequence, count)
@@ -254,9 +268,9 @@ class Engine:
             return []
         return draft
 
-    def _make_room(self, sequence: Sequence, count: int, work: list[Work]) -> bool:
+    def _make_room(self, sequence: Sequence, count: int, work: Rows[Work] = ()) -> bool:
         """Give `sequence` pages for `count` tokens, preempting others if it must: those that stand still, then
-        whoever ranks below it. A preempted sequence drops its pages and catches up again later, to the same
+        whoever ranks below it. A preempted sequence is swapped out, and goes on later, to the same
         tokens. Else it waits: whoever ranks highest can always go on, so nobody waits for ever."""
         planned = {id(item.sequence) for item in work}
         while True:
@@ -267,9 +281,9 @@ class Engine:
                 others = [
                     s for s in self._sequences if s.pages and s is not sequence and id(s) not in planned
                 ]
-                idle = [s for s in others if not s.runnable]
+                idle = [s for s in others if not s.runnable and not s.fetching]
                 if idle or (below := victims(others, sequence)):
-                    (idle or below)[-1].drop()
+                    self.swap.out((idle or below)[-1])
                     self.counters.preemptions += 1
                 elif others or work:
                     return False
@@ -340,7 +354,8 @@ class Engine:
             self._finish(sequence, "stop")
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        self._remove(sequence, Finished(reason, sequence.cached, sequence.peak_pages))
+        s = sequence
+        self._remove(s, Finished(reason, s.cached, s.peak_pages, s.faults, s.lost))
 
     def _remove(self, sequence: Sequence, last: Finished | LLMOSError) -> None:
         self._sequences.remove(sequence)

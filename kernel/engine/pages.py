@@ -6,13 +6,14 @@ Invariant: a page is free, or referenced by sequences, or unreferenced but cache
     and the pool's identity (weights, numeric mode); so equal hash means bit-equal KV, by the row contract.
     Its label is part of the hash too: only equals share.
     Page 0 is never handed out: rows of padding point at it.
-Interface: `match`, `allocate`, `retain`, `release`, `publish`, `free`, `leaked`.
+Interface: `match`, `allocate`, `retain`, `release`, `publish`, `free`, `leaked`, `cached`; `on_evict` and `on_free` are
+    called before a page that was found by content is handed out, and when what a page held is of no more use.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 from llmos.abi.errors import PoolExhausted
@@ -42,6 +43,8 @@ class PagePool:
         self._cached: dict[PageHash, int] = {}
         self._hash_of: dict[int, PageHash] = {}
         self._evictable: OrderedDict[int, None] = OrderedDict()  # unreferenced and cached, oldest first
+        self.on_evict: Callable[[Mapping[int, PageHash]], object] = lambda pages: None
+        self.on_free: Callable[[Sequence[int]], object] = lambda pages: None
 
     @property
     def free(self) -> int:
@@ -53,6 +56,11 @@ class PagePool:
         """Pages still referenced; zero once every sequence has been closed."""
         return self.pages - 1 - self.free
 
+    @property
+    def cached(self) -> dict[int, PageHash]:
+        """Pages that nobody holds and that can be found by content, the one to go first in front."""
+        return {page: self._hash_of[page] for page in self._evictable}
+
     def allocate(self, count: int) -> list[int]:
         """Take `count` pages, each with one reference; evicts cached pages nobody holds, oldest first.
 
@@ -61,15 +69,20 @@ class PagePool:
         """
         if count > self.free:
             raise PoolExhausted(f"{count} pages wanted, {self.free} of {self.pages} free")
-        taken = []
+        taken: list[int] = []
+        evicted: dict[int, PageHash] = {}
         for _ in range(count):
             if self._free:
                 page = self._free.pop()
             else:
                 page, _ = self._evictable.popitem(last=False)
-                del self._cached[self._hash_of.pop(page)]
+                evicted[page] = self._hash_of.pop(page)
+                del self._cached[evicted[page]]
             self._references[page] = 1
             taken.append(page)
+        if evicted:
+            self.on_evict(evicted)
+            self.on_free(list(evicted))
         return taken
 
     def retain(self, pages: Iterable[int]) -> None:
@@ -80,13 +93,17 @@ class PagePool:
 
     def release(self, pages: Iterable[int]) -> None:
         """Drop one reference from each page. Later pages are evicted before earlier ones of the same prefix."""
+        freed: list[int] = []
         for page in reversed(list(pages)):
             self._references[page] -= 1
             if self._references[page] == 0:
                 if page in self._hash_of:
                     self._evictable[page] = None
                 else:
-                    self._free.append(page)
+                    freed.append(page)
+        if freed:
+            self._free += freed
+            self.on_free(freed)
 
     def match(self, hashes: Iterable[PageHash]) -> list[int]:
         """The longest cached run of pages under `hashes`, each retained for the caller."""

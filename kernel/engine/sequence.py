@@ -13,7 +13,7 @@ import queue
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from llmos.kernel.engine.draft import Drafter
 from llmos.kernel.engine.pages import PageHash, PagePool, page_hash
 from llmos.kernel.engine.sampling import Greedy, Randomness, Strategy
 from llmos.kernel.scheduler import Priority
+
+if TYPE_CHECKING:
+    from llmos.memory.pagefile import Page
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -98,6 +101,8 @@ class Finished:
     reason: FinishReason
     cached_tokens: int
     pages: int
+    faults: int = 0  # pages that came back from host memory or disk
+    lost: int = 0  # pages that had been damaged on disk, and were computed again
 
 
 Item = Emitted | Finished | LLMOSError  # what a stream carries; the last two end it
@@ -112,6 +117,7 @@ class Stream:
     def __init__(self) -> None:
         self.finished: Finished | None = None
         self.cancelled = self.paused = False
+        self.swapped = False  # its sequence has had to leave the pool, and is not back
         self._wake: Callable[[], None] = lambda: None
 
     def attach(self, wake: Callable[[], None]) -> None:
@@ -177,10 +183,15 @@ class Sequence:
         self.cached = 0  # tokens whose KV was found instead of computed
         self.pages: list[int] = []
         self.peak_pages = 0
+        self.looking = True  # pages that it does not hold may be found
+        self.fetching = False  # the disk is being read for it
+        self.fetched: dict[PageHash, Page] = {}  # read, and not in the pool yet
+        self.faults = self.lost = 0
         self.drafter = Drafter(request.draft)
         self._pool = pool
         self._hint_seen, self._as_hinted = 0, True
         self._hashes: list[PageHash] = []  # of full pages, as far as known
+        self._left = 0  # tokens that had KV when it was swapped out, where its last page was stored by itself
 
     def hinted(self) -> tuple[int, ...]:
         """What the request expects from here on; nothing once it was wrong."""
@@ -200,7 +211,7 @@ class Sequence:
 
     @property
     def runnable(self) -> bool:
-        return self.behind > 0 and not self.stream.full and not self.stream.paused
+        return self.behind > 0 and not (self.stream.full or self.stream.paused or self.fetching)
 
     def _hash(self, i: int) -> PageHash:
         """Hash of full page `i`."""
@@ -212,13 +223,50 @@ class Sequence:
             self._hashes.append(page_hash(parent, self.tokens[n * page : (n + 1) * page], label.key))
         return self._hashes[i]
 
+    @property
+    def _full(self) -> int:
+        """Pages that may be found. The last token is always left to compute: only a computed token has logits."""
+        return (len(self.tokens) - 1) // self._pool.page
+
     def find_prefix(self) -> None:
-        """Adopt the pages of the longest cached prefix. The last token is always left to compute, since only
-        a computed token has logits."""
-        full = (len(self.tokens) - 1) // self._pool.page
-        self.pages = self._pool.match(self._hash(i) for i in range(full))
-        self.computed = len(self.pages) * self._pool.page
+        """Adopt the pages that the pool remembers, behind those that it holds."""
+        if self.computed % self._pool.page == 0:
+            self.pages += self._pool.match(self._hash(i) for i in range(len(self.pages), self._full))
+            self.computed = len(self.pages) * self._pool.page
+            self.peak_pages = max(self.peak_pages, len(self.pages))
+
+    def wanted(self, limit: int) -> list[PageHash]:
+        """Keys of what comes next behind the pages it holds, at most `limit`; the last may be a page's beginning."""
+        page = self._pool.page
+        if self.computed % page:
+            return []
+        keys = [self._hash(i) for i in range(len(self.pages), min(self._full, len(self.pages) + limit))]
+        if self._left and len(keys) < limit:
+            keys.append(self._key(self._left))
+        return keys
+
+    def tokens_of(self, count: int) -> int:
+        """Tokens in the first `count` pages of what is `wanted`."""
+        beyond = len(self.pages) + count > self._full
+        return (self._left if beyond else (len(self.pages) + count) * self._pool.page) - self.computed
+
+    def found(self) -> None:
+        """Nothing more is to be found: the rest is computed."""
+        self.looking = self.stream.swapped = False
+        self.fetched.clear()
         self.cached = max(self.cached, self.computed)
+
+    def tail(self) -> tuple[int, PageHash] | None:
+        """The last page and its key, where it is not full and holds all but the tokens just sampled."""
+        full, part = divmod(self.computed, self._pool.page)
+        self._left = self.computed if part and full == self._full else 0
+        return (self.pages[full], self._key(self._left)) if self._left else None
+
+    def _key(self, end: int) -> PageHash:
+        """Hash of the page that holds the tokens up to `end` and is not full: nobody takes it for one that is."""
+        start = end // self._pool.page * self._pool.page
+        parent = self._hash(start // self._pool.page - 1) if start else self._pool.root
+        return page_hash(parent, self.tokens[start:end], self.request.label(start, end).key)
 
     def grow(self, count: int) -> None:
         """Hold pages enough for `count` more tokens of KV. Raises PoolExhausted, taking nothing."""
@@ -236,4 +284,4 @@ class Sequence:
     def drop(self) -> None:
         """Give back every page. What was full stays findable until evicted, so resuming is often cheap."""
         self._pool.release(self.pages)
-        self.pages, self.computed = [], 0
+        self.pages, self.computed, self.looking = [], 0, True

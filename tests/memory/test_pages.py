@@ -35,7 +35,7 @@ def page(n: int) -> Page:
 def fetch(store: PageStore, keys: list[bytes]) -> dict[bytes, Page]:
     done, got = threading.Event(), dict[bytes, Page]()
 
-    def then(found: dict[bytes, Page]) -> None:
+    def then(found: dict[bytes, Page], lost: int) -> None:
         got.update(found)
         done.set()
 
@@ -231,7 +231,7 @@ for round in range(3):
     for n in range(80):
         page = np.random.default_rng(n).integers(0, 256, 1000, np.uint8)
         store.put(n.to_bytes(16, "big"), page)
-        def then(found, n=n, page=page):
+        def then(found, lost, n=n, page=page):
             assert all((p == page).all() for p in found.values())
         store.fetch([n.to_bytes(16, "big")], then)
 store.close()
