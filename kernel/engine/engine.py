@@ -20,7 +20,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,9 @@ from llmos.kernel.engine.sequence import (
 from llmos.kernel.engine.swap import Store, Swap
 from llmos.kernel.scheduler import Scheduler, rank, victims
 from llmos.kernel.trace import OFF, Trace
+
+if TYPE_CHECKING:
+    from llmos.kernel.engine.blend import Blender
 
 Commit = Callable[[Rows[tuple[Stream, Item]]], None]
 
@@ -100,8 +103,10 @@ class Engine:
         trace: Trace = OFF,
         scheduler: Scheduler | None = None,
         store: Store | None = None,
+        blender: Blender | None = None,
     ) -> None:
-        """`store` takes the pages that there is no room for; the engine does not close it."""
+        """`store` takes the pages that there is no room for; the engine does not close it. `blender` serves requests
+        that are made of pieces."""
         self.pool = PagePool(runner.pages, runner.page, runner.identity)
         self.counters = Counters()
         self._runner = runner
@@ -109,6 +114,7 @@ class Engine:
         self.swap = Swap(self.pool, runner, store, self._inbox.put)
         if os.environ.get("LLMOS_DEBUG"):
             self.pool.on_free = runner.poison
+        self._blender = blender
         self._sequences: list[Sequence] = []  # in order of arrival
         self._arrivals = itertools.count()
         self._scheduler = scheduler or Scheduler()
@@ -161,6 +167,15 @@ class Engine:
                 f"{len(request.tokens)} tokens and up to {request.max_tokens} more do not fit",
                 why=f"one process can hold {held} tokens",
                 do="ask for fewer, or raise `kernel.window` and `kernel.pool` in llmos.yaml",
+            )
+        ends = (0, *request.pieces, len(request.tokens))
+        if request.pieces and (self._blender is None or any(b <= a for a, b in itertools.pairwise(ends))):
+            raise EngineError(
+                "this request cannot be put together of pieces",
+                why="this engine has no store of them"
+                if self._blender is None
+                else f"they end at {ends[1:-1]}",
+                do='spawn with fidelity="exact"',
             )
         if not 0 <= min(request.tokens) <= max(request.tokens) < self._runner.vocab:
             raise EngineError(
@@ -241,7 +256,7 @@ class Engine:
             self.swap.out(sequence)
         for sequence in sorted((s for s in self._sequences if s.runnable and s.looking), key=rank):
             if sequence.runnable and sequence in self._sequences:
-                self.swap.bring(sequence, partial(self._make_room, sequence))
+                self.swap.bring(sequence, partial(self._make_room, sequence), partial(self._blend, sequence))
         runnable = [s for s in self._sequences if s.runnable and not s.looking]
         planned = self._scheduler.plan(runnable, runner.budget, runner.latency_budget)[: runner.processes]
         drafts = MAX_DRAFTING_ROWS // max(len(planned), 1) - 1  # a process
@@ -256,6 +271,14 @@ class Engine:
             work.append(Work(sequence, count, draft))
             budget -= len(draft)
         return work
+
+    def _blend(self, sequence: Sequence) -> bool:
+        """Bring the pieces that `sequence` is made of; whether they are there. Others go on meanwhile."""
+        if self._blender is None or not sequence.request.pieces:
+            return True
+        alone = not any(s.runnable for s in self._sequences if s is not sequence)
+        budget = self._runner.budget if alone else self._runner.latency_budget
+        return self._blender.bring(sequence, partial(self._make_room, sequence), self._inbox.put, budget)
 
     def _draft(self, sequence: Sequence, limit: int) -> list[int]:
         """A guess at what follows, where it needs no room that others could use."""

@@ -28,6 +28,12 @@ def page_hash(parent: PageHash, tokens: Sequence[int], label: bytes = b"") -> Pa
     return digest.digest()
 
 
+def blended_root(root: PageHash, pieces: Sequence[int]) -> PageHash:
+    """Where the hashes begin of a window that is put together of pieces that end there: apart from all others."""
+    ends = b"".join(end.to_bytes(4, "little") for end in pieces)
+    return blake2b(ends, digest_size=16, key=root, person=b"blend").digest()
+
+
 class PagePool:
     """Bookkeeping of `pages` pages of `page` token slots each; `identity` goes into every hash."""
 

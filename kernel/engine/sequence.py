@@ -22,11 +22,12 @@ from llmos.abi.errors import LLMOSError
 from llmos.abi.labels import Label, join
 from llmos.abi.limits import MAX_DRAFT, MAX_UNREAD
 from llmos.kernel.engine.draft import Drafter
-from llmos.kernel.engine.pages import PageHash, PagePool, page_hash
+from llmos.kernel.engine.pages import PageHash, PagePool, blended_root, page_hash
 from llmos.kernel.engine.sampling import Greedy, Randomness, Strategy
 from llmos.kernel.scheduler import Priority
 
 if TYPE_CHECKING:
+    from llmos.memory.chunks import KV
     from llmos.memory.pagefile import Page
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -58,6 +59,8 @@ class Request:
     a step may check (0: none; the output is the same). `labels` says where the prompt's words came from, as runs
     of (end, label) that cover it; pages are shared between equals only. None stands for the user's own words.
     `hint` is what is expected to come (a turn that is resumed): it is checked as a draft, many tokens a step.
+    `pieces` says where pieces of the prompt end whose KV is put together instead of computed in this window: what
+    stands in front of all knowledge, then passages (see blend.py). Without any, all is computed as it stands.
     """
 
     tokens: tuple[int, ...]
@@ -71,6 +74,7 @@ class Request:
     priority: Priority = Priority.INTERACTIVE
     labels: tuple[tuple[int, Label], ...] = ()
     hint: tuple[int, ...] = ()
+    pieces: tuple[int, ...] = ()
 
     def label(self, start: int, end: int) -> Label:
         """The label of tokens `start` to `end`: of what was generated, that of all it was generated from."""
@@ -186,9 +190,11 @@ class Sequence:
         self.looking = True  # pages that it does not hold may be found
         self.fetching = False  # the disk is being read for it
         self.fetched: dict[PageHash, Page] = {}  # read, and not in the pool yet
+        self.held: dict[bytes, KV] = {}  # of its pieces, until all are there
         self.faults = self.lost = 0
         self.drafter = Drafter(request.draft)
         self._pool = pool
+        self._root = blended_root(pool.root, request.pieces) if request.pieces else pool.root
         self._hint_seen, self._as_hinted = 0, True
         self._hashes: list[PageHash] = []  # of full pages, as far as known
         self._left = 0  # tokens that had KV when it was swapped out, where its last page was stored by itself
@@ -218,7 +224,7 @@ class Sequence:
         page = self._pool.page
         while len(self._hashes) <= i:
             n = len(self._hashes)
-            parent = self._hashes[-1] if n else self._pool.root
+            parent = self._hashes[-1] if n else self._root
             label = self.request.label(n * page, (n + 1) * page)
             self._hashes.append(page_hash(parent, self.tokens[n * page : (n + 1) * page], label.key))
         return self._hashes[i]
@@ -254,6 +260,7 @@ class Sequence:
         """Nothing more is to be found: the rest is computed."""
         self.looking = self.stream.swapped = False
         self.fetched.clear()
+        self.held.clear()
         self.cached = max(self.cached, self.computed)
 
     def tail(self) -> tuple[int, PageHash] | None:
@@ -265,7 +272,7 @@ class Sequence:
     def _key(self, end: int) -> PageHash:
         """Hash of the page that holds the tokens up to `end` and is not full: nobody takes it for one that is."""
         start = end // self._pool.page * self._pool.page
-        parent = self._hash(start // self._pool.page - 1) if start else self._pool.root
+        parent = self._hash(start // self._pool.page - 1) if start else self._root
         return page_hash(parent, self.tokens[start:end], self.request.label(start, end).key)
 
     def grow(self, count: int) -> None:

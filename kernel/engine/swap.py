@@ -60,11 +60,14 @@ class Swap:
         sequence.drop()
         sequence.stream.swapped = True
 
-    def bring(self, sequence: Sequence, room: Callable[[int], bool]) -> bool:
+    def bring(
+        self, sequence: Sequence, room: Callable[[int], bool], more: Callable[[], bool] = lambda: True
+    ) -> bool:
         """Give `sequence` what pool and store have of it; whether it can go on now.
 
         Args:
             room: takes pages for so many more tokens; False where it must wait for them.
+            more: brings what neither has, and says whether that is done.
         """
         while True:
             sequence.find_prefix()
@@ -76,8 +79,9 @@ class Swap:
                 self._fetch(self._store, sequence, wanted)
                 return False
             else:
-                sequence.found()
-                return True
+                if done := more():
+                    sequence.found()
+                return done
 
     def keep(self) -> None:
         """Store what the pool still remembers: the machine is going down."""

@@ -1,0 +1,155 @@
+"""Page-in of knowledge at any place: KV that was computed for a passage once goes into a window where it is wanted.
+
+What: a request may say that its beginning is made of pieces: first what stands in front of all knowledge, then
+    passages. Each passage is computed once behind that front, alone with it, and kept with its keys unrotated; a
+    window's pieces are put together, keys turned to their places, and written to the pool's pages. What follows the
+    pieces (the passages nearest to the question, the question) is computed in that window, as always.
+Invariant: this is not what a full prefill computes: passages do not see each other. It is a function of the
+    request alone all the same: whether a piece was found or has to be computed, the KV is the same bit for bit. Pages
+    made so are found under hashes of their own, never by requests without pieces.
+Interface: `Blender(model, runner, store)`: `bring(sequence, …)`, `computed`. The engine thread's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flax import nnx
+
+from llmos.abi.errors import EngineError
+from llmos.kernel.engine.capture import Capture
+from llmos.kernel.model.rope import rotate_keys
+from llmos.memory.chunks import KV, Chunks, Store, chunk_key
+
+if TYPE_CHECKING:
+    from llmos.kernel.engine.runner import ModelRunner
+    from llmos.kernel.engine.sequence import Request
+    from llmos.kernel.engine.sequence import Sequence as Running
+    from llmos.kernel.model.load import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens `start` to `end` of a request, what they are computed behind, and the address of their KV."""
+
+    start: int
+    end: int
+    before: tuple[int, ...]
+    key: bytes
+
+
+class Blender:
+    """Between the chunk store, the computing of what it has not got, and the pool."""
+
+    def __init__(self, model: Model, runner: ModelRunner, store: Store) -> None:
+        """`store` has host memory for the pieces of a window at least.
+
+        Raises:
+            EngineError: this device keeps its pages in a form of its own.
+        """
+        c = model.config
+        slot = (c.kv_heads, 2, c.head_dim)
+        if model.slot_shape != slot or np.dtype(model.pool_type).name not in ("uint16", "float32"):
+            raise EngineError(
+                f"pages of knowledge cannot be blended on {model.backend}", do='spawn with fidelity="exact"'
+            )
+        decoder = nnx.merge(model.graph, model.state)
+        ropes = [tuple(np.asarray(table) for table in rope.get_value()) for rope in decoder.ropes]
+        self._ropes = [ropes[i] for i in decoder.rope_of_layer]
+        self._chunks = Chunks(store, (c.layers, *slot), model.pool_type)
+        self._model, self._runner, self._identity = model, runner, runner.identity
+        self._capture: Capture | None = None
+        self._begun: tuple[bytes, int, list[int]] | None = None  # a piece: its key, where it starts, tokens
+        self.computed = 0  # tokens of pieces that were not found
+
+    def bring(
+        self,
+        sequence: Running,
+        room: Callable[[int], bool],
+        post: Callable[[Callable[[], None]], None],
+        budget: int,
+    ) -> bool:
+        """Give `sequence` the pages of its pieces, as far as they are whole; whether it can go on now.
+
+        Args:
+            room: takes pages for so many more tokens; False where it must wait for them.
+            post: has something done on this thread.
+            budget: tokens of pieces that nobody has, to compute in this call.
+        """
+        page, held = self._runner.page, sequence.held
+        keep = sequence.request.pieces[-1] // page * page
+        begin = sequence.computed  # what the pool or the swap remembered
+        if begin >= keep:
+            return True
+        made = self.pieces(sequence.request)
+        missing = [piece for piece in made if not self._holds(held, piece.key)]
+        if on_disk := [piece.key for piece in missing if piece.key in self._chunks]:
+            self._fetch(sequence, on_disk, post)
+            return False
+        if missing:
+            self._compute(sequence.request.tokens, missing[0], budget)
+            return False
+        if not room(keep - begin):
+            return False
+        whole = self._assembled(made, held, keep)
+        paged = whole.reshape(len(whole), keep // page, page, *whole.shape[2:]).swapaxes(0, 1)
+        self._runner.write_pages(sequence.pages[begin // page : keep // page], paged[begin // page :])
+        sequence.advance(keep - begin)
+        return True
+
+    def pieces(self, request: Request) -> list[Piece]:
+        """What a request's beginning is made of: each passage behind the front, the first piece."""
+        tokens, front, found, start = request.tokens, request.pieces[0], list[Piece](), 0
+        for end in request.pieces:
+            before = tokens[:front] if start else ()
+            label = request.label(0, front).key + request.label(start, end).key
+            key = chunk_key(self._identity, before, tokens[start:end], label)
+            found.append(Piece(start, end, before, key))
+            start = end
+        return found
+
+    def _holds(self, held: dict[bytes, KV], key: bytes) -> bool:
+        """Whether a piece is held now, or can be had at once."""
+        if key not in held and (kv := self._chunks.get(key)) is not None:
+            held[key] = kv
+        return key in held
+
+    def _fetch(
+        self, sequence: Running, keys: Sequence[bytes], post: Callable[[Callable[[], None]], None]
+    ) -> None:
+        """Have the disk read for `sequence`, which stands still until it is."""
+
+        def arrived(found: dict[bytes, KV], lost: int) -> None:
+            sequence.fetching = False
+            sequence.lost += lost
+            sequence.held.update(found)
+
+        sequence.fetching = True
+        self._chunks.fetch(keys, lambda found, lost: post(lambda: arrived(found, lost)))
+
+    def _compute(self, tokens: Sequence[int], piece: Piece, budget: int) -> None:
+        """Some tokens of a piece that nobody has: of the one that was begun, whoever wanted it."""
+        if self._capture is None:
+            r = self._runner
+            self._capture = Capture(self._model, page=r.page, window=r.window, budget=r.budget)
+        if self._begun is None:
+            self._begun = piece.key, len(piece.before), [*piece.before, *tokens[piece.start : piece.end]]
+        key, start, whole = self._begun
+        self.computed += self._capture.advance(whole, budget)
+        if self._capture.holds(whole):
+            self._chunks.put(key, self._capture.read(start, len(whole)))
+            self._begun = None
+
+    def _assembled(self, made: Sequence[Piece], held: dict[bytes, KV], keep: int) -> KV:
+        """The first `keep` tokens' KV [L, T, K, 2, H]: pieces one behind the other, turned to their places."""
+        first = held[made[0].key]
+        whole: KV = np.empty((first.shape[0], keep, *first.shape[2:]), first.dtype)
+        for piece in made:
+            here = slice(piece.start, min(piece.end, keep))
+            for layer, (cos, sin) in enumerate(self._ropes):
+                kv = held[piece.key][layer, : here.stop - here.start]
+                rotate_keys(kv, cos[here], sin[here], whole[layer, here])
+        return whole
