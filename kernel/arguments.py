@@ -1,7 +1,8 @@
 """A call's arguments, held against what the user said.
 
-What: small models fill every parameter that they see, cut names short and misspell what they copy. `settled` puts
-    right what can be told from the user's own words, without asking the model again.
+What: small models fill every parameter that they see, count per cent where a fraction is wanted, cut names short and
+    copy dates as they stand. `settled` puts right what can be told from the user's own words and the declared type,
+    without asking the model again.
 Invariant: a pure function of the call, its schema and what was said, so a turn that is resumed or replayed makes the
     same call. Required arguments are never left out, choices never changed to another one; the monitor judges what
     comes out of here. A call whose arguments stand on what was said passes unchanged.
@@ -9,10 +10,10 @@ Interface: `settled(arguments, schema, asked, heard, about)`; `numbers_as_declar
 
 The rules, in this order:
     an optional argument that nothing heard supports is left out; of choices in a list those that nothing supports;
-    an optional text that only repeats another argument is left out;
-    a large number with zeros too many or too few is the one that the user named;
+    an optional text that only repeats a required one is left out: the same words do not support both;
+    a number with the user's digits and another number of zeros is the one that the user named;
+    a quantity is counted in the unit that the parameter's description names;
     n per cent is n/100, but where the parameter says that it counts per cent;
-    a word that is misspelt or cut short is written as the user wrote it;
     a name is as long as the user made it: "Les Paul" of "a Gibson Les Paul" becomes "Gibson Les Paul", but for
     words that belong to the syscall itself or to another argument;
     a date is written in the form that the parameter's description names.
@@ -21,22 +22,20 @@ The rules, in this order:
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from llmos.kernel.dates import dated
 from llmos.kernel.heard import NUMBER, Heard, stems
+from llmos.kernel.quantities import counted
 from llmos.kernel.support import words
 
 _PERCENT = re.compile(rf"({NUMBER})\s*(?:%|per ?cent\b)", re.IGNORECASE)
-_LETTERS = re.compile(r"[^\W\d_]+")
 _NAME_AFTER = re.compile(r",? ((?:of |the |de )*[A-Z][\w'’]*)")
 _NAME_BEFORE = re.compile(r"([A-Z][\w'’]*(?: of| the| de)*) $")
 _BEGINS = re.compile(r"(?:^|[.?!'\"]\s*)$")  # what stands before a sentence: its first word is no name
+_LARGE = 10_000  # a number with zeros to miscount
 _FIXED = frozenset({"enum", "const", "format", "pattern"})  # texts that may not be changed
-_LARGE = 10_000  # from here on models miscount zeros, and units are rarely converted
-_SLIPS = 2  # letters that a misspelt word may differ by
 
 
 def settled(
@@ -60,10 +59,11 @@ def settled(
         meant[name] = value
         if isinstance(value, str) and not _FIXED & parameter.keys():
             others = stems(" ".join(str(v) for n, v in {**kept, **meant}.items() if n != name and v != value))
-            value = _in_full(_whole_words(_as_spelt(value, asked), asked), asked, own | others)
+            value = _in_full(value, asked, own | others)
             meant[name] = dated(value, str(parameter.get("description", "")))
         elif isinstance(value, float | int) and not isinstance(value, bool):
-            meant[name] = _fraction(_unslipped(value, Heard(asked)), name, parameter, asked)
+            value = counted(_unslipped(value, Heard(asked)), str(parameter.get("description", "")), asked)
+            meant[name] = _fraction(value, name, parameter, asked)
     return {name: numbers_as_declared(value, described.get(name)) for name, value in meant.items()}
 
 
@@ -105,63 +105,21 @@ def numbers_as_declared(value: Any, schema: Any) -> Any:
 
 
 def _unslipped(value: float, asked: Heard) -> float:
-    """A large number of the user's where `value` is that with zeros too many or too few."""
-    if not asked.holds(value):
-        for said in asked.numbers:
-            if said >= _LARGE and any(abs(value) == said * 10.0**zeros for zeros in (-3, -2, -1, 1, 2, 3)):
-                return type(value)(said if value > 0 else -said)
-    return value
+    """The user's number with the digits of `value`, if `value` itself was not named: models miscount zeros."""
+    if asked.holds(value):
+        return value
+    meant = {said for said in asked.numbers if said >= _LARGE and _digits(said) == _digits(abs(value))}
+    return type(value)(meant.pop() if value > 0 else -meant.pop()) if len(meant) == 1 else value
+
+
+def _digits(number: float) -> str:
+    return f"{number:.15e}".partition("e")[0]
 
 
 def _fraction(value: float, name: str, parameter: Mapping[str, Any], asked: str) -> float:
     said = {float(found[1].replace(",", "")) for found in _PERCENT.finditer(asked)}
     counts = re.search(r"per ?cent|%", f"{name} {parameter.get('description', '')}", re.IGNORECASE)
     return value / 100 if parameter.get("type") == "number" and value in said and not counts else value
-
-
-def _as_spelt(value: str, asked: str) -> str:
-    """`value` with words that differ from the user's by an accent or a slip written as the user did."""
-    said = re.findall(r"\w+", asked)
-    lower = {word.lower() for word in said}
-
-    def spelt(found: re.Match[str]) -> str:
-        word = found[0]
-        if len(word) < 5 or word.lower() in lower:
-            return word
-        for other in said:
-            if _plain(other) == _plain(word) or _slip(word.lower(), other.lower()):
-                return other
-        return word
-
-    return _LETTERS.sub(spelt, value)
-
-
-def _slip(word: str, said: str) -> bool:
-    """Whether `word` is `said` misspelt, and not another form of it."""
-    return (
-        len(said) >= 6
-        and word[:2] == said[:2]
-        and not set(words(word)) & set(words(said))
-        and not word.startswith(said[:-2])
-        and _distance(word, said) <= _SLIPS
-    )
-
-
-def _whole_words(value: str, asked: str) -> str:
-    """`value` with words that are cut short (C of C#, Christian of Christianity) as long as the user wrote them."""
-    said = [word.strip(".,;:!?'\"()[]") for word in asked.split()]
-    lower = {word.lower() for word in said}
-
-    def whole(word: str) -> str:
-        if not word or word.lower() in lower:
-            return word
-        longer = [w for w in said if w.lower().startswith(word.lower()) and "'" not in w[len(word) :][:1]]
-        if len(word) < 4:
-            return next((w for w in longer if len(w) == len(word) + 1 and not w[-1].isalnum()), word)
-        other = [w for w in longer[:1] if len(word) > 4 and not set(words(w)) & set(words(word))]
-        return other[0] if other else word
-
-    return " ".join(map(whole, value.split(" ")))
 
 
 def _in_full(value: str, asked: str, taken: frozenset[str]) -> str:
@@ -185,21 +143,6 @@ def _in_full(value: str, asked: str, taken: frozenset[str]) -> str:
     ):
         start = more.start()
     return asked[start:end]
-
-
-def _distance(a: str, b: str) -> int:
-    """Levenshtein's distance."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
-    return row[-1]
-
-
-def _plain(word: str) -> str:
-    """Without accents and case."""
-    return "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c)).lower()
 
 
 def _flat(text: str) -> str:

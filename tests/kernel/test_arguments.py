@@ -89,6 +89,33 @@ def test_large_numbers_have_as_many_zeros_as_the_user_said(asked: str, written: 
     assert settle(asked, {"n": written}, {"n": {"type": "integer"}}, ("n",)) == {"n": meant}
 
 
+SECONDS = {"type": "integer", "description": "How long, in seconds."}
+
+
+@pytest.mark.parametrize(
+    ("asked", "written", "parameter", "meant"),
+    [
+        ("for 3 minutes", 3, SECONDS, 180),
+        ("for 3 minutes", 180, SECONDS, 180),
+        ("for 3 minutes", 3000, SECONDS, 180),
+        ("for 40 seconds", 40, SECONDS, 40),
+        ("for 3 minutes and 20 seconds", 20, SECONDS, 20),
+        ("for 3 minutes and 20 seconds", 200, SECONDS, 200),
+        ("3 minutes, 5 times", 5, SECONDS, 5),
+        ("for a while", 60, SECONDS, 60),
+        ("a rope of 2 feet", 2.0, {"type": "number", "description": "Length in cm"}, 60.96),
+        ("a rope of 2 feet", 2, {"type": "integer", "description": "Length in cm"}, 2),
+        ("a rope of 2 feet", 2, {"type": "number", "description": "The length"}, 2.0),
+        ("at 5 m/s", 5, {"type": "number", "description": "Speed in km/h"}, 5.0),
+        ("at 5 m/s", 5, {"type": "number", "description": "The way in km"}, 5.0),
+    ],
+)
+def test_a_quantity_is_counted_in_the_unit_that_is_asked_for(
+    asked: str, written: float, parameter: dict[str, Any], meant: float
+) -> None:
+    assert settle(asked, {"n": written}, {"n": parameter}, ("n",)) == {"n": meant}
+
+
 @pytest.mark.parametrize(
     ("parameter", "expected"),
     [
@@ -105,10 +132,6 @@ def test_per_cent_is_a_hundredth(parameter: dict[str, Any], expected: float) -> 
 @pytest.mark.parametrize(
     ("asked", "written", "meant"),
     [
-        ("a poster of Beyonce", "Beyoncé", "Beyonce"),
-        ("the law of gravitation", "law of gravititation", "law of gravitation"),
-        ("a book about Christianity", "Christian", "Christianity"),
-        ("a song in C# please", "C", "C#"),
         ("I like apples", "apple", "apple"),
         ("a used Gibson Les Paul guitar", "Les Paul", "Gibson Les Paul"),
         ("when was the Treaty of Rome signed?", "Rome", "Treaty of Rome"),

@@ -6,7 +6,8 @@ from math import log
 
 import pytest
 
-from llmos.abi.manifest import Syscall
+from llmos.abi.manifest import Manifest, Syscall
+from llmos.apps.calculator import Calculator
 from llmos.kernel.choice import Choice, choice_of
 from llmos.kernel.stubs import stub
 
@@ -46,6 +47,26 @@ def test_the_best_of_several_functions_counts() -> None:
     question = "What is the weather forecast for Oslo?"
     assert not CHOICE.calls(question, [RATES], UNWILLING)
     assert CHOICE.calls(question, [RATES, WEATHER], UNWILLING)
+
+
+def test_an_expression_is_worked_out_where_a_syscall_takes_such() -> None:
+    (calculator,) = (s for s in Manifest.of(Calculator).syscalls if s.name == "calculator.evaluate")
+    for question in ("What is 17*23?", "What is 17 % of 2340?", "And 12 - 5?"):
+        assert CHOICE.calls(question, [RATES, calculator], UNWILLING)
+        assert not CHOICE.calls(question, [RATES], UNWILLING)
+    for question in ("Who played in 2019-2020?", "What happened on 1/2/2020?", "Is a C++ compiler here?"):
+        assert not CHOICE.calls(question, [calculator], UNWILLING)
+
+
+def test_what_is_left_to_call_is_what_no_call_has_answered() -> None:
+    asked = "What is the exchange rate of euro and dollar at the bank, and the weather forecast for Oslo?"
+    made = (RATES, '{"base": "euro", "quote": "dollar"}')
+    assert CHOICE.left(asked, [RATES, WEATHER], [made]) == [WEATHER]
+    assert CHOICE.left(asked, [RATES, WEATHER], [made, (WEATHER, '{"place": "Oslo"}')]) == []
+    assert (
+        CHOICE.left("What is the exchange rate of euro and dollar at the bank?", [RATES, WEATHER], [made])
+        == []
+    )
 
 
 def test_only_measured_weights_are_helped() -> None:
