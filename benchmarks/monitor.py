@@ -23,7 +23,7 @@ from benchmarks.figures import Figures, Progress
 from llmos.abi.app import App, Effect, Payload, Target, syscall
 from llmos.abi.labels import STORE, UNTRUSTED, USER, Integrity, Label
 from llmos.abi.manifest import Manifest, Syscall
-from llmos.kernel.engine.grammar import GrammarCompiler
+from llmos.kernel.engine.grammar import GrammarCompiler, Rules
 from llmos.kernel.engine.scripted import call
 from llmos.kernel.grants import Grant
 from llmos.kernel.monitor import Attempt, Policy, decide, provenance
@@ -186,15 +186,16 @@ def _masks(rounds: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {kind: [] for kind in ("prose", "quoted", "calls", "answers")}
     for _ in range(rounds):
         for table, (kind, text) in itertools.product(tables, texts):
-            times[kind] += _written(compiler, table.lark(), tokenizer.encode_control(text))
+            for no_call in (False, True)[: 1 + (kind != "calls")]:
+                times[kind] += _written(compiler, table.lark(no_call=no_call), tokenizer.encode_control(text))
         answer = tokenizer.encode(ANSWER.model_dump_json().replace(":", ": ").replace(",", ", "))
         times["answers"] += _written(compiler, answer_lark(TypeAdapter(Order).json_schema()), answer)
     return times
 
 
-def _written(compiler: GrammarCompiler, lark: str, tokens: Sequence[int]) -> list[float]:
+def _written(compiler: GrammarCompiler, rules: Rules, tokens: Sequence[int]) -> list[float]:
     """Write `tokens` under a grammar: microseconds of each mask."""
-    grammar, mask_1W = compiler.compile(lark), np.zeros((1, -(-VOCAB // 32)), np.uint32)
+    grammar, mask_1W = compiler.compile(rules), np.zeros((1, -(-VOCAB // 32)), np.uint32)
     times: list[float] = []
     forced: list[int] = []
     for token in tokens:

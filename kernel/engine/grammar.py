@@ -1,18 +1,20 @@
 """Grammars: what a process may write next, as a mask over the vocabulary.
 
 What: `PlainText` (anything but control tokens), and `GrammarCompiler`, which holds the vocabulary once and makes
-    a `TokenGrammar`, a process's position in a grammar of its own.
+    a `TokenGrammar`, a process's position in `Rules` of its own.
 Invariant: a token that the mask forbids is never accepted; forced tokens are part of the meaning, so plain
     decoding takes them too.
-Interface: `PlainText(control_ids, vocab)`; `GrammarCompiler(tokenizer, vocab).compile(lark)`;
+Interface: `PlainText(control_ids, vocab)`; `Rules`; `GrammarCompiler(tokenizer, vocab).compile(rules)`;
     `TokenGrammar.masks/instead/accept/finished`.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from llmos.abi.errors import GrammarError
 from llmos.kernel.engine.sequence import Grammar
+from llmos.kernel.engine.unsaid import Pattern, Unsaid, Words
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -27,6 +30,15 @@ if TYPE_CHECKING:
     from llmos.drivers.weights import Tokenizer
 
 KEPT = 64  # compiled grammars; processes with the same grants share one
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What may be written: a grammar, in llguidance's Lark dialect, and what its free text must not hold."""
+
+    lark: str
+    unsaid: tuple[Pattern, ...] = ()
+    until: int | None = None  # the token behind which no free text comes
 
 
 class InnerGrammar(Grammar, Protocol):
@@ -82,25 +94,29 @@ class GrammarCompiler:
     def __init__(self, tokenizer: Tokenizer, vocab: int) -> None:
         import llguidance
 
-        wrapper = llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab))
+        vocabulary = _Vocabulary(tokenizer, vocab)
+        wrapper = llguidance.TokenizerWrapper(vocabulary)
         self._tokenizer = llguidance.LLTokenizer(wrapper, n_vocab=vocab, eos_token=sorted(tokenizer.eos_ids))
-        self._words = -(-vocab // 32)
-        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._words = Words(vocabulary.tokens, vocabulary.special_token_ids)
+        self._width = -(-vocab // 32)
+        self._compiled: OrderedDict[Rules, TokenGrammar] = OrderedDict()
         self._lock = threading.Lock()
 
-    def compile(self, lark: str) -> TokenGrammar:
-        """A fresh position at the start of `lark` (llguidance's Lark dialect).
+    def compile(self, rules: Rules) -> TokenGrammar:
+        """A fresh position at the start of `rules`.
 
         Raises:
             GrammarError: the grammar does not compile.
         """
         with self._lock:
-            if lark not in self._compiled:
-                self._compiled[lark] = self._matcher(lark)
+            if rules not in self._compiled:
+                unsaid = Unsaid(rules.unsaid, self._words)
+                matcher = self._matcher(rules.lark)
+                self._compiled[rules] = TokenGrammar(matcher, unsaid, rules.until, self._width)
                 if len(self._compiled) > KEPT:
                     self._compiled.popitem(last=False)
-            self._compiled.move_to_end(lark)
-            return TokenGrammar(self._compiled[lark].deep_copy(), self._words)
+            self._compiled.move_to_end(rules)
+            return self._compiled[rules].copy()
 
     def _matcher(self, lark: str) -> LLMatcher:
         import llguidance
@@ -113,25 +129,45 @@ class GrammarCompiler:
 
 
 class TokenGrammar:
-    """A position in a grammar."""
+    """A position in `Rules`."""
 
-    def __init__(self, matcher: LLMatcher, words: int) -> None:
-        self._matcher, self._words = matcher, words
+    def __init__(self, matcher: LLMatcher, unsaid: Unsaid, until: int | None, width: int) -> None:
+        self._matcher, self._unsaid, self._until, self._width = matcher, unsaid, until, width
+        self._said: int | None = unsaid.start  # the state of free text; None behind it
+        self._first_W: NDArray[np.uint32] | None = (
+            None  # the mask at the start: the dearest, and always the same
+        )
+        first_1W = np.zeros((1, width), np.uint32)
+        self.masks([], first_1W)
+        self._first_W = first_1W[0]
+
+    def copy(self) -> TokenGrammar:
+        """Another one at the same place."""
+        other = copy.copy(self)
+        other._matcher = self._matcher.deep_copy()
+        return other
 
     def masks(self, draft: Sequence[int], out: NDArray[np.uint32]) -> None:
         """Write the allowed tokens into `out` [1 + len(draft), ceil(V/32)], bit i of word j for token 32 j + i:
         first for now, then after each token of `draft`, up to the first that is not allowed."""
-        if out.shape != (1 + len(draft), self._words) or not out.flags.c_contiguous:
+        if out.shape != (1 + len(draft), self._width) or not out.flags.c_contiguous:
             raise GrammarError(f"masks of shape {out.shape} were offered for a draft of {len(draft)}")
-        consumed = 0
+        consumed, said, known_W = 0, self._said, self._first_W
         for i, row_W in enumerate(out):
-            self._matcher.unsafe_compute_mask_ptr(row_W.ctypes.data, row_W.nbytes)
+            if known_W is not None:
+                row_W[:] = known_W
+                known_W = None
+            else:
+                self._matcher.unsafe_compute_mask_ptr(row_W.ctypes.data, row_W.nbytes)
+                if said is not None:
+                    self._unsaid.withhold(said, row_W)
             if i == len(draft) or not row_W[draft[i] // 32] >> (draft[i] % 32) & 1:
                 break
             self._matcher.consume_token(draft[i])
             consumed += 1
             if self._matcher.is_stopped():
                 break
+            said = self._behind(said, draft[i])
         self._check()
         if consumed:
             self._matcher.rollback(consumed)
@@ -143,24 +179,34 @@ class TokenGrammar:
 
     def accept(self, token: int) -> list[int]:
         """Advance by `token` and over everything it forces; returns the forced tokens."""
-        self._matcher.consume_token(token)
-        self._check()
+        self.take([token])
         if self._matcher.is_stopped():
             return []
-        forced = self._matcher.compute_ff_tokens()
+        forced = list(self._matcher.compute_ff_tokens())
         if forced:
-            self._matcher.consume_tokens(forced)
-            self._check()
-        return list(forced)
+            self.take(forced)
+        return forced
 
     def take(self, tokens: Sequence[int]) -> None:
         """Advance by tokens that this grammar allows, whoever wrote them."""
         self._matcher.consume_tokens(list(tokens))
         self._check()
+        self._first_W = None
+        for token in tokens:
+            self._said = self._behind(self._said, token)
 
     @property
     def finished(self) -> bool:
         return self._matcher.is_stopped()
+
+    def _behind(self, said: int | None, token: int) -> int | None:
+        """The state of free text behind `token`."""
+        if said is None or token == self._until:
+            return None
+        state = self._unsaid.after(said, token)
+        if state is None:
+            raise GrammarError("the grammar rejected a token", why="with it the text looks like a call")
+        return state
 
     def _check(self) -> None:
         if self._matcher.is_error():

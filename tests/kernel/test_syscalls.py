@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,6 +69,12 @@ def allowed(grammar: TokenGrammar, vocab: int) -> np.ndarray:
     mask_W = np.zeros((1, -(-vocab // 32)), np.uint32)
     grammar.masks([], mask_W)
     return np.nonzero(np.unpackbits(mask_W.view(np.uint8), bitorder="little"))[0]
+
+
+def is_allowed(grammar: TokenGrammar, token: int, vocab: int) -> bool:
+    mask_1W = np.zeros((1, -(-vocab // 32)), np.uint32)
+    grammar.masks([], mask_1W)
+    return bool(mask_1W[0, token // 32] >> (token % 32) & 1)
 
 
 def write(grammar: TokenGrammar, tokenizer: Tokenizer, rng: np.random.Generator, limit: int) -> list[int]:
@@ -139,6 +147,70 @@ def test_words_alone_neither_begin_nor_hold_a_call(
     with pytest.raises(GrammarError):
         for token in tokenizer.encode(text):
             grammar.accept(token)
+
+
+LIKE_A_CALL = re.compile(
+    r'<tool_call|"(arguments|parameters)"\s*:|"(name|function)"\s*:\s*"shop\.(price|order|hours)"', re.ASCII
+)
+NASTY = [
+    *'":<{}[`x\n',
+    *(" ", "  ", ": ", '"name"', '"function"', "name", '"nam', "function", '"shop.hours"', '"shop.hour', "shop.price"),
+    *('"shop.order', '": "', '"name": "', '"name": "shop.', '"arguments"', '"arguments', '"parameters" ', '"parameter'),
+    *("<tool", "_call", "<tool_cal", "l", "<<", 'e": 1', "Well, ", "\t:", "é", '""', "tool_call>", "</tool_call>"),
+]  # fmt: skip
+NEARLY = [
+    *('Well: {|"|name|"|: |"|shop.|hours|"', '"function"| |:|"shop.price"', '"name|": "|shop.order|"'),
+    *("So |<|tool|_ca|ll", 'Well: |"|arguments|"|: {}', '{|"parameters"|\t|\n|:', '"name": "|"name"|:|  |"shop.hours"'),
+    "<<|tool_call|>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("no_call", [False, True])
+def test_free_text_is_all_that_does_not_look_like_a_call(
+    table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer, no_call: bool
+) -> None:
+    """The grammar admits what its specification, a regular expression, admits: letter by letter, however it is cut
+    into tokens."""
+    rng, seen = np.random.default_rng(3), Counter[bool]()
+    for _ in range(300):
+        pieces = rng.choice(NASTY, rng.integers(0, 9)).tolist()
+        if rng.random() < 0.7:  # a call or nearly one
+            pieces[1:1] = rng.choice(NEARLY).split("|")
+            pieces[rng.integers(len(pieces))] = str(rng.choice([*NASTY, *" " * 40]))
+        text = "".join(pieces)
+        fits = not LIKE_A_CALL.search(text) and (not no_call or re.match(r"\s*[^\s<{\[`]", text) is not None)
+        cut = [text] if rng.random() < 0.5 else text
+        grammar = compiler.compile(table.lark(no_call=no_call))
+        try:
+            for token in (t for piece in cut for t in tokenizer.encode(piece)):
+                may = is_allowed(grammar, token, tokenizer.vocab_size)
+                forced = grammar.accept(token)
+                assert may
+                if forced:  # where letters open a call, one has begun
+                    assert table.open is None
+                    break
+            done = any(is_allowed(grammar, token, tokenizer.vocab_size) for token in tokenizer.eos_ids)
+        except GrammarError:
+            done = False
+        assert done == fits, text
+        seen[fits] += 1
+    assert min(seen.values()) > 30, seen
+
+
+def test_a_draft_is_masked_as_its_tokens_one_by_one(
+    table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    draft = tokenizer.encode('So: {"function" : "shop.hours')
+    grammar, width = compiler.compile(table.lark()), -(-tokenizer.vocab_size // 32)
+    masks_W = np.zeros((1 + len(draft), width), np.uint32)
+    for _ in range(2):  # asking changes nothing
+        grammar.masks(draft, masks_W)
+    for row_W, token in zip(masks_W, [*draft, None], strict=True):
+        bits = np.unpackbits(row_W.view(np.uint8), bitorder="little")
+        assert np.array_equal(np.nonzero(bits)[0], allowed(grammar, tokenizer.vocab_size))
+        if token is not None:
+            grammar.accept(token)
+    assert tokenizer.encode('"')[0] not in allowed(grammar, tokenizer.vocab_size)
 
 
 def test_words_alone_are_any_other_words(
