@@ -123,6 +123,8 @@ class MemoryConfig(Section):
     """The hierarchy below the window."""
 
     encoder: str = Field(default="all-minilm-l6-v2", min_length=1)
+    ram: Bytes = 512 << 20
+    swap: Bytes = 8 << 30
     volumes: dict[VolumeName, VolumeConfig] = Field(default_factory=dict)
 
 

@@ -90,7 +90,8 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The ledger of a turn."""
+    """The ledger of a turn. `faults` are pages that came back from host memory or disk, `lost` those that were damaged
+    there and computed again."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -99,6 +100,7 @@ class Usage:
     faults: int = 0
     syscalls: int = 0
     citations_dropped: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

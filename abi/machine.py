@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llmos.abi.mount import Mount
 
 Signal = Literal["INT", "STOP", "CONT", "TERM", "KILL"]
-State = Literal["new", "ready", "running", "waiting", "stopped", "zombie"]
+State = Literal["new", "ready", "running", "waiting", "swapped", "stopped", "zombie"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,10 @@ class Top:
     preemptions: int
     pages: int  # of the pool
     pages_held: int  # by windows that are being computed
+    faults: int = 0  # pages that came back from host memory or disk
+    lost: int = 0  # pages that were damaged on disk, and computed again
+    ram: int = 0  # bytes of pages in host memory
+    disk: int = 0  # bytes of pages on disk
 
 
 @dataclass(frozen=True, slots=True)

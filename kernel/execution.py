@@ -94,9 +94,17 @@ class Execution:
         self._work: asyncio.Task[Any] | None = None
         self._room = asyncio.Event()
         turn.on_drained(lambda: self._kernel.loop.call(self._room.set))
-        self._usage = dict.fromkeys(("prompt", "cached", "completion", "pages", "syscalls"), 0)
+        self._usage = dict.fromkeys(
+            ("prompt", "cached", "completion", "pages", "faults", "lost", "syscalls"), 0
+        )
         self._first = self._last = 0.0
         self._cached: int | None = None  # tokens that were there before this turn chose how to answer
+
+    @property
+    def swapped(self) -> bool:
+        """Its window has had to leave the pool."""
+        stream = self._stream
+        return stream is not None and stream.swapped
 
     # -- from the loop -------------------------------------------------------------------------------------------
 
@@ -236,6 +244,8 @@ class Execution:
         usage["cached"] += finished.cached_tokens if self._cached is None else self._cached
         usage["completion"] += len(tokens)
         usage["pages"] = max(usage["pages"], finished.pages)
+        usage["faults"] += finished.faults
+        usage["lost"] += finished.lost
         process.ledger.spend("tokens", len(tokens))
         if finished.reason == "length" and process.ledger.left("tokens") < 1:
             raise exceeded("tokens", process.ledger.limit("tokens"))
@@ -312,6 +322,8 @@ class Execution:
                 cached_tokens=usage["cached"],
                 completion_tokens=count,
                 pages=usage["pages"],
+                faults=usage["faults"],
+                lost=usage["lost"],
                 syscalls=usage["syscalls"],
                 citations_dropped=dropped,
             ),

@@ -46,6 +46,7 @@ from llmos.kernel.secret import secret
 from llmos.kernel.streams import OutputCommit
 from llmos.kernel.table import ProcessTable
 from llmos.kernel.trace import OFF, Trace
+from llmos.memory.pages import PageStore
 
 if TYPE_CHECKING:
     from llmos.abi.config import Config
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from llmos.memory.embedding import Encoder
     from llmos.memory.volume import Passage, Volume
 
+FLUSH_S = 2.0  # that a kernel which goes down takes to leave pages for the next
 Asker = Callable[[Ask], bool]  # whoever approves values; called on a thread of its own
 Reader = Callable[["Turn | None", Ask], Awaitable[bool | None]]
 """Whoever reads a turn from another process, on the loop; None where nobody there answers."""
@@ -104,7 +106,8 @@ class Kernel:
         self.loop = Loop()
         self.trace = trace
         commit = trace.committing(OutputCommit(self.journal, self.loop), self.journal)
-        self.engine = Engine(runner, commit, trace)
+        self.pages = PageStore(self.state / "pages", ram=config.memory.ram, disk=config.memory.swap)
+        self.engine = Engine(runner, commit, trace, store=self.pages)
         found = self.journal.unfinished()
         self.table = ProcessTable(found.pids + 1)
         self.append(0, Booted(version("llmos"), runner.identity))
@@ -126,11 +129,14 @@ class Kernel:
     def close(self) -> None:
         """Stop the turns, the apps and the engine, write what is left, let go of the volumes. Idempotent.
         Processes of a kernel whose state stays are there again at its next boot."""
-        self.engine.close()
+        self.engine.close(keep=not self._passing)
         if "apps" in self.__dict__ and not self.loop.asyncio.is_closed():
             self.apps.close()
         self.loop.close()
         self.journal.close()
+        if not self._passing:
+            self.pages.flush(FLUSH_S)
+        self.pages.close()
         self.trace.close()
         for volume in self._volumes.values():
             volume.close()
@@ -211,6 +217,7 @@ class Kernel:
         return Top(
             tuple(self.ps()), lines, perf_counter() - self._began, counters.steps, counters.tokens,
             counters.emitted, counters.preemptions, pool.pages - 1, pool.leaked,
+            self.engine.swap.faults, self.engine.swap.lost, *self.pages.held,
         )  # fmt: skip
 
     def replay(self, pid: int) -> Replay:

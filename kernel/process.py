@@ -407,7 +407,9 @@ class Process:
     def state(self) -> State:
         if self.exit is not None:
             return "zombie"
-        return self.questions.phase if self.going.is_set() else "stopped"
+        if not self.going.is_set():
+            return "stopped"
+        return "swapped" if self.questions.swapped else self.questions.phase
 
     def stat(self) -> Stat:
         """The process as a line of `ps`."""

@@ -107,6 +107,12 @@ class Questions:
         with self._lock:
             return self._busy == 0
 
+    @property
+    def swapped(self) -> bool:
+        """The turn that runs has had to leave the pool, and waits to come back."""
+        execution = self._execution
+        return execution is not None and execution.swapped
+
     # -- on the loop ---------------------------------------------------------------------------------------------
 
     def interrupt(self) -> None:
