@@ -152,7 +152,8 @@ def _facts(entry: Entry) -> Iterator[tuple[Kind, str, str]]:
 
 _ENTRY = re.compile(
     r"^(\s*)\.\. (?:c:|py:)?(function|class|method|data|attribute|exception|decorator|opcode|classmethod"
-    r"|staticmethod|coroutinefunction|coroutinemethod|awaitablefunction|abstractmethod|macro|type|var|member|cmdoption|option):: +(.+)$"
+    r"|staticmethod|coroutinefunction|coroutinemethod"
+    r"|awaitablefunction|abstractmethod|macro|type|var|member|cmdoption|option):: +(.+)$"
 )
 _MODULE = re.compile(r"^\.\. (?:module|currentmodule):: +(\S+)")
 _DIRECTIVE = re.compile(r"^(\s*)\.\. ([\w:-]+)::\s*(.*)$")

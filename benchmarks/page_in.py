@@ -1,0 +1,189 @@
+"""Page-in of stored knowledge against computing it again: time to the first token, and whether answers stay right.
+
+What: windows of about 4,000 tokens of passages and a question of about 50. `blend` puts stored passages together,
+    computes the few that the question is about last, and the question; `exact` finds the whole window but the
+    question. Both against the faster of our own full prefill and llama.cpp's. Quality on `page_in_set`, the published
+    half: full prefill, blend, and what others ship: passages computed alone and put together with their keys turned
+    to their places (`shift_only`) or as they are (`no_shift`).
+Invariant: no setting was chosen on the published half. A passage's first computation is no part of a page-in;
+    `cold_ratio` says what it costs. An answer is right by its letters.
+Interface: `run(quick, progress)`; `python -m benchmarks.page_in N` for the quality of N contexts alone. Keys `ttft_*`:
+    seconds and ratios; `match_*`: share of right answers; `loss`, `loss_interval_low|high`: right answers lost by blend
+    of 100, with the paired 95 % interval; `recomputed_share`: of the knowledge's tokens; `mean_kl_*`: of the answer's
+    first token against full prefill, over its 64 likeliest tokens and the rest, in nats.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchmarks import llama
+from benchmarks.figures import Figures, Progress
+from benchmarks.page_in_set import Context, contexts, right
+from benchmarks.page_in_windows import MODEL, TOKENS, Alone, Bench, Unturned, Window
+from llmos.kernel.engine.engine import Engine
+from llmos.kernel.engine.sequence import Emitted, Request
+from llmos.memory.pages import PageStore
+
+TOP = 64
+ANSWER = 32  # tokens: a signature has up to 30
+SPEED_TOKENS = 4000
+QUICK_CONTEXTS = 2
+
+
+def run(quick: bool, progress: Progress) -> Figures:
+    """See the module; `quick` asks two contexts and times once."""
+    bench = Bench()
+    values, notes = _speed(bench, 1 if quick else 3, progress)
+    asked = contexts("published")
+    chosen = asked[:: max(1, len(asked) // QUICK_CONTEXTS)][:QUICK_CONTEXTS] if quick else asked
+    values |= quality(bench, chosen, progress)
+    return Figures(values, (MODEL,), (*notes, f"{values['questions']:.0f} questions, {len(chosen)} contexts"))
+
+
+# -- speed
+
+
+def _speed(bench: Bench, rounds: int, progress: Progress) -> tuple[dict[str, float], list[str]]:
+    """Seconds to the first token, each way in turn, so that what disturbs the machine disturbs all."""
+    windows = _long_windows(bench, rounds + 1)
+    times: dict[str, list[float]] = {}
+    notes: list[str] = []
+    theirs, context = None, TOKENS + 64
+    if llama.installed():
+        choices = llama.grid()
+        theirs = llama.Llama(bench.path, choices[0], context=context)
+        notes.append(f"llama.cpp: {llama.best(theirs, lambda side: side.prefill(192), choices)}")
+    store = PageStore(None, ram=1 << 30, disk=0)
+    for n, (first, second) in enumerate(windows):
+        warming = n == 0  # what a first run sets up
+        with bench.engine(store=store) as engine:
+            took = {"cold": _first_token(engine, first.blend())}
+            took["blend"] = _first_token(engine, second.blend())  # other words, other passages last
+            if not warming:
+                took["full"] = _first_token(engine, first.full())
+                took["exact"] = _first_token(engine, second.full())
+        if theirs is not None and not warming:
+            tokens = len(first.full().tokens)
+            took["llama_cpp"] = tokens / theirs.prefill(tokens)
+        for way, seconds in took.items() if not warming else ():
+            times.setdefault(way, []).append(seconds)
+        progress(
+            f"{len(first.full().tokens)} tokens: " + ", ".join(f"{w} {s:.2f} s" for w, s in took.items())
+        )
+    store.close()
+    median = {way: statistics.median(some) for way, some in times.items()}
+    full = min(median["full"], median.get("llama_cpp", math.inf))
+    values = {f"ttft_s.{way}": seconds for way, seconds in median.items()}
+    values |= {"ttft_ratio_blend": full / median["blend"], "ttft_ratio_exact": full / median["exact"]}
+    values["cold_ratio"] = full / median["cold"]
+    values["speed_recomputed_share"] = statistics.mean(w.recomputed for pair in windows[1:] for w in pair)
+    return values, notes
+
+
+def _long_windows(bench: Bench, count: int) -> list[tuple[Window, Window]]:
+    """Pairs of questions over the same passages, of about SPEED_TOKENS tokens, from the tuning half."""
+    made = []
+    several = contexts("tuning")
+    for a, b in zip(several[0::2], several[1::2], strict=False):
+        chunks = [*a.chunks, *b.chunks]
+        used: list[str] = []
+        while (
+            chunks
+            and len(bench.tokenizer.vocabulary.encode("\n\n".join(used), start=False)) < SPEED_TOKENS - 80
+        ):
+            used.append(chunks.pop(0))
+        p, q = a.questions[0], a.questions[-1]
+        made.append((bench.window(used, p.text, p.asked), bench.window(used, q.text, q.asked)))
+        if len(made) == count:
+            break
+    return made
+
+
+def _first_token(engine: Engine, request: Request) -> float:
+    started = time.perf_counter()
+    for _ in engine.submit(request):
+        return time.perf_counter() - started
+    raise RuntimeError("no token came")
+
+
+# -- quality
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What came of one question in one way."""
+
+    right: bool
+    first: tuple[tuple[int, float], ...]  # its likeliest first tokens with their log-probabilities
+
+
+def quality(bench: Bench, asked: Sequence[Context], progress: Progress) -> dict[str, float]:
+    """The figures of these contexts."""
+    said: dict[str, list[Said]] = {way: [] for way in ("full", "blend", "shift_only", "no_shift")}
+    shares: list[float] = []
+    for n, context in enumerate(asked):
+        windows = [bench.window(context.chunks, q.text, q.asked) for q in context.questions]
+        shares += [w.recomputed for w in windows]
+        with bench.engine() as engine:
+            _answer(bench, engine, context, [w.full for w in windows[:1]])  # the passages, for all
+            said["full"] += _answer(bench, engine, context, [w.full for w in windows])
+            said["blend"] += _answer(bench, engine, context, [w.blend for w in windows])
+        for way, kind in (("shift_only", Alone), ("no_shift", Unturned)):
+            with bench.engine(kind) as engine:
+                said[way] += _answer(bench, engine, context, [w.reused for w in windows])
+        matches = ", ".join(f"{w} {statistics.mean(s.right for s in some):.3f}" for w, some in said.items())
+        progress(f"context {n + 1} of {len(asked)}, {len(shares)} questions: {matches}")
+    values = {f"match_{way}": statistics.mean(s.right for s in some) for way, some in said.items()}
+    lost = [100.0 * (a.right - b.right) for a, b in zip(said["full"], said["blend"], strict=True)]
+    values["loss"] = statistics.mean(lost)
+    margin = 1.96 * statistics.stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else math.inf
+    values |= {"loss_interval_low": values["loss"] - margin, "loss_interval_high": values["loss"] + margin}
+    for way in ("blend", "shift_only", "no_shift"):
+        pairs = zip(said["full"], said[way], strict=True)
+        values[f"mean_kl_{way}"] = statistics.mean(_kl(a.first, b.first) for a, b in pairs)
+    return values | {"recomputed_share": statistics.mean(shares), "questions": len(shares)}
+
+
+def _answer(
+    bench: Bench, engine: Engine, context: Context, ways: Sequence[Callable[..., Request]]
+) -> list[Said]:
+    """Ask the first questions of a context, side by side."""
+    stop = bench.tokenizer.eos_ids
+    streams = [engine.submit(way(max_tokens=ANSWER, stop=stop, top=TOP)) for way in ways]
+    answers: list[list[Emitted]] = [list(stream) for stream in streams]
+    return [
+        Said(right(q, bench.tokenizer.decode([e.id for e in answer])), answer[0].top if answer else ())
+        for q, answer in zip(context.questions, answers, strict=False)
+    ]
+
+
+def _kl(p: Sequence[tuple[int, float]], q: Sequence[tuple[int, float]]) -> float:
+    """Of two distributions of which the likeliest tokens are known, as far as they can be told apart: over the tokens
+    that both know, and the rest as one."""
+    known = dict(q)
+    both = [(math.exp(a), math.exp(known[i])) for i, a in p if i in known]
+    rest = [max(1.0 - sum(x), 1e-9) for x in zip(*both, strict=True)] if both else [1.0, 1e-9]
+    return sum(a * math.log(a / b) for a, b in [*both, (rest[0], rest[1])] if a > 0)
+
+
+def main() -> None:
+    """Quality alone, of the first N contexts of the published half."""
+    started = time.perf_counter()
+
+    def progress(text: str) -> None:
+        print(f"[{time.perf_counter() - started:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    count = int(sys.argv[1])
+    asked = sorted(contexts("published"), key=lambda context: context.id)[:count]
+    for key, value in quality(Bench(), asked, progress).items():
+        print(f"{key:24} {value:.5g}")
+
+
+if __name__ == "__main__":
+    main()
