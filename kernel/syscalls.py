@@ -155,7 +155,7 @@ class SyscallTable:
 
 def like_calls(names: Iterable[str]) -> Iterator[Pattern]:
     """What text that could be taken for a call of one of `names` holds."""
-    yield (OPEN[:-1],)
+    yield from ((tag[:-1],) for tag in (OPEN, CLOSE))
     yield from ((f'"{key}"', ":") for key in _ARGUMENTS)
     yield from ((f'"{key}"', ":", json.dumps(name)) for key in _NAMES for name in names)
 

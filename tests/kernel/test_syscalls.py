@@ -150,7 +150,7 @@ def test_words_alone_neither_begin_nor_hold_a_call(
 
 
 LIKE_A_CALL = re.compile(
-    r'<tool_call|"(arguments|parameters)"\s*:|"(name|function)"\s*:\s*"shop\.(price|order|hours)"', re.ASCII
+    r'</?tool_call|"(arguments|parameters)"\s*:|"(name|function)"\s*:\s*"shop\.(price|order|hours)"', re.ASCII
 )
 NASTY = [
     *'":<{}[`x\n',
