@@ -20,7 +20,7 @@ from benchmarks.figures import Figures, Progress
 from llmos.abi.errors import DocumentError
 from llmos.abi.progress import Unit
 from llmos.memory.embedding import Encoder
-from llmos.memory.ranking import distinct, lexical_query
+from llmos.memory.ranking import distinct, lexical_terms
 from llmos.memory.volume import COLUMNS, Volume
 
 MANUAL = Path("/usr/share/doc/debian-policy/policy.txt.gz")
@@ -76,8 +76,8 @@ def _recalls(volume: Volume, encoder: Encoder) -> dict[str, float]:
         return [found[n] for n in distinct(found, 5)]
 
     methods: dict[str, Callable[[str], list[str]]] = {
-        "dense": lambda q: texts(index.search(encoder.encode([q]), 20)[1][0].tolist()),
-        "bm25": lambda q: texts(list(store.lexical(lexical_query(q), 20, COLUMNS))),
+        "dense": lambda q: texts(index.search(encoder.encode([q])[0], 20)),
+        "bm25": lambda q: texts(list(store.lexical(lexical_terms(q), 20, COLUMNS))),
         "fused": lambda q: [passage.text for passage in volume.search(q, k=5)],
     }
     hits: dict[str, list[bool]] = {}

@@ -1,12 +1,13 @@
-"""The dense index of a volume: unit vectors by chunk id, nearest first.
+"""The dense index of a volume: which chunks are probably nearest in meaning.
 
-What: a faiss index behind four verbs. SQLite holds every vector; the index is a copy that makes search fast
-    and can be rebuilt from there at any time.
-Invariant: an index read from disk is whole (its checksum is in its file name) and belongs to the generation
-    of the volume that its file name says, or it is not used.
-Interface: `DenseIndex.build(ids, vectors)`, `.search(vectors, k) -> (scores [N, k], ids [N, k])`,
-    `.likeness(id, vector)`, `len(index)`, `.save(folder, generation)`, `DenseIndex.load(folder, generation)`,
-    which gives None where there is no good file. Flat (exact) for now. faiss is imported on first use.
+What: a faiss index of unit vectors by chunk id. Small volumes are searched exactly (flat); larger ones by inverted
+    lists of vectors in 8 bits a number, a quarter of the memory and a hundredth of the reading. SQLite holds every
+    vector: the index is a copy that may be out of date, is brought up to date by difference, and can be made anew.
+Invariant: an index read from disk is whole (its checksum is in its file name), or it is not used. It proposes, and
+    whoever asks takes the exact likeness from the store.
+Interface: `DenseIndex.made(count, sample)`, `.add(ids, vectors)`, `.remove(ids)`, `.ids`, `.search(vector, k) -> ids`,
+    `.fits(count)`, `len(index)`, `.save(folder, generation)`, `DenseIndex.load(folder) -> (generation, index)`.
+    Not thread-safe while it is changed. faiss is imported on first use.
 """
 
 from __future__ import annotations
@@ -19,52 +20,85 @@ from typing import Any
 
 import numpy as np
 
+FLAT = 50_000  # vectors up to which all are compared: some milliseconds
+LISTS = 1024
+SAMPLE = 50_000  # vectors that the lists' centres are made from: fixed, so that memory is flat in the volume's size
+PROBES = 24  # lists that a question looks into; see benchmarks/retrieval.py for what that finds
 _PREFIX = "dense"
+_CHUNK = 1 << 22
 
 
 class DenseIndex:
-    """Exact inner-product search over unit vectors; build it with `build` or `load`."""
+    """Ids of unit vectors, nearest first; make it with `made` or `load`."""
 
-    def __init__(self, index: Any) -> None:
-        self._index = index
+    def __init__(self, index: Any, ids: np.ndarray) -> None:
+        self._index, self.ids = index, ids
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return len(self.ids)
 
     @classmethod
-    def build(cls, ids: np.ndarray, vectors: np.ndarray) -> DenseIndex:
-        """From int64 ids [N] and float32 vectors [N, D]."""
+    def made(cls, count: int, sample: np.ndarray) -> DenseIndex:
+        """An empty index for about `count` vectors like those of `sample`, float32 [SAMPLE at most, D]."""
         import faiss
 
-        index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-        index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(ids, np.int64))
-        return cls(index)
+        size = sample.shape[1]
+        if count <= FLAT:
+            return cls(faiss.IndexIDMap2(faiss.IndexFlatIP(size)), np.zeros(0, np.int64))
+        index = faiss.IndexIVFScalarQuantizer(
+            faiss.IndexFlatIP(size), size, LISTS, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+        )
+        index.train(np.ascontiguousarray(sample, np.float32))
+        return cls(index, np.zeros(0, np.int64))
 
-    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest of each of [N, D], float32 scores and int64 ids [N, k], fewer where there are fewer."""
+    @property
+    def flat(self) -> bool:
+        """Whether it compares all vectors, exactly."""
+        import faiss
+
+        return isinstance(self._index, faiss.IndexIDMap2)
+
+    def fits(self, count: int) -> bool:
+        """Whether this kind of index is right for so many vectors; else it is better made anew."""
+        return self.flat == (count <= FLAT)
+
+    def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        """More vectors, float32 [N, D], whose int64 ids [N] are greater than those that are there."""
+        self._index.add_with_ids(
+            np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(ids, np.int64)
+        )
+        self.ids = np.concatenate([self.ids, ids])
+
+    def remove(self, ids: np.ndarray) -> None:
+        """Forget these ids."""
+        self._index.remove_ids(np.ascontiguousarray(ids, np.int64))
+        self.ids = np.setdiff1d(self.ids, ids, assume_unique=True)
+
+    def search(self, vector: np.ndarray, k: int) -> list[int]:
+        """The ids of the k vectors that are probably nearest to [D], nearest first; fewer where there are fewer."""
+        import faiss
+
         k = min(k, len(self))
-        if k == 0:
-            return np.zeros((len(vectors), 0), np.float32), np.zeros((len(vectors), 0), np.int64)
-        scores, ids = self._index.search(np.ascontiguousarray(vectors, np.float32), k)
-        return scores, ids
-
-    def likeness(self, id_: int, vector: np.ndarray) -> float | None:
-        """The inner product of one stored vector with [D]; None where it is not in the index (yet)."""
-        try:
-            return float(self._index.reconstruct(id_) @ vector)
-        except RuntimeError:
-            return None
+        if k < 1:
+            return []
+        parameters: Any = faiss.SearchParametersIVF  # its keywords are not in faiss's own types
+        options = None if self.flat else parameters(nprobe=PROBES)
+        _, ids = self._index.search(np.ascontiguousarray(vector[None], np.float32), k, params=options)
+        return [id_ for id_ in ids[0].tolist() if id_ >= 0]
 
     def save(self, folder: Path, generation: int) -> None:
         """Write the index beside the volume's database, atomically, and remove older ones."""
         import faiss
 
-        data = faiss.serialize_index(self._index).tobytes()
-        final = folder / f"{_PREFIX}-{generation}-{zlib.crc32(data):08x}.faiss"
-        part = folder / f".{final.name}.{os.getpid()}"
+        part = folder / f".{_PREFIX}-{generation}.{os.getpid()}"
         try:
-            part.write_bytes(data)
+            faiss.write_index(self._index, str(part))
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            final = folder / f"{_PREFIX}-{generation}-{_checksum(part):08x}.faiss"
             part.replace(final)
+        except RuntimeError as error:  # faiss's word for a full disk
+            raise OSError(str(error)) from None
         finally:
             part.unlink(missing_ok=True)
         for old in folder.glob(f"{_PREFIX}-*.faiss"):
@@ -73,13 +107,41 @@ class DenseIndex:
                     old.unlink()
 
     @classmethod
-    def load(cls, folder: Path, generation: int) -> DenseIndex | None:
-        """The saved index of this generation, or None where there is none or it is damaged."""
+    def load(cls, folder: Path) -> tuple[int, DenseIndex] | None:
+        """The newest saved index that is whole, and the generation of the volume that it was made of."""
         import faiss
 
-        for path in folder.glob(f"{_PREFIX}-{generation}-*.faiss"):
+        files = sorted(folder.glob(f"{_PREFIX}-*-*.faiss"), key=lambda path: -_generation(path))
+        for path in files:
             with contextlib.suppress(OSError, ValueError, RuntimeError):
-                data = path.read_bytes()
-                if zlib.crc32(data) == int(path.stem.rsplit("-", 1)[1], 16):
-                    return cls(faiss.deserialize_index(np.frombuffer(data, np.uint8)))
+                if _checksum(path) == int(path.stem.rsplit("-", 1)[1], 16):
+                    index = faiss.read_index(str(path))
+                    return _generation(path), cls(index, _ids(index))
         return None
+
+
+def _generation(path: Path) -> int:
+    number = path.stem.split("-")[1]
+    return int(number) if number.isdecimal() else -1
+
+
+def _checksum(path: Path) -> int:
+    check = 0
+    with path.open("rb") as file:
+        while part := file.read(_CHUNK):
+            check = zlib.crc32(part, check)
+    return check
+
+
+def _ids(index: Any) -> np.ndarray:
+    """All ids of a faiss index of either kind, in order."""
+    import faiss
+
+    if not index.ntotal:
+        return np.zeros(0, np.int64)
+    if isinstance(index, faiss.IndexIDMap2):
+        return np.sort(faiss.vector_to_array(index.id_map))
+    lists = index.invlists
+    sizes = [lists.list_size(n) for n in range(index.nlist)]
+    parts = [faiss.rev_swig_ptr(lists.get_ids(n), size).copy() for n, size in enumerate(sizes) if size]
+    return np.sort(np.concatenate(parts))

@@ -2,7 +2,8 @@
 
 What: walks the files, reads those that changed (parse, chunk), embeds their chunks together, stores document
     by document, and forgets what is gone.
-Invariant: a file is known by its content; a time stamp only spares reading it again. What cannot be read is
+Invariant: a file is known by its content; a time stamp only spares reading it again, and a file that moved keeps its
+    chunks. What cannot be read is
     not in the volume and is in the report, with the reason, which is remembered with the content.
 Interface: `Mounting(store, encoder, limits, root, label, progress).run() -> MountReport`; `Embedder`, what is
     asked of an encoder. The caller holds the store's writer lock.
@@ -29,7 +30,7 @@ from llmos.drivers.documents.document import Document
 from llmos.drivers.documents.reading import format_of
 from llmos.drivers.documents.worker import DocumentReader
 from llmos.memory.chunking import Chunk, ChunkLimits, chunk
-from llmos.memory.store import ChunkRow, Store
+from llmos.memory.store import ChunkRow, DocumentRow, Store
 
 RECIPE = 2  # of parsing, chunking and embedded text; another number makes the next mount start over
 HEADING_TOKENS = 50  # of the heading path that is embedded before a chunk's text
@@ -54,6 +55,7 @@ class MountReport:
     changed: int
     unchanged: int
     removed: int
+    moved: int
     chunks: int
     skipped: tuple[tuple[str, str], ...]
     notes: tuple[tuple[str, str], ...]
@@ -86,9 +88,10 @@ class Mounting:
         self._store, self._encoder, self._limits = store, encoder, limits
         self._root, self._label, self._progress = root, label, progress
         self._known = {row.source: row for row in store.documents(str(root))}
+        self._gone: dict[str, DocumentRow] = {}  # by content: what was known and is not where it was
         self._pending: list[_Parsed] = []
         self._embedded = self._to_embed = 0
-        self._added = self._changed = self._unchanged = self._removed = 0
+        self._added = self._changed = self._unchanged = self._removed = self._moved = 0
         self._skipped: list[tuple[str, str]] = []
         self._notes: list[tuple[str, str]] = []
 
@@ -102,6 +105,8 @@ class Mounting:
         began = time.monotonic()
         files = self._files()
         present: set[str] = set()
+        sources = {source for source, _ in files}
+        self._gone = {row.hash: row for row in self._known.values() if row.source not in sources}
         with DocumentReader() as reader:
             for n, (source, path) in enumerate(files):
                 self._progress("read", n, len(files))
@@ -125,6 +130,7 @@ class Mounting:
             changed=self._changed,
             unchanged=self._unchanged,
             removed=self._removed,
+            moved=self._moved,
             chunks=self._store.count(),
             skipped=tuple(self._skipped),
             notes=tuple(self._notes),
@@ -184,6 +190,8 @@ class Mounting:
                 return DocumentError(what, why=why, do=do)
             self._unchanged += 1
             return None
+        if known is None and self._moves(digest, source, stamp):
+            return None
         try:
             document = reader.read(path)
         except DocumentError as error:
@@ -198,6 +206,19 @@ class Mounting:
         self._pending.append(_Parsed(source, digest, stamp, document, chunks))
         self._to_embed += len(chunks)
         return None
+
+    def _moves(self, digest: str, source: str, stamp: str) -> bool:
+        """Whether this is a file that lay elsewhere: then its chunks are kept, under its new name."""
+        row = self._gone.get(digest)
+        if row is None or row.refusal is not None:
+            return False
+        renamed = Path(row.source).name != Path(source).name
+        if renamed and row.title == Path(row.source).name.removesuffix(".gz"):
+            return False  # it has no title but its name, and that was embedded with its text
+        del self._gone[digest], self._known[row.source]
+        self._store.move_document(row.id, source=source, stat=stamp, label=self._label)
+        self._moved += 1
+        return True
 
     def _flush(self) -> None:
         """Embed the pending chunks together, then store document by document."""

@@ -4,7 +4,7 @@ What: the fusion of likeness (cosines) and words (BM25), BM25 over several volum
     removal of passages that say the same again (a manual that lies there as text and as HTML).
 Invariant: the order is a function of the scores alone; ties go to the smaller id.
 Interface: `fuse(similar, matching, weight) -> [(id, score)]`, `pooled([TermMatches]) -> [{id: BM25}]`,
-    `distinct(texts, k) -> [index]`, `lexical_terms(text)`, `lexical_query(text)`.
+    `distinct(texts, k) -> [index]`, `lexical_terms(text)`.
 Source: Bruch, Gai and Ingber 2023 (a weighted sum of scores beats reciprocal rank fusion; it did here too).
 """
 
@@ -107,11 +107,3 @@ def lexical_terms(text: str) -> list[str]:
     """The text's words, each once; stop words are left out unless there is nothing else."""
     words = list(dict.fromkeys(_WORD.findall(text.lower())))
     return ([word for word in words if word not in STOP_WORDS] or words)[:MAX_TERMS]
-
-
-def lexical_query(text: str) -> str:
-    """An FTS5 query that matches any of the text's words; "" where it has none.
-
-    Every word is quoted, so no character of the text can become an operator.
-    """
-    return " OR ".join(f'"{word}"' for word in lexical_terms(text))

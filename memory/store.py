@@ -30,6 +30,7 @@ from llmos.memory.ranking import TermMatches
 
 FORMAT = 2  # of the tables below; a volume with an earlier number is made anew, one with a later is refused
 FILE = "volume.sqlite"
+MATCHES = 20_000  # chunks that BM25 is computed of for one question
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -55,6 +56,7 @@ class DocumentRow:
     source: str
     hash: str
     stat: str
+    title: str
     label: Label
     refusal: tuple[str, str, str] | None  # what, why and do, of a file that is no document; it has no chunks
 
@@ -196,7 +198,7 @@ class Store:
 
     def documents(self, mount: str | None = None) -> list[DocumentRow]:
         """The stored documents, of one mount or of all."""
-        query = "SELECT id, mount, source, hash, stat, refusal, integrity, readers FROM documents"
+        query = "SELECT id, mount, source, hash, stat, title, refusal, integrity, readers FROM documents"
         with self._lock, disk_errors(self.folder):
             where = " WHERE mount = ?" if mount is not None else ""
             rows = self._db.execute(
@@ -209,10 +211,11 @@ class Store:
                 source,
                 hash,
                 stat,
+                title,
                 _label(integrity, readers),
                 refusal and tuple(json.loads(refusal)),
             )
-            for id_, mount, source, hash, stat, refusal, integrity, readers in rows
+            for id_, mount, source, hash, stat, title, refusal, integrity, readers in rows
         ]
 
     def put_document(
@@ -291,6 +294,14 @@ class Store:
                 (stat, int(label.integrity), _readers(label), id_),
             )
 
+    def move_document(self, id_: int, *, source: str, stat: str, label: Label) -> None:
+        """The same content in another place of its mount."""
+        with disk_errors(self.folder), self._transaction():
+            self._db.execute(
+                "UPDATE documents SET source = ?, stat = ?, integrity = ?, readers = ? WHERE id = ?",
+                (source, stat, int(label.integrity), _readers(label), id_),
+            )
+
     def clear(self) -> None:
         """Forget every document, as when the encoder or the way of chunking has changed."""
         with disk_errors(self.folder), self._transaction():
@@ -299,14 +310,31 @@ class Store:
             self._db.execute("DELETE FROM documents")
             self._bump()
 
-    def lexical(self, query: str, k: int, weights: tuple[float, float, float]) -> dict[int, float]:
-        """The k best chunks by BM25 (greater is better) for an FTS5 query; weights of title, heading and text."""
+    def lexical(self, terms: Sequence[str], k: int, weights: tuple[float, float, float]) -> dict[int, float]:
+        """The k best chunks by BM25 (greater is better) that hold any of the terms; weights of title, heading and text.
+
+        FTS5 scores every chunk that holds a term, so common words of a large volume would cost a second and say
+        little: the rarest terms are taken, as many as `MATCHES` chunks allow.
+        """
         with self._lock, disk_errors(self.folder):
+            counts = {term: self._frequency(term, MATCHES + 1) for term in terms}
+            taken: list[str] = []
+            for term in sorted(terms, key=lambda term: counts[term]):
+                if sum(counts[t] for t in taken) + counts[term] > MATCHES:
+                    break
+                taken.append(term)
+            if not taken:
+                return {}
             rows = self._db.execute(
                 "SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?",
-                (*weights, query, k),
+                (*weights, " OR ".join(map(quoted, taken)), k),
             ).fetchall()
         return dict(rows)
+
+    def _frequency(self, term: str, most: int) -> int:
+        """In how many chunks a term is, counted up to `most`."""
+        query = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
+        return int(self._db.execute(query, (quoted(term), most)).fetchone()[0])
 
     def term_matches(
         self, terms: Sequence[str], ids: Sequence[int], weights: tuple[float, float, float]
@@ -317,11 +345,8 @@ class Store:
         scores: dict[str, dict[int, float]] = {}
         with self._lock, disk_errors(self.folder):
             for term in terms:
-                query = f'"{term}"'
-                count = self._db.execute(
-                    "SELECT count(*) FROM words WHERE words MATCH ?", (query,)
-                ).fetchone()
-                frequency[term] = int(count[0])
+                query = quoted(term)
+                frequency[term] = self._frequency(term, 1 << 40)
                 rows = self._db.execute(
                     f"SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? AND rowid IN ({wanted})",
                     (*weights, query),
@@ -329,24 +354,29 @@ class Store:
                 scores[term] = dict(rows.fetchall())
             return TermMatches(self.count(), frequency, scores)
 
-    def vectors(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """All chunk ids, their vectors, and the generation that they are of."""
+    def ids(self) -> np.ndarray:
+        """All chunk ids, int64, in order."""
         with self._lock, disk_errors(self.folder):
-            self._db.execute("BEGIN")  # one snapshot for all three
-            try:
-                generation = self.generation
-                rows = self._db.execute("SELECT id, vector FROM chunks ORDER BY id").fetchall()
-            finally:
-                self._db.execute("COMMIT")
-        ids = np.array([row[0] for row in rows], np.int64)
-        size = len(rows[0][1]) if rows else 4
-        if size % 4 or any(len(row[1]) != size for row in rows):
+            return np.array(
+                [id_ for (id_,) in self._db.execute("SELECT id FROM chunks ORDER BY id")], np.int64
+            )
+
+    def vectors(self, ids: Sequence[int]) -> tuple[list[int], np.ndarray]:
+        """(ids, their vectors, float32 [N, D]) of those chunks that (still) exist."""
+        with self._lock, disk_errors(self.folder):
+            found = [
+                row
+                for id_ in ids
+                if (row := self._db.execute("SELECT id, vector FROM chunks WHERE id = ?", (id_,)).fetchone())
+            ]
+        size = len(found[0][1]) if found else 4
+        if size % 4 or any(len(row[1]) != size for row in found):
             raise VolumeError(
                 f"volume {self.folder} is damaged", why="a stored vector has the wrong size",
                 do="remove the folder and mount the documents again",
             )  # fmt: skip
-        vectors = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), size // 4)
-        return ids, vectors.astype(np.float32), generation
+        vectors = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), size // 4)
+        return [row[0] for row in found], vectors.astype(np.float32)
 
     def count(self) -> int:
         """Chunks in the volume."""
@@ -367,6 +397,11 @@ class Store:
             )
             for id_, ordinal, heading, text, overlap, unit, first, last, source, integrity, readers in found
         }
+
+
+def quoted(term: str) -> str:
+    """A term as FTS5 wants it: no character of it can be an operator."""
+    return '"' + term.replace('"', '""') + '"'
 
 
 def _readers(label: Label) -> str | None:

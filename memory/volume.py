@@ -27,13 +27,14 @@ from llmos.abi.progress import Progress, silent
 from llmos.drivers.documents.document import describe
 from llmos.memory.chunking import ChunkLimits
 from llmos.memory.disk import disk_errors
-from llmos.memory.index import DenseIndex
+from llmos.memory.index import SAMPLE, DenseIndex
 from llmos.memory.mounting import RECIPE, Embedder, Mounting, MountReport
-from llmos.memory.ranking import distinct, fuse, lexical_query, lexical_terms, pooled
+from llmos.memory.ranking import distinct, fuse, lexical_terms, pooled
 from llmos.memory.store import Store
 
 CANDIDATES = 50  # taken from each ranking before they are fused
 WORDS = 0.3  # what the best match of words adds to a cosine; see benchmarks/retrieval.py
+_BATCH = 10_000  # vectors that are put into the index at once
 COLUMNS = (0.5, 1.0, 1.0)  # BM25 weights of title, heading and text
 
 
@@ -59,7 +60,7 @@ class Volume:
         self._store = store
         self._encoder = encoder
         self._limits = limits
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._dense: tuple[int, DenseIndex] | None = None
 
     @classmethod
@@ -107,7 +108,7 @@ class Volume:
                 self._store.set("recipe", recipe)
             work = Mounting(self._store, self._encoder, self._limits, root, label, progress or silent)
             report = work.run()
-            self._index(save=True)
+            self._index(progress or silent)
         return report
 
     def _recipe(self) -> str:
@@ -120,38 +121,58 @@ class Volume:
         return search([self], query, k=k)
 
     def _candidates(
-        self, vector: np.ndarray, words: str, k: int
+        self, vector: np.ndarray, terms: Sequence[str], k: int
     ) -> tuple[dict[int, float], dict[int, float]]:
         """(cosines of every candidate, BM25 of those that share a word) for a question."""
-        index = self._index()
-        scores, ids = index.search(vector, k)
-        similar = dict(zip(ids[0].tolist(), scores[0].tolist(), strict=True))
-        matching = self._store.lexical(words, k, COLUMNS) if words and len(index) else {}
-        for id_ in matching.keys() - similar.keys():
-            if (cosine := index.likeness(id_, vector[0])) is not None:
-                similar[id_] = cosine
-        return similar, matching
+        with self._lock:  # an index is not searched while it changes
+            near = self._index().search(vector, k)
+        matching = self._store.lexical(terms, k, COLUMNS) if terms and near else {}
+        ids, vectors = self._store.vectors([*dict.fromkeys([*near, *matching])])
+        similar = dict(zip(ids, (vectors @ vector).tolist(), strict=True)) if ids else {}
+        return similar, {id_: score for id_, score in matching.items() if id_ in similar}
 
-    def _index(self, *, save: bool = False) -> DenseIndex:
-        """The dense index of the store's present generation: kept, else from its file, else rebuilt."""
+    def _index(self, progress: Progress | None = None) -> DenseIndex:
+        """The dense index of the store's present generation: the one at hand, or its file, brought up to date. With
+        `progress`, of a mount, it is written where it changed."""
         with self._lock:
             generation = self._store.generation
-            if self._dense is None or self._dense[0] != generation:
-                if self._store.get("recipe") not in (None, self._recipe()):
-                    raise VolumeError(
-                        f"volume {self._store.folder} was made with another encoder or chunking",
-                        why="its vectors cannot be compared with this question's",
-                        do="mount the documents again",
-                    )
-                index = DenseIndex.load(self._store.folder, generation)
-                if index is None or len(index) != self._store.count():
-                    ids, vectors, generation = self._store.vectors()
-                    index = DenseIndex.build(ids, vectors)
-                    if save:
-                        with disk_errors(self._store.folder):
-                            index.save(self._store.folder, generation)
-                self._dense = generation, index
-            return self._dense[1]
+            if self._dense is not None and self._dense[0] == generation:
+                return self._dense[1]
+            if self._store.get("recipe") not in (None, self._recipe()):
+                raise VolumeError(
+                    f"volume {self._store.folder} was made with another encoder or chunking",
+                    why="its vectors cannot be compared with this question's",
+                    do="mount the documents again",
+                )
+            known = DenseIndex.load(self._store.folder) if self._dense is None else self._dense
+            index = self._updated(known[1] if known else None, progress or silent)
+            if progress is not None and (known is None or known[0] != generation):
+                with disk_errors(self._store.folder):
+                    index.save(self._store.folder, generation)
+            self._dense = generation, index
+            return index
+
+    def _updated(self, index: DenseIndex | None, progress: Progress) -> DenseIndex:
+        """The index with what the store has now, made anew where none of this size is at hand.
+
+        Ids are never given twice and a chunk's vector never changes, so nothing is locked meanwhile: what another
+        process adds is found by the next question, and what it removes is no longer in the store.
+        """
+        ids = self._store.ids()
+        if index is None or not index.fits(len(ids)) or len(np.intersect1d(index.ids, ids)) < len(ids) // 2:
+            chosen = (
+                ids if len(ids) <= SAMPLE else np.random.default_rng(0).choice(ids, SAMPLE, replace=False)
+            )
+            index = DenseIndex.made(len(ids), self._store.vectors(chosen.tolist())[1])
+        if len(gone := np.setdiff1d(index.ids, ids, assume_unique=True)):
+            index.remove(gone)
+        new = np.setdiff1d(ids, index.ids, assume_unique=True)
+        for start in range(0, len(new), _BATCH):
+            found, vectors = self._store.vectors(new[start : start + _BATCH].tolist())
+            index.add(np.array(found, np.int64), vectors)
+            if len(new) > _BATCH:
+                progress("index", min(start + _BATCH, len(new)), len(new))
+        return index
 
 
 def search(volumes: Sequence[Volume], query: str, *, k: int = 5) -> list[Passage]:
@@ -163,16 +184,15 @@ def search(volumes: Sequence[Volume], query: str, *, k: int = 5) -> list[Passage
         ValueError: the volumes were made with different encoders.
         VolumeError: one is damaged, or was made in another way than it is searched.
     """
-    volumes = [volume for volume in dict.fromkeys(volumes) if len(volume)]
+    volumes = [volume for volume in dict.fromkeys(volumes) if len(volume._index())]
     if not volumes or k < 1 or not query.strip():
         return []
     if len({volume._encoder.identity for volume in volumes}) > 1:
         raise ValueError("volumes of different encoders cannot be searched together")
-    vector, words = volumes[0]._encoder.encode([query]), lexical_query(query)
-    found = [volume._candidates(vector, words, max(CANDIDATES, k)) for volume in volumes]
+    vector, terms = volumes[0]._encoder.encode([query])[0], lexical_terms(query)
+    found = [volume._candidates(vector, terms, max(CANDIDATES, k)) for volume in volumes]
     matching = [m for _, m in found]
     if len(volumes) > 1:
-        terms = lexical_terms(query)
         parts = [
             v._store.term_matches(terms, list(m), COLUMNS) for v, m in zip(volumes, matching, strict=True)
         ]

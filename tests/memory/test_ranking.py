@@ -7,7 +7,8 @@ import sqlite3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos.memory.ranking import MAX_TERMS, distinct, fuse, lexical_query
+from llmos.memory.ranking import MAX_TERMS, distinct, fuse, lexical_terms
+from llmos.memory.store import quoted
 
 
 def test_fusion_adds_weighted_words_to_likeness_and_breaks_ties_by_id() -> None:
@@ -25,13 +26,18 @@ def test_a_passage_that_repeats_another_is_left_out() -> None:
     assert distinct(["x", "y", "x"], 3) == [0, 1]
 
 
-def test_a_question_becomes_quoted_words() -> None:
-    assert lexical_query('What is "AND" OR (foo*) NEAR/3 -bar:baz ^qux') == (
-        '"foo" OR "near" OR "3" OR "bar" OR "baz" OR "qux"'
-    )
-    assert lexical_query("who is it?") == '"who" OR "is" OR "it"'
-    assert lexical_query("?! …") == ""
-    assert lexical_query(" ".join(f"w{n}" for n in range(999))).count(" OR ") == MAX_TERMS - 1
+def test_a_question_becomes_words() -> None:
+    assert lexical_terms('What is "AND" OR (foo*) NEAR/3 -bar:baz ^qux') == [
+        "foo",
+        "near",
+        "3",
+        "bar",
+        "baz",
+        "qux",
+    ]
+    assert lexical_terms("who is it?") == ["who", "is", "it"]
+    assert lexical_terms("?! …") == []
+    assert len(lexical_terms(" ".join(f"w{n}" for n in range(999)))) == MAX_TERMS
 
 
 @given(st.text())
@@ -41,8 +47,10 @@ def test_any_text_is_a_valid_query(text: str) -> None:
         db.execute(
             "CREATE VIRTUAL TABLE words USING fts5 (text, tokenize='porter unicode61 remove_diacritics 2')"
         )
-        query = lexical_query(text)
-        if query:
-            assert db.execute("SELECT count(*) FROM words WHERE words MATCH ?", (query,)).fetchone() == (0,)
+        for term in (*lexical_terms(text), text.replace("\0", "").encode(errors="ignore").decode()):
+            if term:
+                assert db.execute(
+                    "SELECT count(*) FROM words WHERE words MATCH ?", (quoted(term),)
+                ).fetchone() == (0,)
     finally:
         db.close()

@@ -18,7 +18,7 @@ import pytest
 from llmos.abi.errors import DiskFull, DocumentError, VolumeError
 from llmos.abi.labels import STORE, UNTRUSTED, Integrity, Label
 from llmos.memory.chunking import ChunkLimits
-from llmos.memory.ranking import lexical_query, lexical_terms, pooled
+from llmos.memory.ranking import lexical_terms, pooled
 from llmos.memory.store import FILE, Store
 from llmos.memory.volume import COLUMNS, Volume, search
 from tests.memory.words_encoder import WordsEncoder
@@ -88,7 +88,7 @@ def test_only_what_changed_is_embedded_again(volume: Volume, books: Path, encode
     (books / "inner" / "pay.txt").rename(books / "inner" / "wages.txt")
     (books / "new.rst").write_text("New\n===\n\nfresh words\n")
     report = volume.mount(books)
-    assert (report.added, report.changed, report.unchanged, report.removed) == (2, 1, 0, 1)
+    assert (report.added, report.changed, report.moved, report.unchanged, report.removed) == (1, 1, 1, 0, 0)
     texts = [p.text for p in volume.search("days of holiday salaries fresh words", k=9)]
     assert any("30 days" in t for t in texts) and not any("25 days" in t for t in texts)
     assert top(volume, "salaries")[0] == "books/inner/wages.txt"
@@ -252,7 +252,7 @@ def test_several_volumes_are_ranked_as_if_they_were_one(tmp_path: Path, encoder:
 def test_pooled_over_one_volume_is_its_own_bm25(volume: Volume, books: Path) -> None:
     volume.mount(books)
     question = "days of holiday on the last Friday"
-    own = volume._store.lexical(lexical_query(question), 50, COLUMNS)
+    own = volume._store.lexical(lexical_terms(question), 50, COLUMNS)
     parts = volume._store.term_matches(lexical_terms(question), list(own), COLUMNS)
     assert pooled([parts]) == [pytest.approx(own)]
     assert len(own) >= 2
@@ -540,3 +540,37 @@ def test_a_database_of_a_later_version_or_another_program_is_left_alone(
     db = sqlite3.connect(tmp_path / "v" / FILE)
     assert db.execute("SELECT count(*) FROM chunks").fetchone()[0] > 0
     db.close()
+
+
+def test_common_words_of_a_large_volume_are_left_to_likeness(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {f"{n}.txt": f"the common form {n}" for n in range(30)} | {"a.txt": "the common yellow form"}
+    volume.mount(write(tmp_path / "forms", texts))
+    store = volume._store
+    assert len(store.lexical(["common", "yellow"], 50, COLUMNS)) == 31
+    monkeypatch.setattr("llmos.memory.store.MATCHES", 10)
+    assert len(store.lexical(["common", "yellow"], 50, COLUMNS)) == 1
+    assert store.lexical(["common", "form"], 50, COLUMNS) == {}
+    assert volume.search("the common yellow form", k=1)[0].source == "forms/a.txt"
+
+
+# -- where files move --------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_moved_is_not_read_again(volume: Volume, books: Path, encoder: WordsEncoder) -> None:
+    volume.mount(books)
+    before = encoder.embedded
+    (books / "moved").mkdir()
+    (books / "inner" / "pay.txt").rename(books / "moved" / "pay.txt")
+    report = volume.mount(books)
+    assert (report.added, report.removed, report.moved, encoder.embedded) == (0, 0, 1, before)
+    assert volume.search("salaries Friday", k=1)[0].source == "books/moved/pay.txt"
+    shutil.copy(books / "moved" / "pay.txt", books / "pay.txt")  # a copy is no move
+    report = volume.mount(books)
+    assert (report.added, report.moved) == (1, 0)
+    (books / "plain.txt").write_text("Its name is its title, and is embedded with it.\n")
+    volume.mount(books)
+    (books / "plain.txt").rename(books / "simple.txt")
+    report = volume.mount(books)
+    assert (report.added, report.removed, report.moved) == (1, 1, 0)
