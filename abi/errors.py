@@ -22,6 +22,7 @@ Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a
     │   ├── NoSuchProcess      no process has that pid (any more)
     │   ├── TurnRefused        a turn that cannot start (one is running, the process is gone)
     │   ├── AnswerCut          an answer ended before it was what it had to be
+    │   ├── CheckpointError    a checkpoint that is damaged, or of other weights than those that run
     │   ├── CallDenied         the monitor, or whoever was asked, said no
     │   ├── MailboxFull        the receiver does not read; nothing was sent
     │   ├── QuotaExceeded      tokens, seconds or pages used up
@@ -138,6 +139,10 @@ class NoSuchProcess(ProcessError):
 
 class AnswerCut(ProcessError):
     """An answer ended before it was what it had to be."""
+
+
+class CheckpointError(ProcessError):
+    """A checkpoint that cannot be resumed here: damaged, or of other weights."""
 
 
 class CallDenied(ProcessError):

@@ -23,7 +23,7 @@ from llmos.kernel.engine.grammar import InnerGrammar, PlainText
 from llmos.kernel.engine.sampling import Randomness, strategy
 from llmos.kernel.engine.sequence import Grammar, Request
 from llmos.kernel.journal.records import Finished, Forced
-from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout
+from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, resumed
 from llmos.kernel.ledger import exceeded
 from llmos.kernel.stops import StopText
 from llmos.kernel.streams import ProcessStream
@@ -191,13 +191,8 @@ class Execution:
 
     def _take_up(self) -> tuple[int, ...]:
         """Where the journal left this turn: the window as it stood, and the words that followed."""
-        known: tuple[int, ...] = ()
-        for run in () if self._resumed is None else self._resumed.runs:
-            if run.call is None:
-                known += run.tokens
-            else:
-                self.layout = self.layout.after(known, run.tokens, run.label, self._kernel.tokenizer)
-                known = ()
+        runs = () if self._resumed is None else self._resumed.runs
+        self.layout, known = resumed(self.layout, runs, self._kernel.tokenizer)
         return known
 
     async def _burst(self, known: tuple[int, ...]) -> tuple[list[int], str, StopReason]:

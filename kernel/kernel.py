@@ -4,8 +4,8 @@ What: owns everything that a machine has while it runs, and hands out processes.
 Invariant: nothing here knows what computes: the runner may be a model on a device or a script. What is closed
     leaves nothing running. One engine thread, one loop, one writer of the journal; this object
     may be used from any thread.
-Interface: `spawn`, `process`, `ps`, `stat`, `top`, `replay`, `next_distribution`, `close`; for the other modules of
-    this floor: `append`, `durable`, `volume`, `search`, `ended`, `reap`.
+Interface: `spawn`, `process`, `ps`, `stat`, `top`, `replay`, `resume`, `next_distribution`, `close`; for the other
+    modules of this floor: `append`, `durable`, `restore`, `volume`, `search`, `ended`, `reap`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from llmos.kernel.journal.state import ProcessState
     from llmos.kernel.turn import Turn
     from llmos.memory.embedding import Encoder
+    from llmos.memory.history import Encode
+    from llmos.memory.notes import Notes
     from llmos.memory.volume import Passage, Volume
 
 FLUSH_S = 2.0  # that a kernel which goes down takes to leave pages for the next
@@ -110,11 +112,12 @@ class Kernel:
         self.engine = Engine(runner, commit, trace, store=self.pages)
         found = self.journal.unfinished()
         self.table = ProcessTable(found.pids + 1)
+        self.appended = 0  # the last record that was given to the journal, but for tokens
         self.append(0, Booted(version("llmos"), runner.identity))
         states = found.processes.values()
         if any(state.spawned.grants for state in states):
             _ = self.apps  # not from the loop, which it waits for
-        self.loop.run(self._restore(states))
+        self.loop.run(self.restore(states))
         self._began = perf_counter()
         self.boot_s = self._began - started if started else 0.0
 
@@ -141,6 +144,8 @@ class Kernel:
         for volume in self._volumes.values():
             volume.close()
         self._volumes.clear()
+        if "notes" in self.__dict__:
+            self.notes.close()
         if self._passing:
             private.clear(self.state)
 
@@ -226,6 +231,28 @@ class Kernel:
 
         return replay(self, pid)
 
+    def resume(self, path: str | Path) -> Process:
+        """A new process from a checkpoint, which goes on where the one stood that it was made of.
+
+        Raises:
+            CheckpointError: the file is damaged, of other weights, or needs a larger window.
+            ConfigError: it was granted apps that are not here.
+        """
+        from llmos.kernel.checkpoint import resume
+
+        return resume(self, Path(path))
+
+    async def restore(self, states: Iterable[ProcessState]) -> None:
+        """On the loop: every process stands as the journal says: parents before children, zombies as they ended."""
+        for known in sorted(states, key=lambda state: state.pid):
+            mounts = [Mount.load(mount) for mount in known.spawned.settings.get("mounts", ())]
+            parent = known.parent if any(p.pid == known.parent for p in self.table) else 0
+            process = Process(self, known.pid, replace(known.spawned, parent=parent), mounts)
+            self.table.add(process)
+            process.restore(known)
+            if process.exit is not None and process.parent == 0:
+                self.reap(process)
+
     def ended(self, process: Process) -> None:
         """A process has ended: its children are the kernel's now, its apps go, nobody may write to it."""
         for orphan in self.table.adopt(process.pid):
@@ -245,26 +272,17 @@ class Kernel:
     async def _halt(self) -> None:
         await asyncio.gather(*(process.questions.halt() for process in self.table))
 
-    async def _restore(self, states: Iterable[ProcessState]) -> None:
-        """Every process stands as the journal says: parents before children, zombies as they ended."""
-        for known in sorted(states, key=lambda state: state.pid):
-            mounts = [Mount.load(mount) for mount in known.spawned.settings.get("mounts", ())]
-            parent = known.parent if any(p.pid == known.parent for p in self.table) else 0
-            process = Process(self, known.pid, replace(known.spawned, parent=parent), mounts)
-            self.table.add(process)
-            process.restore(known)
-            if process.exit is not None and process.parent == 0:
-                self.reap(process)
-
     # -- the journal ---------------------------------------------------------------------------------------------
 
     def append(self, pid: int, body: Body) -> int:
         """Journal a record; it is durable soon."""
-        return self.journal.append(pid, body)
+        seq = self.journal.append(pid, body)
+        self.appended = max(self.appended, seq)
+        return seq
 
     async def durable(self, pid: int, body: Body) -> int:
         """Journal a record and wait, on the loop, until it is on the disk; its number."""
-        seq = self.journal.append(pid, body)
+        seq = self.append(pid, body)
         done = asyncio.get_running_loop().create_future()
         self.journal.after(seq, lambda: self.loop.call(_settle, done))
         self.journal.commit()
@@ -303,6 +321,26 @@ class Kernel:
 
         files = find(self.config.memory.encoder, progress=self._progress, cache=self.config.machine.cache)
         return Encoder.load(files.path, files.folder / "tokenizer.json")
+
+    @cached_property
+    def notes(self) -> Notes:
+        """What processes keep for later ones."""
+        from llmos.memory.notes import Notes
+
+        return Notes(self.config.machine.state / "notes.sqlite", lambda: self.encode)
+
+    @cached_property
+    def encode(self) -> Encode | None:
+        """Vectors of short texts, where the encoder is on this machine already: nobody waits for a download to ask."""
+        try:
+            return self.encoder.encode if self._volumes or self._has_encoder() else None
+        except LLMOSError:
+            return None
+
+    def _has_encoder(self) -> bool:
+        from llmos.drivers.weights import cached
+
+        return cached(self.config.memory.encoder, self.config.machine.cache)
 
     def workspace(self, pid: int) -> Path:
         """The folder of a process's working volume, made on first use."""
@@ -347,6 +385,10 @@ class Kernel:
 
         volumes = [self._volumes.get(mount.path.resolve()) or self.volume(mount) for mount in mounts]
         return search(volumes, question, k=k)
+
+    def passages(self, mount: Mount, ids: Sequence[int]) -> list[Passage]:
+        """Passages of a mount by their numbers there."""
+        return (self._volumes.get(mount.path.resolve()) or self.volume(mount)).passages(ids)
 
     def next_distribution(self, text: str, k: int = 10) -> list[tuple[str, float]]:
         """The `k` likeliest next tokens after `text`, read as a base model would, with their probabilities."""

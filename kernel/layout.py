@@ -4,7 +4,8 @@ What: from a question, a conversation, retrieved passages and the syscall table 
 Invariant: the window never exceeds its budget and nothing is cut: knowledge that does not fit stays out (whole
     passages, the least relevant first), then the oldest exchanges leave, each told as an event; a question that
     alone does not fit is an error.
-Interface: `lay_out(prompt, …, question, …) -> Layout`, `lay_out_messages`, `raw`, `Layout.dump/load` (for the journal).
+Interface: `lay_out(prompt, …, question, …) -> Layout`, `lay_out_messages`, `raw`, `Layout.dump/load` (for the
+    journal), `resumed`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from llmos.abi.errors import WindowOverflow
 from llmos.abi.events import Event, PageIn, PageOut
 from llmos.abi.labels import USER, Label, dump_label, join, load_label
 from llmos.kernel import grounding
-from llmos.kernel.journal.state import Exchange
+from llmos.kernel.journal.state import Exchange, Run
 from llmos.kernel.prompt import ChatPrompt, Message, Part
 from llmos.memory.window import Segment, Window
 
@@ -89,6 +90,18 @@ class Layout:
             for begin, (end, label) in zip(begins, labels, strict=False)
         )
         return cls(tuple(tokens), labels, passages, (), said)
+
+
+def resumed(layout: Layout, runs: Sequence[Run], tokenizer: Tokenizer) -> tuple[Layout, tuple[int, ...]]:
+    """Where the journal left a turn that began with `layout`: the window up to its last results, and the words that
+    followed."""
+    known: tuple[int, ...] = ()
+    for run in runs:
+        if run.call is None:
+            known += run.tokens
+        else:
+            layout, known = layout.after(known, run.tokens, run.label, tokenizer), ()
+    return layout, known
 
 
 def raw(text: Sequence[int], budget: int, tokenizer: Tokenizer, label: Label = USER) -> Layout:

@@ -4,7 +4,8 @@ What: keeps a conversation, mounts, grants, quotas and a mailbox; takes question
     signals; is forked, waited for and reaped.
 Invariant: one turn at a time, the others queue or are refused. All state changes on the kernel's loop or under
     `_lock`; whatever must outlive the kernel is journalled before it is seen.
-Interface: `ask`, `aask`, `mount`, `forget`, `fork`, `send`, `receive`, `signal`, `wait`, `close`; `stat`, `state`;
+Interface: `ask`, `aask`, `mount`, `forget`, `fork`, `send`, `receive`, `signal`, `wait`, `close`, `checkpoint`;
+    `stat`, `state`;
     `correct`, `prefer`, `good`, `bad` for what the user thought of a turn.
 """
 
@@ -14,6 +15,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -418,6 +420,17 @@ class Process:
             self.pid, self.parent, self.expert or "agent", self.state, self.priority.name.lower(), self.questions.count,
             ledger.tokens, ledger.syscalls, ledger.pages, time() - self._born,
         )  # fmt: skip
+
+    def checkpoint(self, path: str | Path) -> Path:
+        """Write the process to a file that `Kernel.resume` goes on from; where it lies.
+
+        Raises:
+            CheckpointError: the process has ended, or the file cannot be written.
+            DiskFull: there is no room for it.
+        """
+        from llmos.kernel.checkpoint import save
+
+        return save(self, Path(path))
 
     # -- after a crash -------------------------------------------------------------------------------------------
 

@@ -1,29 +1,30 @@
-"""A page of KV as a file.
+"""KV in files: safetensors that say whether they are whole.
 
-What: safetensors with one tensor of bytes, and a digest over key and bytes in its header.
+What: tensors of bytes and a text about them, with a digest over all of it in the header; of pages, and of whatever else
+    has to be believed when it is read.
 Invariant: a file is written whole or not at all, under a name that no other writer uses until it is; what is read is
-    what was written under that key, or `Damaged`. Two kernels may share a folder: equal names mean equal bytes.
-Interface: `write(path, key, page) -> bytes`, `read(path, key) -> page`, `Damaged`.
+    what was written, or `Damaged`. Two kernels may share a folder: equal names mean equal bytes.
+Interface: `write(path, key, page) -> size`, `read(path, key) -> page`; `seal`, `unseal`, `put`; `Damaged`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 Page = NDArray[np.uint8]
 """The bytes of a page, flat."""
 
 TEMPORARY = ".new"
-_HEADER = 4096  # bytes: far more than any of ours has
 
 
 class Damaged(Exception):
@@ -32,17 +33,8 @@ class Damaged(Exception):
 
 def write(path: Path, key: bytes, page: Page) -> int:
     """Write a page; the size of its file. OSError where that cannot be done: then nothing is left."""
-    blob = save({"page": page}, {"digest": _digest(key, page)})
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}{TEMPORARY}")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(blob)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return len(blob)
+    return put(path, seal({"page": page}, key.hex()))
 
 
 def read(path: Path, key: bytes) -> Page:
@@ -52,22 +44,49 @@ def read(path: Path, key: bytes) -> Page:
         Damaged: the file is short, has other bytes, or is another page's.
         OSError: it cannot be read.
     """
-    blob = path.read_bytes()
+    tensors, about = unseal(path.read_bytes())
+    if about != key.hex() or "page" not in tensors:
+        raise Damaged("it is another page's")
+    return tensors["page"]
+
+
+def seal(tensors: Mapping[str, NDArray[np.uint8]], about: str) -> bytes:
+    """A file's bytes."""
+    return save(dict(tensors), {"about": about, "digest": _digest(tensors, about)})
+
+
+def unseal(blob: bytes) -> tuple[dict[str, NDArray[np.uint8]], str]:
+    """What `seal` was given; Damaged."""
     try:
-        length = int.from_bytes(blob[:8], "little")
-        if not 0 < length <= _HEADER:
-            raise ValueError
-        header: Any = json.loads(blob[8 : 8 + length])
-        digest = header["__metadata__"]["digest"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise Damaged("its header is not a page's") from error
-    page = (
-        np.frombuffer(blob, np.uint8, offset=8 + length) if len(blob) > 8 + length else np.empty(0, np.uint8)
-    )
-    if digest != _digest(key, page):
+        tensors = load(blob)
+        header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
+        about, digest = str(header["about"]), header["digest"]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise Damaged("it is not a whole file of ours") from error
+    if digest != _digest(tensors, about):
         raise Damaged("its bytes are not those that were written")
-    return page
+    return tensors, about
 
 
-def _digest(key: bytes, page: Page) -> str:
-    return blake2b(page.data, digest_size=16, key=key).hexdigest()
+def put(path: Path, blob: bytes, *, lasting: bool = False) -> int:
+    """Write a file whole, in place of what is there; `lasting`: it is on the disk when this returns."""
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}{TEMPORARY}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(blob)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return len(blob)
+
+
+def _digest(tensors: Mapping[str, NDArray[np.uint8]], about: str) -> str:
+    digest = blake2b(about.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name} {tensor.dtype} {tensor.shape}\0".encode())
+        digest.update(np.ascontiguousarray(tensor).data)
+    return digest.hexdigest()

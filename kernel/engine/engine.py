@@ -6,7 +6,8 @@ What: a thread that owns pool, sequences and device. Each step gives every runna
 Invariant: only the engine thread touches sequences, pool and runner; others talk to it through `_inbox`.
     A step either happens whole or fails the sequences in it. What a step made is handed to `commit`, whose part
     it is to deliver it: a kernel with a journal does so once it is durable.
-Interface: `Engine(runner, commit)`, `start(request, stream)`, `submit(request) -> BlockingStream`, `close()`.
+Interface: `Engine(runner, commit)`, `start(request, stream)`, `submit(request) -> BlockingStream`, `run(job)`,
+    `close()`.
     It knows nothing about text.
 """
 
@@ -18,9 +19,10 @@ import queue
 import threading
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,7 @@ from llmos.kernel.trace import OFF, Trace
 if TYPE_CHECKING:
     from llmos.kernel.engine.blend import Blender
 
+T = TypeVar("T")
 Commit = Callable[[Rows[tuple[Stream, Item]]], None]
 
 
@@ -143,6 +146,19 @@ class Engine:
         stream.attach(lambda: self._inbox.put(_nothing))
         sequence = Sequence(request, stream, self.pool, next(self._arrivals))
         self._post(lambda: self._sequences.append(sequence))
+
+    def run(self, job: Callable[[], T]) -> T:
+        """What `job` comes to on the engine's thread, between two steps."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(job())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._post(work)
+        return future.result()
 
     def close(self, *, keep: bool = False) -> None:
         """Cancel everything and stop the thread; with `keep` the store gets what the pool remembers."""

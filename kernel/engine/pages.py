@@ -6,8 +6,9 @@ Invariant: a page is free, or referenced by sequences, or unreferenced but cache
     and the pool's identity (weights, numeric mode); so equal hash means bit-equal KV, by the row contract.
     Its label is part of the hash too: only equals share.
     Page 0 is never handed out: rows of padding point at it.
-Interface: `match`, `allocate`, `retain`, `release`, `publish`, `free`, `leaked`, `cached`; `on_evict` and `on_free` are
-    called before a page that was found by content is handed out, and when what a page held is of no more use.
+Interface: `match`, `find`, `allocate`, `retain`, `release`, `publish`, `free`, `leaked`, `cached`; `on_evict` and
+    `on_free` are called before a page that was found by content is handed out, and when what a page held is of no
+    more use.
 """
 
 from __future__ import annotations
@@ -121,6 +122,10 @@ class PagePool:
             found.append(page)
         self.retain(found)
         return found
+
+    def find(self, h: PageHash) -> int | None:
+        """The page under this hash; nobody holds it by that."""
+        return self._cached.get(h)
 
     def publish(self, page: int, h: PageHash) -> None:
         """Make a full page findable. The first page under a hash wins; a twin stays private."""

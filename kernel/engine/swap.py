@@ -6,8 +6,8 @@ What: when room runs short the pool hands its least recently used page to somebo
 Invariant: pages come back verbatim, under the key of everything that made them; by the row contract that is
     token-identical to never having left. Nothing depends on the store: what it lost is computed again. The engine
     waits for no disk: who has pages there stands still until they are in host memory, others go on.
-Interface: `Swap(pool, runner, store, post)`: `out(sequence)`, `bring(sequence, room)`, `keep()`; `faults`, `lost`. The
-    engine thread's own.
+Interface: `Swap(pool, runner, store, post)`: `out(sequence)`, `bring(sequence, room)`, `keep()`, `copies(keys)`;
+    `faults`, `lost`. The engine thread's own.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ class Swap:
             self._like = runner.read_pages([0])[0]
             pool.on_evict = self._keep
 
+    @property
+    def page_bytes(self) -> int:
+        """Of one page over all layers; 0 without a store."""
+        return 0 if self._store is None else int(self._like.nbytes)
+
     def out(self, sequence: Sequence) -> None:
         """Swap a sequence out: its pages can be taken from now on, and nothing of it is lost by that."""
         if self._store is not None and (tail := sequence.tail()):
@@ -82,6 +87,19 @@ class Swap:
                 if done := more():
                     sequence.found()
                 return done
+
+    def copies(self, keys: Rows[PageHash]) -> dict[PageHash, Page]:
+        """Of these pages, in order, those that pool or host memory have, up to the first that neither has."""
+        found: dict[PageHash, Page] = {}
+        for key in keys:
+            page = self._pool.find(key)
+            copy = None if self._store is None else self._store.get(key)
+            if page is not None:
+                copy = self._runner.read_pages([page]).reshape(-1).view(np.uint8)
+            if copy is None:
+                break
+            found[key] = copy
+        return found
 
     def keep(self) -> None:
         """Store what the pool still remembers: the machine is going down."""

@@ -288,6 +288,19 @@ async def replay(request: Any, *, pid: int) -> Any:
 
 
 @verb
+async def checkpoint(request: Any, *, pid: int, path: str) -> str:
+    """Write a process to a file."""
+    return str(await asyncio.to_thread(request.process(pid).checkpoint, path))
+
+
+@verb
+async def resume(request: Any, *, path: str) -> dict[str, Any]:
+    """A process from a file; it is nobody's."""
+    _open(request)
+    return _named(await asyncio.to_thread(request.kernel.resume, path))
+
+
+@verb
 async def journal(request: Any, *, pid: int | None = None, after: int = 0, follow: bool = False) -> None:
     """Records, one a part; with `follow` also those to come."""
     source = request.kernel.journal

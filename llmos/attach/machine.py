@@ -136,6 +136,11 @@ class RemoteKernel:
         report: Replay = wire.load(Replay, self._connection.call("replay", pid=pid))
         return report
 
+    def resume(self, path: str | Path) -> RemoteProcess:
+        """A new process from a checkpoint, which stays when this program goes; see `Kernel.resume`."""
+        named = self._connection.call("resume", path=str(Path(path).absolute()))
+        return RemoteProcess(self._connection, named, self._asker)
+
     def records(
         self,
         take: Callable[[int, float, int, str, Mapping[str, Any]], None],

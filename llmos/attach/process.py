@@ -8,6 +8,7 @@ Interface: that of `Process`, as `abi.machine.AnyProcess` has it; `await_`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmos.abi import wire
@@ -115,6 +116,10 @@ class RemoteProcess:
         """End the process now, and reap it."""
         self.signal("KILL")
         return self.wait()
+
+    def checkpoint(self, path: str | Path) -> Path:
+        """Write the process to a file on the kernel's machine; where it lies. See `Process.checkpoint`."""
+        return Path(self._call("checkpoint", path=str(Path(path).absolute())))
 
     # -- mail ----------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,21 @@ Verbs = argparse._SubParsersAction  # argparse has no public name for it
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command `llmos`."""
-    from llmos.cli import app, ask, doctor, journal, kill, models, next_token, ps, replay, serve, shell, up
+    from llmos.cli import (  # fmt: skip
+        app,
+        ask,
+        checkpoint,
+        doctor,
+        journal,
+        kill,
+        models,
+        next_token,
+        ps,
+        replay,
+        serve,
+        shell,
+        up,
+    )
 
     top = argparse.ArgumentParser(
         prog="llmos",
@@ -42,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    for module in (ask, shell, up, ps, kill, journal, replay, serve, next_token, models, app, doctor):
+    runs = (ask, shell, up, ps, kill, checkpoint, journal, replay, serve)
+    for module in (*runs, next_token, models, app, doctor):
         module.add(verbs)
     return top
 
