@@ -34,6 +34,7 @@ _NAMES, _ARGUMENTS = (
     ("name", "function"),
     ("arguments", "parameters"),
 )  # the keys under which models give a function and what it is called with
+_SIGNS = r"<>{}()\[\]`|&%~^\\\/=:;,!?@"  # of code: who may not begin a call with `{` begins it with `>{`
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.
@@ -75,7 +76,7 @@ class SyscallTable:
         JSON that fits it."""
         unsaid = tuple(like_calls(self.syscalls))
         if no_call:
-            return Rules("%llguidance {}\nstart: TEXT\n" r"TEXT: /\s*[^\s<{\[`](?s:.*)/" "\n", unsaid)
+            return Rules("%llguidance {}\nstart: TEXT\n" rf"TEXT: /\s*[^\s{_SIGNS}](?s:.*)/" "\n", unsaid)
         calls = [f"c{i}" for i in range(len(self.syscalls))]
         text = []
         if must_call or answer is not None:

@@ -135,6 +135,8 @@ def test_text_cannot_look_like_a_call(
         "  {",
         "```json",
         "[1",
+        ">{",
+        "(see",
         "Well: <tool_call",
         'Well: {"arguments": {}',
         'It is {"name": "shop.hours"',
@@ -178,7 +180,9 @@ def test_free_text_is_all_that_does_not_look_like_a_call(
             pieces[1:1] = rng.choice(NEARLY).split("|")
             pieces[rng.integers(len(pieces))] = str(rng.choice([*NASTY, *" " * 40]))
         text = "".join(pieces)
-        fits = not LIKE_A_CALL.search(text) and (not no_call or re.match(r"\s*[^\s<{\[`]", text) is not None)
+        fits = not LIKE_A_CALL.search(text) and (
+            not no_call or re.match(r"\s*[^\s<>{}()\[\]`|&%~^\\/=:;,!?@]", text) is not None
+        )
         cut = [text] if rng.random() < 0.5 else text
         grammar = compiler.compile(table.lark(no_call=no_call))
         try:
