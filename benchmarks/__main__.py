@@ -26,7 +26,7 @@ def benchmarks() -> dict[str, str]:
     for file in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         tree = ast.parse(file.read_text())
         if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
-            found[file.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+            found[file.stem.replace("_", "-")] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return found
 
 
@@ -37,7 +37,7 @@ def measure(name: str, quick: bool, machine: dict[str, object]) -> dict[str, obj
     def progress(text: str) -> None:
         print(f"[{time.perf_counter() - start_s:6.1f} s] {name}: {text}", file=sys.stderr, flush=True)
 
-    figures: Figures = importlib.import_module(f"benchmarks.{name}").run(quick, progress)
+    figures: Figures = importlib.import_module(f"benchmarks.{name.replace('-', '_')}").run(quick, progress)
     return {
         "name": name,
         "figures": {key: _rounded(value) for key, value in figures.values.items()},

@@ -5,7 +5,8 @@ What: the instructions, the text of the passages and the question; the grammar t
 Invariant: a citation is a passage that stood in the window, that the answer itself names, and that supports
     the claim before it, at most two a claim; any other `[n]` is taken out of the answer and counted. Retrieval
     alone cites nothing. Where the documents hold no answer, the answer says so.
-Interface: `PASSAGES`, `INSTRUCTIONS`, `knowledge_text`, `question_text`, `answer_grammar`, `extract`, `uncited`.
+Interface: `PASSAGES`, `BLENDED`, `INSTRUCTIONS`, `knowledge_text`, `whole_text`, `question_text`,
+    `answer_grammar`, `extract`, `uncited`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from llmos.memory.volume import Passage
 
 PASSAGES = 4  # in the window: small models read few passages better than many
+BLENDED = 24  # where they are put together instead of computed: whole ones, and the nearest stand last
 NOT_SAID = "The documents do not say."
 UNSUPPORTED = " (The documents do not say this.)"  # written after an answer that nothing supports
 INSTRUCTIONS = "Answer the user's question from the documents given. Answer in one sentence."
@@ -63,6 +65,12 @@ def knowledge_text(passages: Sequence[Passage], question: str) -> list[str]:
     if texts:
         texts[0] = f"Documents:\n\n{texts[0]}"
     return texts
+
+
+def whole_text(passage: Passage) -> str:
+    """A passage as it stands in a blended window: the same words whatever is asked, wherever it stands."""
+    heading = re.sub(r"^[\d.]+\s+", "", passage.heading.rpartition(" > ")[2])
+    return passage.text if not heading or passage.text.startswith(heading) else f"{heading}: {passage.text}"
 
 
 def question_text(question: str) -> str:

@@ -7,19 +7,21 @@ What: a request may say that its beginning is made of pieces: first what stands 
 Invariant: this is not what a full prefill computes: passages do not see each other. It is a function of the
     request alone all the same: whether a piece was found or has to be computed, the KV is the same bit for bit. Pages
     made so are found under hashes of their own, never by requests without pieces.
-Interface: `Blender(model, runner, store)`: `bring(sequence, …)`, `computed`. The engine thread's own.
+Interface: `Blender(model, runner, store)`: `fits(model)`, `bring(sequence, …)`,
+    `computed`. The engine thread's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from flax import nnx
+from numpy.typing import NDArray
 
-from llmos.abi.errors import EngineError
 from llmos.kernel.engine.capture import Capture
 from llmos.kernel.model.rope import rotate_keys
 from llmos.memory.chunks import KV, Chunks, Store, chunk_key
@@ -45,25 +47,31 @@ class Blender:
     """Between the chunk store, the computing of what it has not got, and the pool."""
 
     def __init__(self, model: Model, runner: ModelRunner, store: Store) -> None:
-        """`store` has host memory for the pieces of a window at least.
-
-        Raises:
-            EngineError: this device keeps its pages in a form of its own.
-        """
+        """`store` has host memory for the pieces of a window at least."""
         c = model.config
-        slot = (c.kv_heads, 2, c.head_dim)
-        if model.slot_shape != slot or np.dtype(model.pool_type).name not in ("uint16", "float32"):
-            raise EngineError(
-                f"pages of knowledge cannot be blended on {model.backend}", do='spawn with fidelity="exact"'
-            )
-        decoder = nnx.merge(model.graph, model.state)
-        ropes = [tuple(np.asarray(table) for table in rope.get_value()) for rope in decoder.ropes]
-        self._ropes = [ropes[i] for i in decoder.rope_of_layer]
-        self._chunks = Chunks(store, (c.layers, *slot), model.pool_type)
+        self._chunks = Chunks(store, (c.layers, c.kv_heads, 2, c.head_dim), model.pool_type)
         self._model, self._runner, self._identity = model, runner, runner.identity
-        self._capture: Capture | None = None
         self._begun: tuple[bytes, int, list[int]] | None = None  # a piece: its key, where it starts, tokens
         self.computed = 0  # tokens of pieces that were not found
+
+    @staticmethod
+    def fits(model: Model) -> bool:
+        """Whether its pages have the form in which pieces are kept; some devices have one of their own."""
+        c = model.config
+        as_kept = np.dtype(model.pool_type).name in ("uint16", "float32")
+        return as_kept and tuple(model.slot_shape) == (c.kv_heads, 2, c.head_dim)
+
+    @cached_property
+    def _capture(self) -> Capture:
+        r = self._runner
+        return Capture(self._model, page=r.page, window=r.window, budget=r.budget)
+
+    @cached_property
+    def _ropes(self) -> list[tuple[NDArray[np.float32], ...]]:
+        """Cosines and sines of each layer."""
+        decoder = nnx.merge(self._model.graph, self._model.state)
+        tables = [tuple(np.asarray(table) for table in rope.get_value()) for rope in decoder.ropes]
+        return [tables[i] for i in decoder.rope_of_layer]
 
     def bring(
         self,
@@ -132,9 +140,6 @@ class Blender:
 
     def _compute(self, tokens: Sequence[int], piece: Piece, budget: int) -> None:
         """Some tokens of a piece that nobody has: of the one that was begun, whoever wanted it."""
-        if self._capture is None:
-            r = self._runner
-            self._capture = Capture(self._model, page=r.page, window=r.window, budget=r.budget)
         if self._begun is None:
             self._begun = piece.key, len(piece.before), [*piece.before, *tokens[piece.start : piece.end]]
         key, start, whole = self._begun

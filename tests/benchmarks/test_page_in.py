@@ -1,0 +1,44 @@
+"""The questions of page-in: what is asked has its answer in its own chunk, and the halves are apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.page_in import _kl
+from benchmarks.page_in_set import SOURCES, Question, contexts, right
+
+needs_documents = pytest.mark.skipif(
+    not SOURCES.exists(), reason="Debian's package python3.11-doc is not installed"
+)
+
+
+@needs_documents
+def test_there_are_enough_and_each_answer_stands_in_its_chunk() -> None:
+    tuning, published = contexts("tuning"), contexts("published")
+    assert len(published) >= 100 and sum(len(c.questions) for c in published) >= 1000
+    assert not {c.id for c in tuning} & {c.id for c in published}
+    for context in (*tuning, *published):
+        for q in context.questions:
+            chunk = context.chunks[q.chunk]
+            assert q.answer in chunk
+            assert right(q, chunk.partition("\n")[0] if q.kind == "signature" else q.answer)
+
+
+def test_answers_are_judged_by_their_letters() -> None:
+    version = Question("", "added", "", "3.8", 0)
+    assert right(version, " It is new in Python 3.8.") and right(version, "3.8")
+    assert not right(version, "3.80") and not right(version, "3.7, and 3.8") and not right(version, "none")
+    signature = replace(version, kind="signature", answer="(key, default=None)")
+    assert right(signature, "`get(key,default=None)`") and not right(signature, "get(key)")
+
+
+def test_divergence_is_zero_for_equals_and_counts_what_is_unknown_as_one() -> None:
+    p = ((1, math.log(0.5)), (2, math.log(0.25)))
+    assert _kl(p, p) == pytest.approx(0, abs=1e-9)
+    assert _kl(p, ((1, math.log(0.25)), (2, math.log(0.25)))) == pytest.approx(
+        0.5 * math.log(2) + 0.25 * math.log(0.25 / 0.5), rel=1e-6
+    )
+    assert _kl(p, ((3, math.log(0.9)),)) > 1
