@@ -26,7 +26,8 @@ from llmos.abi.manifest import Manifest, Syscall
 from llmos.kernel.apphost import AppHost, CallContext, Entry, Http, Ours, Stdio
 from llmos.kernel.apphost.values import AppProcess, Outcome
 from llmos.kernel.secret import resolve
-from llmos.kernel.system import SYSTEM, SystemCall
+from llmos.kernel.system import SYSTEM
+from llmos.kernel.systemcall import SystemCall
 
 if TYPE_CHECKING:
     from llmos.abi.config import AppConfig

@@ -24,7 +24,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import ConfigError
+from llmos.abi.errors import ConfigError, LLMOSError
 from llmos.abi.events import Ask
 from llmos.abi.machine import AppStat, Replay, Stat, Top
 from llmos.abi.mount import Mount, as_mount
@@ -316,10 +316,14 @@ class Kernel:
     @cached_property
     def encoder(self) -> Encoder:
         """The sentence encoder of the volumes; loaded on first use."""
+        return self._encoder(fetch=True)
+
+    def _encoder(self, fetch: bool) -> Encoder:
         from llmos.drivers.weights import find
         from llmos.memory.embedding import Encoder
 
-        files = find(self.config.memory.encoder, progress=self._progress, cache=self.config.machine.cache)
+        name, cache = self.config.memory.encoder, self.config.machine.cache
+        files = find(name, fetch=fetch, progress=self._progress, cache=cache)
         return Encoder.load(files.path, files.folder / "tokenizer.json")
 
     @cached_property
@@ -331,16 +335,13 @@ class Kernel:
 
     @cached_property
     def encode(self) -> Encode | None:
-        """Vectors of short texts, where the encoder is on this machine already: nobody waits for a download to ask."""
+        """Vectors of short texts, where the encoder is on this machine: nobody waits for a download."""
         try:
-            return self.encoder.encode if self._volumes or self._has_encoder() else None
+            if "encoder" not in self.__dict__:
+                self.__dict__["encoder"] = self._encoder(fetch=False)
+            return self.encoder.encode
         except LLMOSError:
             return None
-
-    def _has_encoder(self) -> bool:
-        from llmos.drivers.weights import cached
-
-        return cached(self.config.memory.encoder, self.config.machine.cache)
 
     def workspace(self, pid: int) -> Path:
         """The folder of a process's working volume, made on first use."""

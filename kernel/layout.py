@@ -1,25 +1,24 @@
 """Laying out a window: what a process reads before it answers.
 
 What: from a question, a conversation, retrieved passages and the syscall table to the tokens of a window that fits.
-Invariant: the window never exceeds its budget and nothing is cut: knowledge that does not fit stays out (whole
-    passages, the least relevant first), then the oldest exchanges leave, each told as an event; a question that
-    alone does not fit is an error.
+Invariant: the window never exceeds its budget and nothing is cut: what does not fit stays out whole, in the order that
+    a policy gives, told as events and by a line in the window; a question that alone does not fit is an error.
 Interface: `lay_out(prompt, …, question, …) -> Layout`, `lay_out_messages`, `raw`, `Layout.dump/load` (for the
     journal), `resumed`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import WindowOverflow
 from llmos.abi.events import Event, PageIn, PageOut
 from llmos.abi.labels import USER, Label, dump_label, join, load_label
 from llmos.kernel import grounding
 from llmos.kernel.journal.state import Exchange, Run
 from llmos.kernel.prompt import ChatPrompt, Message, Part
+from llmos.memory.paging import Held, LeastValue, Policy
 from llmos.memory.window import Segment, Window
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from llmos.memory.volume import Passage
 
 DEFAULT_MAX_TOKENS = 512  # of an answer
+DEFAULT = LeastValue()
+HEAD, HEADS = 48, 6  # characters, and number, of the questions that a window names of those outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Layout:
     passages: tuple[Passage, ...] = ()
     events: tuple[Event, ...] = ()
     said: tuple[tuple[str, Label], ...] = field(default=(), repr=False)  # the texts, for `monitor.provenance`
+    resident: frozenset[int] = frozenset()  # turns of the conversation that stand in it
 
     @property
     def taint(self) -> Label:
@@ -121,38 +123,87 @@ def lay_out(
     instructions: str = "",
     passages: Sequence[Passage] | None = None,
     conversation: Sequence[Exchange] = (),
+    worth: Callable[[Sequence[Exchange]], Sequence[float]] | None = None,
+    resident: Collection[int] = (),
+    policy: Policy = DEFAULT,
     tools: Sequence[Mapping[str, Any]] = (),
     tools_label: Label = USER,
 ) -> Layout:
-    """Lay a window of `budget` tokens out; leave out what does not fit, the least valuable first.
+    """Lay a window of `budget` tokens out; leave out what does not fit.
 
     Args:
         passages: what retrieval found, the best first; None where nothing is mounted.
         instructions: of the process's expert.
+        worth: how much exchanges bear on the question; asked for when not all of them fit.
+        resident: the turns that stood in the window before: events tell what changed.
+        policy: what leaves first.
 
     Raises:
         WindowOverflow: the question does not fit.
     """
-    kept = list(passages or ())
-    earlier = list(conversation)
-    left: list[Event] = []
+    found = list(passages or ())
+    items: list[Passage | Exchange] = [*found, *conversation]
+    out: set[int] = set()
+    leaving: list[int] | None = None  # the last goes first
+    held: list[Held] = []
     while True:
-        window = Window(budget)
-        messages = _messages(question, label, instructions, None if passages is None else kept, earlier)
-        try:
-            window.add(*prompt.segments(messages, tools, tools_label))
+        kept = [p for i, p in enumerate(found) if i not in out]
+        earlier = [e for i, e in enumerate(conversation, len(found)) if i not in out]
+        missing = [e for i, e in enumerate(conversation, len(found)) if i in out]
+        messages = _messages(
+            question, label, instructions, None if passages is None else kept, earlier, missing
+        )
+        segments = prompt.segments(messages, tools, tools_label)
+        over = sum(map(len, segments)) - budget
+        if over <= 0 or leaving == []:
             break
-        except WindowOverflow:
-            if len(kept) > 1 or (kept and not earlier):
-                left.append(PageOut(kept.pop().source, 0, "the passage does not fit the window"))
-            elif earlier:
-                gone = f"exchange: {earlier.pop(0).question[:60]!r}"
-                left.append(PageOut(gone, 0, "the window is full, and it is the oldest"))
-            else:
-                raise
+        if leaving is None:
+            held = _held(found, conversation, worth, tokenizer)
+            leaving = policy.leaving(held)[::-1]
+        while over > 0 and leaving:
+            out.add(gone := leaving.pop())
+            over -= held[gone].tokens
+    window = Window(budget)
+    window.add(*segments)
     knowledge = [s for s in window if s.kind == "knowledge"]
     read = [PageIn(p.source, p.position, len(s), s.label) for p, s in zip(kept, knowledge, strict=False)]
-    return Layout.of(window.segments, tokenizer, passages=tuple(kept), events=(*left, *read))
+    events = [*_moved(items, out, resident, held), *read]
+    return Layout.of(
+        window.segments, tokenizer, passages=tuple(kept), events=tuple(events),
+        resident=frozenset(e.turn for e in earlier),
+    )  # fmt: skip
+
+
+def _held(
+    passages: Sequence[Passage],
+    conversation: Sequence[Exchange],
+    worth: Callable[[Sequence[Exchange]], Sequence[float]] | None,
+    tokenizer: Tokenizer,
+) -> list[Held]:
+    values = worth(conversation) if worth is not None else [0.0] * len(conversation)
+    knowledge = [
+        Held("knowledge", len(tokenizer.encode(p.text)), p.score, age) for age, p in enumerate(passages)
+    ]
+    exchanges = [
+        Held("exchange", len(tokenizer.encode(f"{e.question}\n{e.answer}")), value, len(conversation) - 1 - n)
+        for n, (e, value) in enumerate(zip(conversation, values, strict=True))
+    ]
+    return [*knowledge, *exchanges]
+
+
+def _moved(
+    items: Sequence[Passage | Exchange], out: Collection[int], resident: Collection[int], held: Sequence[Held]
+) -> Iterator[Event]:
+    """What left the window, and which exchanges came back."""
+    for i, item in enumerate(items):
+        if not isinstance(item, Exchange):
+            if i in out:
+                yield PageOut(item.source, held[i].tokens, "the window is full, and it is worth the least")
+        elif i in out and (item.turn in resident or not resident):
+            yield PageOut(f"turn {item.turn}", held[i].tokens, f"the window is full: {item.question[:60]!r}")
+        elif i not in out and resident and item.turn not in resident and item.turn < max(resident):
+            tokens = held[i].tokens if held else 0
+            yield PageIn(f"turn {item.turn}", "", tokens, item.label)
 
 
 def lay_out_messages(
@@ -179,6 +230,7 @@ def _messages(
     instructions: str,
     passages: Sequence[Passage] | None,
     conversation: Sequence[Exchange],
+    missing: Sequence[Exchange],
 ) -> list[Message]:
     earlier = [
         message
@@ -187,11 +239,19 @@ def _messages(
     ]
     system = instructions or ("" if passages is None else grounding.INSTRUCTIONS)
     head = [Message.of("system", system)] if system else []
+    outside = [Part("system", _outside(missing), join(e.asked for e in missing))] if missing else []
     if passages is None:
-        return [*head, *earlier, Message.of("user", question, label)]
+        return [*head, *earlier, Message("user", (*outside, Part("user", question, label)))]
     knowledge = [
         Part("knowledge", f"{text}\n\n", p.label, f"{p.source}, {p.position}")
         for p, text in zip(passages, grounding.knowledge_text(passages, question), strict=True)
     ]
     asked = Part("user", grounding.question_text(question), label)
-    return [*head, *earlier, Message("user", (*knowledge, asked))]
+    return [*head, *earlier, Message("user", (*outside, *knowledge, asked))]
+
+
+def _outside(missing: Sequence[Exchange]) -> str:
+    """What a window says of the exchanges that are not in it."""
+    heads = [f"turn {e.turn}, {' '.join(e.question.split())[:HEAD]!r}" for e in missing[-HEADS:]]
+    more = "" if len(missing) <= HEADS else f" and {len(missing) - HEADS} before"
+    return f"(Not shown of this conversation: {'; '.join(heads)}{more}.)\n\n"

@@ -49,6 +49,7 @@ from llmos.kernel.scheduler import Priority
 from llmos.kernel.syscalls import SyscallTable
 from llmos.kernel.trap import Trap
 from llmos.kernel.turn import Turn
+from llmos.memory.history import History
 
 if TYPE_CHECKING:
     from llmos.abi.mount import Mount
@@ -73,6 +74,9 @@ class Process:
         self.approved: set[tuple[str, str, str]] = set()
         self.calls = 0
         self.conversation: list[Exchange] = []
+        self.resident: frozenset[int] = frozenset()  # turns that stood in the last window
+        self.history: History | None = None
+        self._remembering = threading.Lock()
         self.going = asyncio.Event()  # cleared while stopped
         self.going.set()
         self.trap = Trap(self)
@@ -191,7 +195,7 @@ class Process:
         if messages is not None:
             return lay_out_messages(kernel.prompt, kernel.tokenizer, budget, messages, tools, described)
         passages = kernel.search(question, self.mounts, grounding.PASSAGES) if self.mounts else None
-        return lay_out(
+        layout = lay_out(
             kernel.prompt,
             kernel.tokenizer,
             budget,
@@ -200,9 +204,19 @@ class Process:
             instructions=str(self.spawned.settings.get("instructions", "")),
             passages=passages,
             conversation=self.conversation,
+            worth=lambda exchanges: self.worth(question, exchanges),
+            resident=self.resident,
             tools=tools,
             tools_label=described,
         )
+        self.resident = layout.resident
+        return layout
+
+    def worth(self, question: str, exchanges: Sequence[Exchange]) -> list[float]:
+        """How much earlier exchanges bear on a question."""
+        with self._remembering:
+            self.history = self.history or History(self.kernel.encode)
+            return self.history.relevance(question, [f"{e.question}\n{e.answer}" for e in exchanges])
 
     @property
     def window(self) -> int:

@@ -1,40 +1,31 @@
 """The kernel's own apps: the model at the controls.
 
-What: `proc`, processes that make and lead processes, and `results`, long results read piece by piece.
+What: `proc`, processes that make and lead processes, and `results`, long results read piece by piece; `memory` is in
+    `recall`.
 Invariant: a process commands its descendants only, and gives them at most what it was granted. What it reads from
     them carries their labels.
-Interface: `SYSTEM`, the classes; `SystemCall`, the context of their methods.
+Interface: `SYSTEM`, the classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from llmos.abi.app import App, Call, syscall
 from llmos.abi.errors import CallDenied, NoSuchProcess
-from llmos.abi.labels import Label
 from llmos.kernel.grants import Grant
 from llmos.kernel.journal.records import Result
+from llmos.kernel.recall import Memory
 from llmos.kernel.syscalls import error_text, result_text
+from llmos.kernel.systemcall import here
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
     from llmos.kernel.process import Process
 
 PIECE = 4000  # characters of a long result that one call reads
-
-
-@dataclass(slots=True)
-class SystemCall:
-    """Who calls, and under which labels; `read` collects the labels of what a method gives back."""
-
-    process: Process
-    key: str
-    label: Label
-    read: list[Label] = field(default_factory=list)
 
 
 class Proc(App):
@@ -46,63 +37,63 @@ class Proc(App):
     @syscall(effect="none", retry="never")
     async def spawn(self, call: Call, task: str, grants: list[str] | None = None) -> int:
         """Start a process with a task of its own; it may use `grants`, at most yours. Returns its pid."""
-        here = _here(call)
+        me = here(call)
         wanted = tuple(grants or ())
-        if not here.process.may_grant(map(Grant.parse, wanted)):
+        if not me.process.may_grant(map(Grant.parse, wanted)):
             raise CallDenied(
                 f"a child cannot be granted {', '.join(wanted)}", why="you were not granted it yourself",
                 do="spawn it with less",
             )  # fmt: skip
-        child = here.process.child(grants=wanted)
-        await child.aask(task, label=here.label, detached=True)
+        child = me.process.child(grants=wanted)
+        await child.aask(task, label=me.label, detached=True)
         return child.pid
 
     @syscall(effect="none", retry="never")
     async def fork(self, call: Call, task: str) -> int:
         """Start a copy of yourself, which knows this conversation, with a task of its own. Returns its pid."""
-        here = _here(call)
-        child = here.process.branch()
-        await child.aask(task, label=here.label, detached=True)
+        me = here(call)
+        child = me.process.branch()
+        await child.aask(task, label=me.label, detached=True)
         return child.pid
 
     @syscall(effect="none", retry="never")
     async def send(self, call: Call, pid: int, message: str) -> str:
         """Send a message to a process."""
-        here = _here(call)
-        await here.process.asend(pid, message, here.label, timeout=20)
+        me = here(call)
+        await me.process.asend(pid, message, me.label, timeout=20)
         return "sent"
 
     @syscall(effect="none", retry="never")
     async def receive(self, call: Call, seconds: Annotated[float, Field(ge=0, le=25)] = 10) -> dict[str, Any]:
         """Wait for the next message that was sent to you."""
-        here = _here(call)
-        mail = await here.process.areceive(seconds)
-        here.read.append(mail.label)
+        me = here(call)
+        mail = await me.process.areceive(seconds)
+        me.read.append(mail.label)
         return {"from": mail.sender, "message": mail.content}
 
     @syscall(effect="none", retry="safe", deadline=600)
     async def wait(self, call: Call, pid: int) -> str:
         """Wait until a process that you started has answered; returns its answer."""
-        here = _here(call)
-        child = self._child(here.process, pid)
+        me = here(call)
+        child = self._child(me.process, pid)
         exchange = await child.asettled()
-        child.signal("TERM", here.process.pid)
+        child.signal("TERM", me.process.pid)
         if exchange is None:
             return ""
-        here.read.append(exchange.label)
+        me.read.append(exchange.label)
         return exchange.answer
 
     @syscall(effect="none", retry="safe")
     async def ps(self, call: Call) -> list[dict[str, Any]]:
         """The processes that you started: pid, state, tokens."""
-        mine = [p for p in self._kernel.table if self._kernel.table.descends(p.pid, _here(call).process.pid)]
+        mine = [p for p in self._kernel.table if self._kernel.table.descends(p.pid, here(call).process.pid)]
         return [{"pid": s.pid, "state": s.state, "tokens": s.tokens} for s in (p.stat() for p in mine)]
 
     @syscall(effect="none", retry="safe")
     async def kill(self, call: Call, pid: int) -> str:
         """End a process that you started."""
-        here = _here(call)
-        self._child(here.process, pid).signal("KILL", here.process.pid)
+        me = here(call)
+        self._child(me.process, pid).signal("KILL", me.process.pid)
         return "ended"
 
     def _child(self, process: Process, pid: int) -> Process:
@@ -122,11 +113,11 @@ class Results(App):
     @syscall(effect="none", retry="safe")
     async def read(self, call: Call, number: int, start: Annotated[int, Field(ge=0)] = 0) -> str:
         """Read on in the result of call `number`, from character `start`."""
-        here = _here(call)
-        for record in self._kernel.journal.records(here.process.pid, kinds=[Result]):
+        me = here(call)
+        for record in self._kernel.journal.records(me.process.pid, kinds=[Result]):
             body = record.body
             if isinstance(body, Result) and body.call == number:
-                here.read.append(body.label)
+                me.read.append(body.label)
                 text = error_text(body.error) if body.error is not None else result_text(body.value)
                 rest = len(text) - start - PIECE
                 more = f"\n[{rest} characters more, from {start + PIECE}]" if rest > 0 else ""
@@ -134,9 +125,4 @@ class Results(App):
         raise CallDenied(f"you have made no call {number}", do="name one whose result you have seen")
 
 
-def _here(call: Any) -> SystemCall:
-    assert isinstance(call, SystemCall)
-    return call
-
-
-SYSTEM: tuple[type[Any], ...] = (Proc, Results)
+SYSTEM: tuple[type[Any], ...] = (Proc, Results, Memory)

@@ -30,7 +30,7 @@ from llmos.memory.disk import disk_errors
 from llmos.memory.index import SAMPLE, DenseIndex
 from llmos.memory.mounting import RECIPE, Embedder, Mounting, MountReport
 from llmos.memory.ranking import distinct, fuse, lexical_terms, pooled
-from llmos.memory.store import Store
+from llmos.memory.store import ChunkRow, Store
 
 CANDIDATES = 50  # taken from each ranking before they are fused
 WORDS = 0.3  # what the best match of words adds to a cosine; see benchmarks/retrieval.py
@@ -120,6 +120,10 @@ class Volume:
         """The k best passages for a question, best first; fewer where the volume holds fewer."""
         return search([self], query, k=k)
 
+    def passages(self, ids: Sequence[int]) -> list[Passage]:
+        """Passages by their numbers; those that are gone are left out."""
+        return [_passage(row) for row in self._store.rows(ids).values()]
+
     def _candidates(
         self, vector: np.ndarray, terms: Sequence[str], k: int
     ) -> tuple[dict[int, float], dict[int, float]]:
@@ -205,12 +209,12 @@ def search(volumes: Sequence[Volume], query: str, *, k: int = 5) -> list[Passage
     cosines = {(n, id_): cosine for n, (similar, _) in enumerate(found) for id_, cosine in similar.items()}
     scores = {(n, id_): score for n, of in enumerate(matching) for id_, score in of.items()}
     ranked = [(key, score) for key, score in fuse(cosines, scores, WORDS) if key in rows]
-    passages = []
-    for place in distinct((rows[key].text for key, _ in ranked), k):
-        key, score = ranked[place]
-        row = rows[key]
-        position = describe(row.unit, row.first, row.last)
-        passages.append(
-            Passage(row.id, row.source, position, row.text, row.heading, row.label, score, cosines[key])
-        )
-    return passages
+    return [
+        _passage(rows[key], score, cosines[key])
+        for key, score in (ranked[place] for place in distinct((rows[key].text for key, _ in ranked), k))
+    ]
+
+
+def _passage(row: ChunkRow, score: float = 0.0, similarity: float = 0.0) -> Passage:
+    position = describe(row.unit, row.first, row.last)
+    return Passage(row.id, row.source, position, row.text, row.heading, row.label, score, similarity)

@@ -1,0 +1,124 @@
+"""`memory`, the system app of what lies outside of a window: documents, the conversation's past, notes.
+
+What: a process asks for what is not resident (a fault), and keeps notes that outlive it.
+Invariant: what is read carries the label it was stored with into the window; a note carries the label of everything its
+    writer had read. A process reaches its own mounts, its own conversation, and the notes of its expert alone.
+Interface: `Memory`, one of `kernel.system.SYSTEM`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from llmos.abi.app import App, Call, syscall
+from llmos.abi.errors import CallDenied
+from llmos.kernel.systemcall import here
+from llmos.memory.notes import Note
+
+if TYPE_CHECKING:
+    from llmos.kernel.journal.state import Exchange
+    from llmos.kernel.kernel import Kernel
+    from llmos.memory.volume import Passage
+
+FOUND = 4  # of a search
+HEAD = 300  # characters of each that it shows
+
+
+class Memory(App):
+    """Documents, the earlier conversation, and notes."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    @syscall(effect="none", retry="safe")
+    async def search(self, call: Call, query: str) -> str:
+        """Search the documents and the earlier conversation; gives references that `memory.read` reads."""
+        process = here(call).process
+        lines = []
+        for reference, passage in await self._passages(call, query):
+            here(call).read.append(passage.label)
+            lines.append(f"[{reference}] {passage.source}, {passage.position}: {_head(passage.text)}")
+        exchanges = process.conversation
+        values = await asyncio.to_thread(process.worth, query, exchanges)
+        for place in sorted(range(len(exchanges)), key=lambda i: -values[i])[:FOUND]:
+            exchange = exchanges[place]
+            here(call).read.append(exchange.label)
+            lines.append(f"[turn {exchange.turn}] {_head(_said(exchange))}")
+        return "\n".join(lines) or "nothing was found"
+
+    @syscall(effect="none", retry="safe")
+    async def read(self, call: Call, reference: str) -> str:
+        """Read what a reference names: a turn of this conversation ("turn 3"), a note ("note 2") or a passage."""
+        process = here(call).process
+        kind, _, number = reference.strip().strip("[]").partition(" ")
+        if kind == "turn":
+            for exchange in process.conversation:
+                if str(exchange.turn) == number:
+                    here(call).read.append(exchange.label)
+                    return _said(exchange)
+        elif kind == "note":
+            for note in self._kernel.notes.search("", expert=process.expert, k=10_000):
+                if str(note.number) == number:
+                    here(call).read.append(note.label)
+                    return note.text
+        elif kind == "passage":
+            volume, _, chunk = number.partition("-")
+            if volume.isdecimal() and chunk.isdecimal() and int(volume) < len(process.mounts):
+                mount = process.mounts[int(volume)]
+                found = await asyncio.to_thread(self._kernel.passages, mount, [int(chunk)])
+                if found:
+                    here(call).read.append(found[0].label)
+                    return f"{found[0].source}, {found[0].position}\n{found[0].text}"
+        raise CallDenied(
+            f"there is no {reference!r} to read", do="take a reference that `memory.search` gave"
+        )
+
+    @syscall(effect="write", retry="keyed")
+    async def note(
+        self, call: Call, text: Annotated[str, Field(max_length=4000), "in a sentence or two"]
+    ) -> str:
+        """Keep a fact for later conversations."""
+        process = here(call).process
+        origin = f"process {process.pid}, turn {process.questions.count}"
+        kept = self._kernel.notes.add(
+            Note(text, here(call).label, origin, process.expert),
+            key=f"{self._kernel.machine_id}/{here(call).key}",
+        )
+        return f"kept as note {kept.number}"
+
+    @syscall(effect="none", retry="safe")
+    async def recall(self, call: Call, query: str = "") -> str:
+        """Notes of earlier conversations that bear on a query; the newest where it is empty."""
+        process = here(call).process
+        notes = await asyncio.to_thread(self._notes, query, process.expert)
+        here(call).read.extend(note.label for note in notes)
+        return "\n".join(f"[note {note.number}] {note.text}" for note in notes) or "there are no notes"
+
+    @syscall(effect="destroy", retry="safe")
+    async def forget(self, call: Call, number: int) -> str:
+        """Remove a note for good."""
+        done = self._kernel.notes.forget(number, expert=here(call).process.expert)
+        return "forgotten" if done else "there is no such note"
+
+    def _notes(self, query: str, expert: str) -> list[Note]:
+        return self._kernel.notes.search(query, expert=expert, k=FOUND)
+
+    async def _passages(self, call: Call, query: str) -> list[tuple[str, Passage]]:
+        process = here(call).process
+        found = []
+        for number, mount in enumerate(process.mounts):
+            for passage in await asyncio.to_thread(self._kernel.search, query, [mount], FOUND):
+                found.append((f"passage {number}-{passage.chunk_id}", passage))
+        return sorted(found, key=lambda item: -item[1].score)[:FOUND]
+
+
+def _said(exchange: Exchange) -> str:
+    return f"user: {exchange.question}\nyou: {exchange.answer}"
+
+
+def _head(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= HEAD else f"{line[:HEAD]}…"

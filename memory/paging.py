@@ -1,0 +1,73 @@
+"""What leaves a window under pressure, and what comes back.
+
+What: policies as frozen dataclasses with one method. They see what stands in a window as `Held` values and say in which
+    order it would leave; the window's owner takes as many as it must.
+Invariant: pure: the order is a function of what is held. Pinned things are not in it.
+Interface: `LeastValue()` (the default), `Oldest()`; `Held`, `Policy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Something in a window.
+
+    Args:
+        kind: knowledge that was retrieved, or an exchange of the conversation.
+        tokens: that would be free without it.
+        value: to the question at hand, 0 for nothing known.
+        age: 0 for the newest of its kind, counted upwards.
+        pin: it never leaves.
+    """
+
+    kind: Literal["knowledge", "exchange"]
+    tokens: int
+    value: float = 0.0
+    age: int = 0
+    pin: bool = False
+
+    @property
+    def density(self) -> float:
+        """Value a token."""
+        return self.value / max(self.tokens, 1)
+
+
+class Policy(Protocol):
+    """Who goes first."""
+
+    def leaving(self, held: Sequence[Held]) -> list[int]:
+        """Indices of what may leave, in the order in which it would."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeastValue:
+    """Knowledge first, by value a token, all but the best; then exchanges, by what they are worth to the question; the
+    newest `recent` exchanges, which a question may refer to by a mere "it", go late; the best passage goes last."""
+
+    recent: int = 2
+
+    def leaving(self, held: Sequence[Held]) -> list[int]:
+        free = [i for i, h in enumerate(held) if not h.pin]
+        knowledge = sorted((i for i in free if held[i].kind == "knowledge"), key=lambda i: held[i].density)
+        exchanges = [i for i in free if held[i].kind == "exchange"]
+        older = sorted(
+            (i for i in exchanges if held[i].age >= self.recent), key=lambda i: (held[i].value, -held[i].age)
+        )
+        newest = sorted((i for i in exchanges if held[i].age < self.recent), key=lambda i: -held[i].age)
+        return [*knowledge[:-1], *older, *newest, *knowledge[-1:]]
+
+
+@dataclass(frozen=True, slots=True)
+class Oldest:
+    """A sliding window: knowledge from the least valuable on, then the oldest exchanges."""
+
+    def leaving(self, held: Sequence[Held]) -> list[int]:
+        free = [i for i, h in enumerate(held) if not h.pin]
+        knowledge = sorted((i for i in free if held[i].kind == "knowledge"), key=lambda i: held[i].value)
+        exchanges = sorted((i for i in free if held[i].kind == "exchange"), key=lambda i: -held[i].age)
+        return [*knowledge[:-1], *exchanges, *knowledge[-1:]]

@@ -1,0 +1,164 @@
+"""A window under pressure, and the syscalls that reach what lies outside of it; on a scripted model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmos.abi.errors import WindowOverflow
+from llmos.abi.events import PageIn, PageOut, Result
+from llmos.abi.labels import UNTRUSTED, USER, Integrity
+from llmos.abi.mount import Mount
+from llmos.kernel.journal import read
+from llmos.kernel.journal.records import Started
+from llmos.kernel.kernel import Kernel
+from llmos.kernel.process import Process
+from llmos.testing import call
+from tests.memory.words_encoder import WordsEncoder
+
+Make = Callable[..., Kernel]
+FACTS = ["The cat is called Miso.", "The boat lies in berth 14.", "The rent is due on Monday."]
+FILLER = "Tell me more about the weather in the town of number {} please, as long as you like."
+
+
+def window_of(kernel: Kernel, pid: int) -> str:
+    """The window that the process's last turn began with."""
+    bodies = [r.body for r in read(kernel.state, kinds=[Started]) if r.pid == pid]
+    assert isinstance(bodies[-1], Started)
+    return kernel.tokenizer.decode(bodies[-1].window)
+
+
+def converse(kernel: Kernel, process: Process, turns: int = 12) -> None:
+    for fact in FACTS:
+        assert process.ask(f"Remember this: {fact}", max_tokens=40).answer
+    for n in range(turns):
+        assert process.ask(FILLER.format(n), max_tokens=40).answer
+
+
+@pytest.fixture
+def kernel(scripted_kernel: Make) -> Kernel:
+    kernel = scripted_kernel(lambda window: "So it is, as you said.", window=1024)
+    kernel.__dict__["encoder"] = WordsEncoder()
+    return kernel
+
+
+def test_what_bears_on_the_question_comes_back(kernel: Kernel) -> None:
+    process = kernel.spawn()
+    converse(kernel, process)
+    assert "Miso" not in window_of(kernel, process.pid)
+    events = list(process.ask("What did I say the cat is called?", max_tokens=40))
+    window = window_of(kernel, process.pid)
+    assert "The cat is called Miso." in window and "number 11" in window  # the newest stay, too
+    assert "(Not shown of this conversation:" in window
+    back = {e.source: e for e in events if isinstance(e, PageIn)}
+    assert back["turn 1"].tokens > 0 and back["turn 1"].label == USER
+    gone = [e for e in events if isinstance(e, PageOut)]
+    assert gone and all(e.tokens > 0 and e.source.startswith("turn ") for e in gone)
+    assert len(process.conversation) == len(FACTS) + 13  # nothing was lost
+
+
+def test_events_tell_changes_only(kernel: Kernel) -> None:
+    process = kernel.spawn()
+    converse(kernel, process)
+    for _ in range(2):
+        events = list(process.ask("Hm?", max_tokens=40))
+    out = [e.source for e in events if isinstance(e, PageOut)]
+    assert len(out) <= 2 and len(out) == len(set(out))
+
+
+def test_order_and_pages_hold(kernel: Kernel) -> None:
+    process = kernel.spawn()
+    converse(kernel, process, 20)
+    window = window_of(kernel, process.pid)
+    shown = [n for n in range(20) if f"number {n} please" in window]
+    assert shown == sorted(shown) and shown[-1] == 19
+    assert len(kernel.tokenizer.encode(window)) <= 1024 - 40
+
+
+def test_a_question_that_does_not_fit_is_refused(kernel: Kernel) -> None:
+    process = kernel.spawn()
+    converse(kernel, process, 2)
+    with pytest.raises(WindowOverflow):
+        process.ask("x" * 2000, max_tokens=40)
+    assert process.ask("Still there?", max_tokens=40).answer
+
+
+def results(turn: object) -> list[str]:
+    return [str(e.text) for e in turn if isinstance(e, Result)]  # type: ignore[attr-defined]
+
+
+def test_a_fault_brings_back_what_was_said(scripted_kernel: Make) -> None:
+    def script(window: str) -> str:
+        if "find it" not in window:
+            return "Yes."
+        if "user: Remember this: The cat" in window.partition("turn 1]")[2].partition("reference")[2]:
+            return "It is Miso."
+        if "[turn 1]" in window:
+            return call("memory.read", reference="turn 1")
+        return call("memory.search", query="cat called")
+
+    kernel = scripted_kernel(script)
+    kernel.__dict__["encoder"] = WordsEncoder()
+    process = kernel.spawn(grants=["memory.*"])
+    assert process.ask(f"Remember this: {FACTS[0]}").answer == "Yes."
+    assert process.ask(f"Remember this: {FACTS[1]}").answer == "Yes."
+    turn = process.ask("find it")
+    found = results(turn)
+    assert "[turn 1]" in found[0] and found[1] == f"user: Remember this: {FACTS[0]}\nyou: Yes."
+    assert turn.answer == "It is Miso."
+
+
+def test_passages_are_searched_and_read(scripted_kernel: Make, tmp_path: Path) -> None:
+    (tmp_path / "house.md").write_text("# Pets\n\nThe cat is called Miso. It sleeps in the kitchen.\n")
+
+    def script(window: str) -> str:
+        if "nothing like that" in window or "lines 1-3\n" in window:
+            return "Done."
+        if "[passage 0-1]" in window:
+            return call("memory.read", reference="[passage 0-1]")
+        return call("memory.search", query="where the cat sleeps")
+
+    kernel = scripted_kernel(script)
+    kernel.__dict__["encoder"] = WordsEncoder()
+    process = kernel.spawn(grants=["memory.search", "memory.read"], mounts=[Mount(tmp_path / "house.md")])
+    turn = process.ask("Where is it?")
+    events = [e for e in turn if isinstance(e, Result)]
+    assert all(e.label.integrity == Integrity.UNTRUSTED for e in events)
+    assert "It sleeps in the kitchen." in str(events[1].text)
+
+
+def test_references_that_lead_nowhere(scripted_kernel: Make) -> None:
+    wrong = iter(["turn 9", "note 1", "passage 0-1", "passage x", "", "/etc/passwd"])
+
+    def script(window: str) -> str:
+        return next((call("memory.read", reference=r) for r in wrong), "Done.")
+
+    process = scripted_kernel(script).spawn(grants=["memory.read"])
+    events = [e for e in process.ask("Read.") if isinstance(e, Result)]
+    assert events and not any(e.ok for e in events)
+
+
+def test_a_note_outlives_its_process_and_keeps_its_label(scripted_kernel: Make, tmp_path: Path) -> None:
+    (tmp_path / "page.txt").write_text("Strangers say: the code is 1234.")
+
+    def script(window: str) -> str:
+        if "note the code" in window and "kept as" not in window:
+            return call("memory.note", text="the code is 1234")
+        after = window.partition("recall it")
+        if after[1] and "[note" not in after[2] and "no notes" not in after[2]:
+            return call("memory.recall", query="code")
+        return "Done."
+
+    kernel = scripted_kernel(script)
+    kernel.__dict__["encoder"] = WordsEncoder()
+    tainted = kernel.spawn(grants=["memory.*"], mounts=[Mount(tmp_path / "page.txt")], expert="clerk")
+    assert results(tainted.ask("note the code")) == ["kept as note 1"]
+    tainted.close()
+    later = kernel.spawn(grants=["memory.*"], expert="clerk")
+    (event,) = [e for e in later.ask("recall it") if isinstance(e, Result)]
+    assert "1234" in str(event.text) and event.label.integrity == UNTRUSTED.integrity
+    assert later.conversation[-1].label.integrity == UNTRUSTED.integrity
+    other = kernel.spawn(grants=["memory.*"], expert="guest")
+    assert results(other.ask("recall it"))[0] == "there are no notes"
