@@ -179,6 +179,8 @@ class PageStore:
             if time.monotonic() < self._rests_until:
                 self.counters.refused += 1
                 return
+            assert self._folder is not None
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is the last folder's only
             size = pagefile.write(self._path(key), key, page)
             with self._lock:
                 self.counters.written += 1

@@ -1,5 +1,43 @@
-"""The kernel's tests use the fixture that authors of apps use."""
+"""The kernel's tests use the fixture that authors of apps use, and one of kernels whose KV is real."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmos.abi.config import Config
+from llmos.drivers.yamlfile import check
+from llmos.kernel.engine.scripted import byte_tokenizer, chat_template
+from llmos.kernel.kernel import Kernel
 from llmos.testing import scripted_kernel
 
-__all__ = ["scripted_kernel"]
+__all__ = ["scripted_kernel", "tiny_kernel"]
+
+Make = Callable[..., Kernel]
+
+
+@pytest.fixture
+def tiny_kernel(tmp_path: Path) -> Iterator[Make]:
+    """Makes kernels with a tiny random model; `seed` is of its weights, further keywords are of `memory:`."""
+    from llmos.kernel.engine.runner import ModelRunner
+    from tests.kernel.tiny import CONFIG, tiny_model
+
+    with ExitStack() as kernels:
+
+        def make(
+            seed: int = 0, state: Path | None = None, window: int = 512, pages: int = 130, **memory: Any
+        ) -> Kernel:
+            machine = {"state": str(tmp_path / "machine"), "cache": str(tmp_path / "cache")}
+            config = check({"machine": machine, "memory": memory}, Config)
+            model = tiny_model(replace(CONFIG, vocab=260), seed=seed)
+            runner = ModelRunner(model, pages=pages, page=16, window=window)
+            return kernels.enter_context(
+                Kernel(config, runner, byte_tokenizer(), chat_template(), state=state)
+            )
+
+        yield make

@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from llmos.abi.config import Config
 from llmos.abi.errors import CheckpointError, ConfigError
 from llmos.abi.events import Result, Token
 from llmos.abi.labels import UNTRUSTED
-from llmos.drivers.yamlfile import check
-from llmos.kernel.engine.runner import ModelRunner
-from llmos.kernel.engine.scripted import byte_tokenizer, chat_template
 from llmos.kernel.journal.state import ProcessState
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.process import Process
 from llmos.kernel.turn import Turn
 from llmos.memory.pagefile import seal, unseal
 from llmos.testing import call
-from tests.kernel.tiny import CONFIG, tiny_model
 
 Make = Callable[..., Kernel]
 ASKED = {"max_tokens": 90, "temperature": 0.9, "seed": 7}
-
-
-@pytest.fixture
-def tiny_kernel(tmp_path: Path) -> Iterator[Make]:
-    """Kernels with a tiny random model, whose KV is real; `seed` is of its weights."""
-    with ExitStack() as kernels:
-
-        def make(seed: int = 0, state: Path | None = None, window: int = 512, **memory: Any) -> Kernel:
-            machine = {"state": str(tmp_path / "machine"), "cache": str(tmp_path / "cache")}
-            config = check({"machine": machine, "memory": memory}, Config)
-            model = tiny_model(replace(CONFIG, vocab=260), seed=seed)
-            runner = ModelRunner(model, pages=130, page=16, window=window)
-            return kernels.enter_context(
-                Kernel(config, runner, byte_tokenizer(), chat_template(), state=state)
-            )
-
-        yield make
 
 
 def standing(process: Process) -> ProcessState:

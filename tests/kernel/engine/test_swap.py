@@ -12,10 +12,12 @@ import pytest
 
 from llmos.abi.labels import UNTRUSTED
 from llmos.drivers import cpu
+from llmos.drivers.weights import find, open_weights
 from llmos.kernel.engine.engine import Counters, Engine
 from llmos.kernel.engine.runner import ModelRunner
 from llmos.kernel.engine.sampling import Greedy, Randomness, Sample, Strategy
 from llmos.kernel.engine.sequence import BlockingStream, Grammar, Request
+from llmos.kernel.model.load import load_model
 from llmos.kernel.trace import Trace
 from llmos.memory.pages import PageStore
 from tests.kernel.engine.scripted import ScriptedRunner, continuation
@@ -206,6 +208,26 @@ def test_damaged_pages_are_computed_again_and_said(runner: ModelRunner, tmp_path
     lost = sum(s.finished.lost for s in streams if s.finished)
     assert lost == engine.swap.lost == store.counters.damaged
     assert (lost > 0) == (harm != "remove")
+    engine.close()
+    store.close()
+
+
+@needs_kernels
+def test_a_real_model_goes_on_to_the_same_tokens(weights_path: Callable[[str], Path], tmp_path: Path) -> None:
+    """SmolLM2 on the CPU kernels, seeded and greedy beside each other, between disk and pool every few steps."""
+    weights = open_weights(find(str(weights_path("smollm2-135m"))))
+    real = ModelRunner(load_model(weights, window=512), pages=64, window=512)
+    text = tuple(weights.tokenizer().encode(Path(__file__).read_text()))[:200]
+    asked = [
+        Request(tokens=text, max_tokens=24, strategy=SEEDED, randomness=Randomness(4)),
+        Request(tokens=text[:83], max_tokens=24),
+    ]
+    expected = [continued(real, request) for request in asked]
+    store = PageStore(tmp_path / "pages", ram=0, disk=1 << 30)
+    engine, pressure = pressed(real, store, 4)
+    streams = [engine.submit(request) for request in asked]
+    assert [read(s) for s in streams] == expected
+    assert pressure.seen and engine.swap.faults > 0 and engine.swap.lost == 0
     engine.close()
     store.close()
 
