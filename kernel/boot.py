@@ -7,6 +7,7 @@ Interface: `boot(config, progress) -> Kernel`.
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ def boot(
     from llmos.kernel.model.load import load_model
 
     model = load_model(weights, mode=mode, window=window, progress=loading, packing=packing)
+    from llmos.kernel.engine.blend import Blender
     from llmos.kernel.engine.runner import ModelRunner
     from llmos.kernel.kernel import Kernel
 
@@ -66,9 +68,11 @@ def boot(
             f"the pool holds {pages * PAGE_TOKENS} tokens, less than one window of {window}",
             do="raise `kernel.pool` or lower `kernel.window` in llmos.yaml",
         )
+    runner = ModelRunner(model, pages=pages, window=window)
     return Kernel(
-        config, ModelRunner(model, pages=pages, window=window), weights.tokenizer(), weights.template(),
+        config, runner, weights.tokenizer(), weights.template(),
         started=started, progress=progress, state=state, asker=asker, trace=trace,
+        blending=partial(Blender, model, runner) if Blender.fits(model) else None,
     )  # fmt: skip
 
 

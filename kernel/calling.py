@@ -70,7 +70,8 @@ class Calling:
         await process.going.wait()
         stream = kernel.engine.submit(
             Request(
-                tokens=layout.tokens, max_tokens=1, top=CANDIDATES, priority=process.priority, labels=layout.labels
+                tokens=layout.tokens, max_tokens=1, top=CANDIDATES, priority=process.priority, labels=layout.labels,
+                pieces=layout.pieces,
             )
         )  # fmt: skip
         for item in await asyncio.to_thread(list, stream):

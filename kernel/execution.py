@@ -221,6 +221,7 @@ class Execution:
             priority=process.priority,
             labels=self.layout.labels,
             hint=known,
+            pieces=self.layout.pieces,
         )
         self._stream = stream = ProcessStream(process.pid, self.turn.number, len(self.layout.tokens), known)
         if self._cancelled:

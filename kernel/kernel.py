@@ -22,7 +22,7 @@ from math import exp
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llmos.abi.errors import ConfigError, LLMOSError
 from llmos.abi.events import Ask
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
     from llmos.drivers.weights import ChatTemplate, Tokenizer
     from llmos.kernel.apps import Apps
+    from llmos.kernel.engine.blend import Blender
     from llmos.kernel.engine.engine import Runner
     from llmos.kernel.engine.grammar import GrammarCompiler
     from llmos.kernel.journal.state import ProcessState
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from llmos.memory.notes import Notes
     from llmos.memory.volume import Passage, Volume
 
+Fidelity = Literal["exact", "blend"]
 FLUSH_S = 2.0  # that a kernel which goes down takes to leave pages for the next
 Asker = Callable[[Ask], bool]  # whoever approves values; called on a thread of its own
 Reader = Callable[["Turn | None", Ask], Awaitable[bool | None]]
@@ -83,6 +85,7 @@ class Kernel:
         state: Path | None = None,
         asker: Asker | None = None,
         trace: Trace = OFF,
+        blending: Callable[[PageStore], Blender] | None = None,
     ) -> None:
         """
         Args:
@@ -91,6 +94,7 @@ class Kernel:
             state: the folder of this kernel's journal, which must be its own; None makes one that goes with it.
             asker: approves what the monitor asks about; without one everything asked about is refused.
             trace: what happens is written there; closed with the kernel.
+            blending: makes what puts windows together, over the kernel's page store; None where the device cannot.
         """
         self.config, self.runner, self.window = config, runner, runner.window
         self.tokenizer, self.prompt = tokenizer, ChatPrompt(tokenizer, template)
@@ -109,7 +113,9 @@ class Kernel:
         self.trace = trace
         commit = trace.committing(OutputCommit(self.journal, self.loop), self.journal)
         self.pages = PageStore(self.state / "pages", ram=config.memory.ram, disk=config.memory.swap)
-        self.engine = Engine(runner, commit, trace, store=self.pages)
+        self._blends = blending is not None
+        blender = None if blending is None else blending(self.pages)
+        self.engine = Engine(runner, commit, trace, store=self.pages, blender=blender)
         found = self.journal.unfinished()
         self.table = ProcessTable(found.pids + 1)
         self.appended = 0  # the last record that was given to the journal, but for tokens
@@ -161,6 +167,7 @@ class Kernel:
         priority: str = "interactive",
         quotas: Mapping[str, float] | None = None,
         seed: int = 0,
+        fidelity: Fidelity = "exact",
         progress: Progress | None = None,
     ) -> Process:
         """A new process.
@@ -173,15 +180,19 @@ class Kernel:
             priority: `realtime`, `interactive` or `batch`.
             quotas: limits that end it: `tokens`, `syscalls`, wall `seconds`, `pages` of a window.
             seed: of its turns, where they give none.
+            fidelity: `exact` computes what it reads as it stands; `blend` puts passages together that were computed
+                before, and computes those that the question is about: many more at once, in a fraction of the time.
 
         Raises:
-            ConfigError: a grant, quota or class that does not exist.
+            ConfigError: a grant, quota, class or fidelity that does not exist.
             ProcessError: too many processes.
         """
         parsed = [Grant.parse(grant) for grant in grants]
         if parsed:
             check(parsed, self.syscalls)
         settings: dict[str, Any] = {"instructions": instructions} if instructions else {}
+        if _fidelity(fidelity, self._blends) == "blend":
+            settings["fidelity"] = "blend"
         given = [as_mount(mount) for mount in mounts]
         if given:
             settings["mounts"] = [mount.dump() for mount in given]
@@ -416,6 +427,16 @@ def _class(name: str) -> Any:
     names = [p.name.lower() for p in Priority]
     if name not in names:
         raise ConfigError(f"{name!r} is no class of processes", do=f"choose one of {', '.join(names)}")
+    return name
+
+
+def _fidelity(name: str, blends: bool) -> str:
+    if name not in get_args(Fidelity):
+        raise ConfigError(f"{name!r} is no fidelity", do=f"choose one of {', '.join(get_args(Fidelity))}")
+    if name == "blend" and not blends:
+        raise ConfigError(
+            "this device cannot blend", why="its pages have a form of its own", do='choose "exact"'
+        )
     return name
 
 

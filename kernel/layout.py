@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from llmos.abi.events import Event, PageIn, PageOut
 from llmos.abi.labels import USER, Label, dump_label, join, load_label
 from llmos.kernel import grounding
+from llmos.kernel.blending import blended, ends
 from llmos.kernel.journal.state import Exchange, Run
 from llmos.kernel.prompt import ChatPrompt, Message, Part
 from llmos.memory.paging import Held, LeastValue, Policy
@@ -40,6 +41,7 @@ class Layout:
     events: tuple[Event, ...] = ()
     said: tuple[tuple[str, Label], ...] = field(default=(), repr=False)  # the texts, for `monitor.provenance`
     resident: frozenset[int] = frozenset()  # turns of the conversation that stand in it
+    pieces: tuple[int, ...] = ()  # ends of those that are put together (`Request.pieces`)
 
     @property
     def taint(self) -> Label:
@@ -77,6 +79,7 @@ class Layout:
         return {
             "labels": [[end, *dump_label(label)] for end, label in self.labels],
             "passages": [{**asdict(p), "label": dump_label(p.label)} for p in self.passages],
+            "pieces": list(self.pieces),
         }
 
     @classmethod
@@ -91,7 +94,7 @@ class Layout:
             (tokenizer.decode(tokens[begin:end]), label)
             for begin, (end, label) in zip(begins, labels, strict=False)
         )
-        return cls(tuple(tokens), labels, passages, (), said)
+        return cls(tuple(tokens), labels, passages, (), said, pieces=tuple(dumped.get("pieces", ())))
 
 
 def resumed(layout: Layout, runs: Sequence[Run], tokenizer: Tokenizer) -> tuple[Layout, tuple[int, ...]]:
@@ -128,6 +131,7 @@ def lay_out(
     policy: Policy = DEFAULT,
     tools: Sequence[Mapping[str, Any]] = (),
     tools_label: Label = USER,
+    blend: bool = False,
 ) -> Layout:
     """Lay a window of `budget` tokens out; leave out what does not fit.
 
@@ -137,6 +141,7 @@ def lay_out(
         worth: how much exchanges bear on the question; asked for when not all of them fit.
         resident: the turns that stood in the window before: events tell what changed.
         policy: what leaves first.
+        blend: passages stand where what was computed for them can be put together (see blending.py).
 
     Raises:
         WindowOverflow: the question does not fit.
@@ -153,6 +158,9 @@ def lay_out(
         messages = _messages(
             question, label, instructions, None if passages is None else kept, earlier, missing
         )
+        shown, pieces = kept, 0
+        if blend and kept:
+            messages, shown, pieces = blended(messages, question, kept)
         segments = prompt.segments(messages, tools, tools_label)
         over = sum(map(len, segments)) - budget
         if over <= 0 or leaving == []:
@@ -166,11 +174,11 @@ def lay_out(
     window = Window(budget)
     window.add(*segments)
     knowledge = [s for s in window if s.kind == "knowledge"]
-    read = [PageIn(p.source, p.position, len(s), s.label) for p, s in zip(kept, knowledge, strict=False)]
+    read = [PageIn(p.source, p.position, len(s), s.label) for p, s in zip(shown, knowledge, strict=False)]
     events = [*_moved(items, out, resident, held), *read]
     return Layout.of(
         window.segments, tokenizer, passages=tuple(kept), events=tuple(events),
-        resident=frozenset(e.turn for e in earlier),
+        resident=frozenset(e.turn for e in earlier), pieces=ends(window, pieces),
     )  # fmt: skip
 
 

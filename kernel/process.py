@@ -194,7 +194,9 @@ class Process:
         described = USER if table is None or asking.tools else join(map(kernel.apps.label_of, table.syscalls))
         if messages is not None:
             return lay_out_messages(kernel.prompt, kernel.tokenizer, budget, messages, tools, described)
-        passages = kernel.search(question, self.mounts, grounding.PASSAGES) if self.mounts else None
+        blend = self.spawned.settings.get("fidelity") == "blend"
+        wanted = grounding.BLENDED if blend else grounding.PASSAGES
+        passages = kernel.search(question, self.mounts, wanted) if self.mounts else None
         layout = lay_out(
             kernel.prompt,
             kernel.tokenizer,
@@ -208,6 +210,7 @@ class Process:
             resident=self.resident,
             tools=tools,
             tools_label=described,
+            blend=blend,
         )
         self.resident = layout.resident
         return layout

@@ -87,6 +87,7 @@ async def spawn(
     priority: str = "interactive",
     quotas: dict[str, float] | None = None,
     seed: int = 0,
+    fidelity: Literal["exact", "blend"] = "exact",
 ) -> dict[str, Any]:
     """A new process, which is this client's."""
     _open(request)
@@ -95,7 +96,7 @@ async def spawn(
         kernel: Kernel = request.kernel
         return kernel.spawn(
             mounts, grants=grants, instructions=instructions, expert=expert, priority=priority, quotas=quotas,
-            seed=seed, progress=progress,
+            seed=seed, fidelity=fidelity, progress=progress,
         )  # fmt: skip
 
     process = await _told(request, make, undo=lambda made: made.signal("KILL"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from llmos.abi import wire
 from llmos.abi.config import Config
@@ -94,6 +94,7 @@ class RemoteKernel:
         priority: str = "interactive",
         quotas: Mapping[str, float] | None = None,
         seed: int = 0,
+        fidelity: Literal["exact", "blend"] = "exact",
         progress: Progress | None = None,
     ) -> RemoteProcess:
         """A new process; see `Kernel.spawn`."""
@@ -107,6 +108,7 @@ class RemoteKernel:
             priority=priority,
             quotas=None if quotas is None else dict(quotas),
             seed=seed,
+            fidelity=fidelity,
         )
         return RemoteProcess(self._connection, named, self._asker)
 
