@@ -1,4 +1,4 @@
-"""Page-in of stored knowledge against computing it again: time to the first token, and whether answers stay right.
+"""Page-in of stored knowledge against computing it again: time to the first token, share of right answers.
 
 What: windows of about 4,000 tokens of passages and a question of about 50. `blend` puts stored passages together,
     computes the few that the question is about last, and the question; `exact` finds the whole window but the
@@ -6,11 +6,12 @@ What: windows of about 4,000 tokens of passages and a question of about 50. `ble
     half: full prefill, blend, and what others ship: passages computed alone and put together with their keys turned
     to their places (`shift_only`) or as they are (`no_shift`).
 Invariant: no setting was chosen on the published half. A passage's first computation is no part of a page-in;
-    `cold_ratio` says what it costs. An answer is right by its letters.
+    `*_cold` says what it costs. An answer is right by its letters.
 Interface: `run(quick, progress)`; `python -m benchmarks.page_in N` for the quality of N contexts alone. Keys `ttft_*`:
-    seconds and ratios; `match_*`: share of right answers; `loss`, `loss_interval_low|high`: right answers lost by blend
-    of 100, with the paired 95 % interval; `recomputed_share`: of the knowledge's tokens; `mean_kl_*`: of the answer's
-    first token against full prefill, over its 64 likeliest tokens and the rest, in nats.
+    seconds and ratios, `cpu_*`: the same in processor time; `match_*`: share of right answers; `loss`,
+    `loss_interval_low|high`: right answers lost by blend of 100, with the paired 95 % interval; `recomputed_share`: of
+    the knowledge's tokens; `mean_kl_*`: of the answer's first token against full prefill, over its 64 likeliest
+    tokens and the rest, in nats.
 """
 
 from __future__ import annotations
@@ -52,38 +53,48 @@ def run(quick: bool, progress: Progress) -> Figures:
 def _speed(bench: Bench, rounds: int, progress: Progress) -> tuple[dict[str, float], list[str]]:
     """Seconds to the first token, each way in turn, so that what disturbs the machine disturbs all."""
     windows = _long_windows(bench, rounds + 1)
-    times: dict[str, list[float]] = {}
+    times: dict[str, list[tuple[float, float]]] = {}
     notes: list[str] = []
-    theirs, context = None, TOKENS + 64
+    theirs = None
     if llama.installed():
         choices = llama.grid()
-        theirs = llama.Llama(bench.path, choices[0], context=context)
+        theirs = llama.Llama(bench.path, choices[0], context=TOKENS + 64)
         notes.append(f"llama.cpp: {llama.best(theirs, lambda side: side.prefill(192), choices)}")
     store = PageStore(None, ram=1 << 30, disk=0)
     for n, (first, second) in enumerate(windows):
-        warming = n == 0  # what a first run sets up
+        took = {}
         with bench.engine(store=store) as engine:
-            took = {"cold": _first_token(engine, first.blend())}
-            took["blend"] = _first_token(engine, second.blend())  # other words, other passages last
-            if not warming:
-                took["full"] = _first_token(engine, first.full())
-                took["exact"] = _first_token(engine, second.full())
-        if theirs is not None and not warming:
-            tokens = len(first.full().tokens)
-            took["llama_cpp"] = tokens / theirs.prefill(tokens)
-        for way, seconds in took.items() if not warming else ():
+            took["cold"] = _timed(lambda e=engine, w=first: _first_token(e, w.reused()))
+            took["blend"] = _timed(lambda e=engine, w=second: _first_token(e, w.blend()))
+            if n > 0:
+                took["full"] = _timed(lambda e=engine, w=first: _first_token(e, w.full()))
+                took["exact"] = _timed(lambda e=engine, w=second: _first_token(e, w.full()))
+        if n == 0:  # what a first run sets up
+            continue
+        tokens = len(second.full().tokens)
+        if theirs is not None:
+            took["llama_cpp"] = _timed(lambda side=theirs, n=tokens: side.prefill(n))
+        for way, seconds in took.items():
             times.setdefault(way, []).append(seconds)
         progress(
-            f"{len(first.full().tokens)} tokens: " + ", ".join(f"{w} {s:.2f} s" for w, s in took.items())
+            f"{tokens} tokens: " + ", ".join(f"{w} {s:.2f} s ({c:.2f} s cpu)" for w, (s, c) in took.items())
         )
     store.close()
-    median = {way: statistics.median(some) for way, some in times.items()}
-    full = min(median["full"], median.get("llama_cpp", math.inf))
-    values = {f"ttft_s.{way}": seconds for way, seconds in median.items()}
-    values |= {"ttft_ratio_blend": full / median["blend"], "ttft_ratio_exact": full / median["exact"]}
-    values["cold_ratio"] = full / median["cold"]
-    values["speed_recomputed_share"] = statistics.mean(w.recomputed for pair in windows[1:] for w in pair)
+    values: dict[str, float] = {}
+    for unit, which in (("ttft", 0), ("cpu", 1)):
+        median = {way: statistics.median(t[which] for t in some) for way, some in times.items()}
+        full = min(median["full"], median.get("llama_cpp", math.inf))
+        values |= {f"{unit}_s.{way}": seconds for way, seconds in median.items()}
+        values |= {f"{unit}_ratio_{way}": full / median[way] for way in ("blend", "exact", "cold")}
+    values["speed_recomputed_share"] = statistics.mean(second.recomputed for _, second in windows[1:])
     return values, notes
+
+
+def _timed(action: Callable[[], object]) -> tuple[float, float]:
+    """Seconds on the clock, and of all threads' processor time."""
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    action()
+    return time.perf_counter() - wall_s, time.process_time() - cpu_s
 
 
 def _long_windows(bench: Bench, count: int) -> list[tuple[Window, Window]]:
@@ -105,10 +116,9 @@ def _long_windows(bench: Bench, count: int) -> list[tuple[Window, Window]]:
     return made
 
 
-def _first_token(engine: Engine, request: Request) -> float:
-    started = time.perf_counter()
+def _first_token(engine: Engine, request: Request) -> None:
     for _ in engine.submit(request):
-        return time.perf_counter() - started
+        return
     raise RuntimeError("no token came")
 
 
@@ -130,13 +140,15 @@ def quality(bench: Bench, asked: Sequence[Context], progress: Progress) -> dict[
     for n, context in enumerate(asked):
         windows = [bench.window(context.chunks, q.text, q.asked) for q in context.questions]
         shares += [w.recomputed for w in windows]
-        with bench.engine() as engine:
+        store = PageStore(None, ram=1 << 30, disk=0)
+        with bench.engine(store=store) as engine:
             _answer(bench, engine, context, [w.full for w in windows[:1]])  # the passages, for all
             said["full"] += _answer(bench, engine, context, [w.full for w in windows])
             said["blend"] += _answer(bench, engine, context, [w.blend for w in windows])
         for way, kind in (("shift_only", Alone), ("no_shift", Unturned)):
-            with bench.engine(kind) as engine:
+            with bench.engine(kind, store) as engine:
                 said[way] += _answer(bench, engine, context, [w.reused for w in windows])
+        store.close()
         matches = ", ".join(f"{w} {statistics.mean(s.right for s in some):.3f}" for w, some in said.items())
         progress(f"context {n + 1} of {len(asked)}, {len(shares)} questions: {matches}")
     values = {f"match_{way}": statistics.mean(s.right for s in some) for way, some in said.items()}
