@@ -6,13 +6,14 @@ What: a faiss index of unit vectors by chunk id. Small volumes are searched exac
 Invariant: an index read from disk is whole (its checksum is in its file name), or it is not used. It proposes, and
     whoever asks takes the exact likeness from the store.
 Interface: `DenseIndex.made(count, sample)`, `.add(ids, vectors)`, `.remove(ids)`, `.ids`, `.search(vector, k) -> ids`,
-    `.fits(count)`, `len(index)`, `.save(folder, generation)`, `DenseIndex.load(folder) -> (generation, index)`.
-    Not thread-safe while it is changed. faiss is imported on first use.
+    `.fits(count)`, `len(index)`, `.save(folder, generation)`, `DenseIndex.load(folder) -> (generation, index)`,
+    `DenseIndex.saved(folder) -> generation`. Not thread-safe while it is changed. faiss is imported on first use.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import zlib
 from pathlib import Path
@@ -25,7 +26,9 @@ LISTS = 1024
 SAMPLE = 50_000  # vectors that the lists' centres are made from: fixed, so that memory is flat in the volume's size
 PROBES = 24  # lists that a question looks into; see benchmarks/retrieval.py for what that finds
 _PREFIX = "dense"
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
+
+log = logging.getLogger("llmos.volume")
 
 
 class DenseIndex:
@@ -87,21 +90,31 @@ class DenseIndex:
         return [id_ for id_ in ids[0].tolist() if id_ >= 0]
 
     def save(self, folder: Path, generation: int) -> None:
-        """Write the index beside the volume's database, atomically, and remove older ones."""
+        """Write the index beside the volume's database, atomically, and remove older ones and what a killed save
+        left. One at a time; OSError: it cannot be written, and the ones that were there stay.
+        """
         import faiss
 
-        part = folder / f".{_PREFIX}-{generation}.{os.getpid()}"
+        check = 0
+
+        def write(
+            data: bytes,
+        ) -> None:  # faiss itself says nothing of a small file that did not fit on the disk
+            nonlocal check
+            file.write(data)
+            check = zlib.crc32(data, check)
+
+        part = folder / f".{_PREFIX}-{generation}"
         try:
-            faiss.write_index(self._index, str(part))
-            with part.open("rb") as file:
+            with part.open("wb") as file:
+                faiss.write_index(self._index, faiss.PyCallbackIOWriter(write, _CHUNK))
+                file.flush()
                 os.fsync(file.fileno())
-            final = folder / f"{_PREFIX}-{generation}-{_checksum(part):08x}.faiss"
+            final = folder / f"{_PREFIX}-{generation}-{check:08x}.faiss"
             part.replace(final)
-        except RuntimeError as error:  # faiss's word for a full disk
-            raise OSError(str(error)) from None
         finally:
             part.unlink(missing_ok=True)
-        for old in folder.glob(f"{_PREFIX}-*.faiss"):
+        for old in (*folder.glob(f".{_PREFIX}-*"), *folder.glob(f"{_PREFIX}-*.faiss")):
             if old != final:
                 with contextlib.suppress(OSError):
                     old.unlink()
@@ -113,11 +126,24 @@ class DenseIndex:
 
         files = sorted(folder.glob(f"{_PREFIX}-*-*.faiss"), key=lambda path: -_generation(path))
         for path in files:
-            with contextlib.suppress(OSError, ValueError, RuntimeError):
+            try:
                 if _checksum(path) == int(path.stem.rsplit("-", 1)[1], 16):
                     index = faiss.read_index(str(path))
                     return _generation(path), cls(index, _ids(index))
+                why = "it is not what was written"
+            except FileNotFoundError:  # a newer one has taken its place
+                continue
+            except (OSError, ValueError, RuntimeError) as error:
+                why = str(error)
+            log.warning("a volume's index is dropped and made anew: %s: %s", path, why)
+            with contextlib.suppress(OSError):
+                path.unlink()
         return None
+
+    @staticmethod
+    def saved(folder: Path) -> int:
+        """The generation of the newest saved index, -1 without one."""
+        return max(map(_generation, folder.glob(f"{_PREFIX}-*-*.faiss")), default=-1)
 
 
 def _generation(path: Path) -> int:

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +91,7 @@ class Store:
         try:
             with disk_errors(folder):
                 self._open()
+                self._inode = (folder / FILE).stat().st_ino
         except BaseException:
             self._db.close()
             raise
@@ -172,6 +173,7 @@ class Store:
                             do="wait for it, or end it",
                         ) from None
                     time.sleep(0.05)
+            self._check_present()
             yield
 
     def get(self, key: str) -> str | None:
@@ -190,8 +192,22 @@ class Store:
 
     @property
     def generation(self) -> int:
-        """A number that grows with every change of chunks."""
+        """A number that grows with every change of chunks. VolumeError: the volume was deleted under this store."""
+        self._check_present()
         return int(self.get("generation") or 0)
+
+    def _check_present(self) -> None:
+        """An open file that was deleted can still be read and written, for nothing; VolumeError says so instead."""
+        with disk_errors(self.folder):
+            try:
+                found = (self.folder / FILE).stat().st_ino
+            except FileNotFoundError:
+                found = None
+        if found != self._inode:
+            raise VolumeError(
+                f"volume {self.folder} is gone", why="its files were removed while it was open",
+                do="open it again and mount the documents",
+            )  # fmt: skip
 
     def _bump(self) -> None:
         self._db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
@@ -311,18 +327,14 @@ class Store:
             self._bump()
 
     def lexical(self, terms: Sequence[str], k: int, weights: tuple[float, float, float]) -> dict[int, float]:
-        """The k best chunks by BM25 (greater is better) that hold any of the terms; weights of title, heading and text.
+        """The k best chunks by BM25 (greater is better) that hold any of the rarer terms; weights of title, heading
+        and text.
 
         FTS5 scores every chunk that holds a term, so common words of a large volume would cost a second and say
         little: the rarest terms are taken, as many as `MATCHES` chunks allow.
         """
         with self._lock, disk_errors(self.folder):
-            counts = {term: self._frequency(term, MATCHES + 1) for term in terms}
-            taken: list[str] = []
-            for term in sorted(terms, key=lambda term: counts[term]):
-                if sum(counts[t] for t in taken) + counts[term] > MATCHES:
-                    break
-                taken.append(term)
+            taken = self._rarest({term: self._frequency(term)[0] for term in terms})
             if not taken:
                 return {}
             rows = self._db.execute(
@@ -331,52 +343,77 @@ class Store:
             ).fetchall()
         return dict(rows)
 
-    def _frequency(self, term: str, most: int) -> int:
-        """In how many chunks a term is, counted up to `most`."""
-        query = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
-        return int(self._db.execute(query, (quoted(term), most)).fetchone()[0])
-
     def term_matches(
         self, terms: Sequence[str], ids: Sequence[int], weights: tuple[float, float, float]
     ) -> TermMatches:
-        """How often each term is in the volume, and what it alone adds to the BM25 of the chunks with these ids."""
+        """In how many chunks each term is, and what each of those that `lexical` takes adds to the BM25 of the chunks
+        with these ids. Where a term is in more than `MATCHES`, how many is judged by how close the first ones lie."""
         wanted = ",".join(str(int(id_)) for id_ in ids)
-        frequency: dict[str, int] = {}
-        scores: dict[str, dict[int, float]] = {}
         with self._lock, disk_errors(self.folder):
-            for term in terms:
-                query = quoted(term)
-                frequency[term] = self._frequency(term, 1 << 40)
-                rows = self._db.execute(
-                    f"SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? AND rowid IN ({wanted})",
-                    (*weights, query),
+            found = {term: self._frequency(term) for term in terms}
+            total, first, end = self._db.execute(
+                "SELECT (SELECT count(*) FROM chunks), (SELECT min(id) FROM chunks), (SELECT max(id) FROM chunks)"
+            ).fetchone()
+            frequency = {
+                term: count
+                if count <= MATCHES
+                else min(count * (end - first + 1) // (last - first + 1), total)
+                for term, (count, last) in found.items()
+            }
+            scores = {
+                term: dict(
+                    self._db.execute(
+                        f"SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? AND rowid IN ({wanted})",
+                        (*weights, quoted(term)),
+                    )
                 )
-                scores[term] = dict(rows.fetchall())
-            return TermMatches(self.count(), frequency, scores)
+                for term in self._rarest({term: count for term, (count, _) in found.items()})
+            }
+            return TermMatches(total, frequency, scores)
+
+    def _frequency(self, term: str) -> tuple[int, int]:
+        """(in how many chunks a term is, counted up to one more than `MATCHES`; the last of these)."""
+        query = "SELECT count(*), max(rowid) FROM (SELECT rowid FROM words WHERE words MATCH ? LIMIT ?)"
+        count, last = self._db.execute(query, (quoted(term), MATCHES + 1)).fetchone()
+        return count, last or 0
+
+    @staticmethod
+    def _rarest(frequency: Mapping[str, int]) -> list[str]:
+        """The rarest terms that are in `MATCHES` chunks at most, all together."""
+        taken: list[str] = []
+        room = MATCHES
+        for term in sorted(frequency, key=lambda term: frequency[term]):
+            room -= frequency[term]
+            if room < 0:
+                break
+            taken.append(term)
+        return taken
 
     def ids(self) -> np.ndarray:
         """All chunk ids, int64, in order."""
         with self._lock, disk_errors(self.folder):
-            return np.array(
-                [id_ for (id_,) in self._db.execute("SELECT id FROM chunks ORDER BY id")], np.int64
-            )
+            found = self._db.execute("SELECT id FROM chunks ORDER BY id")
+            return np.fromiter((id_ for (id_,) in found), np.int64)
 
     def vectors(self, ids: Sequence[int]) -> tuple[list[int], np.ndarray]:
         """(ids, their vectors, float32 [N, D]) of those chunks that (still) exist."""
+        found: list[int] = []
+        vectors = np.zeros((0, 1), np.float32)
         with self._lock, disk_errors(self.folder):
-            found = [
-                row
-                for id_ in ids
-                if (row := self._db.execute("SELECT id, vector FROM chunks WHERE id = ?", (id_,)).fetchone())
-            ]
-        size = len(found[0][1]) if found else 4
-        if size % 4 or any(len(row[1]) != size for row in found):
-            raise VolumeError(
-                f"volume {self.folder} is damaged", why="a stored vector has the wrong size",
-                do="remove the folder and mount the documents again",
-            )  # fmt: skip
-        vectors = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), size // 4)
-        return [row[0] for row in found], vectors.astype(np.float32)
+            for id_ in ids:
+                row = self._db.execute("SELECT vector FROM chunks WHERE id = ?", (id_,)).fetchone()
+                if row is None:
+                    continue
+                if not found:
+                    vectors = np.empty((len(ids), len(row[0]) // 4), np.float32)
+                if len(row[0]) != 4 * vectors.shape[1]:
+                    raise VolumeError(
+                        f"volume {self.folder} is damaged", why="a stored vector has the wrong size",
+                        do="remove the folder and mount the documents again",
+                    )  # fmt: skip
+                vectors[len(found)] = np.frombuffer(row[0], "<f4")
+                found.append(id_)
+        return found, vectors[: len(found)]
 
     def count(self) -> int:
         """Chunks in the volume."""

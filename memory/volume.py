@@ -13,6 +13,7 @@ Interface: `Volume.open(folder, encoder) -> Volume`; `volume.mount(path, label=,
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ CANDIDATES = 50  # taken from each ranking before they are fused
 WORDS = 0.3  # what the best match of words adds to a cosine; see benchmarks/retrieval.py
 _BATCH = 10_000  # vectors that are put into the index at once
 COLUMNS = (0.5, 1.0, 1.0)  # BM25 weights of title, heading and text
+
+log = logging.getLogger("llmos.volume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,21 +142,25 @@ class Volume:
         """The dense index of the store's present generation: the one at hand, or its file, brought up to date. With
         `progress`, of a mount, it is written where it changed."""
         with self._lock:
-            generation = self._store.generation
-            if self._dense is not None and self._dense[0] == generation:
-                return self._dense[1]
-            if self._store.get("recipe") not in (None, self._recipe()):
-                raise VolumeError(
-                    f"volume {self._store.folder} was made with another encoder or chunking",
-                    why="its vectors cannot be compared with this question's",
-                    do="mount the documents again",
-                )
-            known = DenseIndex.load(self._store.folder) if self._dense is None else self._dense
-            index = self._updated(known[1] if known else None, progress or silent)
-            if progress is not None and (known is None or known[0] != generation):
-                with disk_errors(self._store.folder):
-                    index.save(self._store.folder, generation)
-            self._dense = generation, index
+            generation, folder = self._store.generation, self._store.folder
+            if self._dense is None or self._dense[0] != generation:
+                if self._store.get("recipe") not in (None, self._recipe()):
+                    raise VolumeError(
+                        f"volume {folder} was made with another encoder or chunking",
+                        why="its vectors cannot be compared with this question's",
+                        do="mount the documents again",
+                    )
+                known = self._dense or DenseIndex.load(folder)
+                if (
+                    known is not None and known[0] > self._store.generation
+                ):  # as where an old copy was put back
+                    log.warning("a volume's index is dropped and made anew: it is ahead of %s", folder)
+                    known = None
+                self._dense = generation, self._updated(known[1] if known else None, progress or silent)
+            index = self._dense[1]
+            if progress is not None and DenseIndex.saved(folder) != generation:
+                with disk_errors(folder):
+                    index.save(folder, generation)
             return index
 
     def _updated(self, index: DenseIndex | None, progress: Progress) -> DenseIndex:
@@ -163,7 +170,7 @@ class Volume:
         process adds is found by the next question, and what it removes is no longer in the store.
         """
         ids = self._store.ids()
-        if index is None or not index.fits(len(ids)) or len(np.intersect1d(index.ids, ids)) < len(ids) // 2:
+        if index is None or not index.fits(len(ids)) or 2 * len(np.intersect1d(index.ids, ids)) <= len(ids):
             chosen = (
                 ids if len(ids) <= SAMPLE else np.random.default_rng(0).choice(ids, SAMPLE, replace=False)
             )

@@ -89,14 +89,38 @@ def test_saved_and_read_back(vectors: np.ndarray, count: int, tmp_path: Path) ->
     assert again.search(vectors[3], 20) == index.search(vectors[3], 20)
 
 
-def test_a_damaged_file_is_not_used(vectors: np.ndarray, tmp_path: Path) -> None:
+def test_a_damaged_file_is_not_used(
+    vectors: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert DenseIndex.load(tmp_path) is None
     full(vectors).save(tmp_path, 3)
     (path,) = tmp_path.iterdir()
     data = path.read_bytes()
+    caplog.set_level("WARNING", "llmos.volume")
     for wrong in (data[:-1], b"", data[:500] + bytes([data[500] ^ 1]) + data[501:]):
         path.write_bytes(wrong)
         assert DenseIndex.load(tmp_path) is None
+        assert "is dropped and made anew" in caplog.records[-1].message and not path.exists()
     path.write_bytes(data)
     path.rename(path.with_name("dense-x-y.faiss"))
     assert DenseIndex.load(tmp_path) is None
+
+
+def test_a_full_disk_is_noticed_and_leaves_the_index_before(vectors: np.ndarray, tmp_path: Path) -> None:
+    """However small the index: its last bytes are written when the file is closed."""
+    index = full(vectors[:100])
+    index.save(tmp_path, 3)
+    (tmp_path / ".dense-4").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        index.save(tmp_path, 4)
+    assert [path.name.split("-")[1] for path in tmp_path.iterdir()] == ["3"]
+    assert DenseIndex.saved(tmp_path) == 3
+
+
+def test_what_a_killed_save_left_goes_with_the_next(vectors: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / ".dense-3").write_bytes(b"half of an index")
+    index = full(vectors[:100])
+    index.save(tmp_path, 3)
+    (tmp_path / ".dense-4").write_bytes(b"half of an index")
+    index.save(tmp_path, 5)
+    assert [path.name.split("-")[1] for path in tmp_path.iterdir()] == ["5"]

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llmos.abi.errors import DiskFull, DocumentError, VolumeError
 from llmos.abi.labels import STORE, UNTRUSTED, Integrity, Label
 from llmos.memory.chunking import ChunkLimits
+from llmos.memory.index import DenseIndex
 from llmos.memory.ranking import lexical_terms, pooled
 from llmos.memory.store import FILE, Store
 from llmos.memory.volume import COLUMNS, Volume, search
@@ -320,12 +322,104 @@ def test_a_lost_or_damaged_index_is_rebuilt(tmp_path: Path, books: Path, encoder
     data = saved.read_bytes()
     for damage in (b"", data[: len(data) // 2], data[:-1] + bytes([data[-1] ^ 1]), os.urandom(100), None):
         if damage is None:
-            saved.unlink()
+            saved.unlink(missing_ok=True)  # a damaged one has been removed
         else:
             saved.write_bytes(damage)
         again = Volume.open(tmp_path / "v", encoder)
         assert [p.chunk_id for p in again.search("salaries", k=3)] == want
         again.close()
+
+
+def test_an_index_that_is_ahead_of_its_database_is_made_anew(
+    tmp_path: Path, books: Path, encoder: WordsEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An old copy of the database was put back; the ids of the index then mean other chunks."""
+    folder = tmp_path / "v"
+    volume = Volume.open(folder, encoder)
+    volume.mount(books)
+    volume.close()
+    old = (folder / FILE).read_bytes()
+    volume = Volume.open(folder, encoder)
+    (books / "new.txt").write_text("The canteen closes at two.\n")
+    volume.mount(books)
+    volume.close()
+    (folder / FILE).write_bytes(old)
+    (books / "new.txt").write_text("Parking is free.\n")
+    volume = Volume.open(folder, encoder)
+    assert "salaries" in volume.search("salaries", k=1)[0].text.lower()
+    assert "is ahead of" in caplog.text
+    volume.mount(books)
+    assert volume.search("parking free", k=1)[0].text == "Parking is free."
+    assert DenseIndex.saved(folder) == volume._store.generation
+    volume.close()
+
+
+def test_an_index_on_a_full_disk_is_written_by_the_next_mount(
+    volume: Volume, books: Path, tmp_path: Path
+) -> None:
+    volume.mount(books)
+    generation = volume._store.generation
+    (books / "new.txt").write_text("The canteen closes at two.\n")
+    (tmp_path / "volume" / f".dense-{generation + 1}").symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match="no room"):
+        volume.mount(books)
+    assert volume.search("when does the canteen close", k=1)[0].source == "books/new.txt"
+    assert DenseIndex.saved(tmp_path / "volume") == generation
+    assert volume.mount(books).added == 0
+    assert DenseIndex.saved(tmp_path / "volume") == volume._store.generation
+
+
+def test_a_volume_deleted_while_it_is_open_is_said_to_be_gone(
+    tmp_path: Path, books: Path, encoder: WordsEncoder
+) -> None:
+    volume = Volume.open(tmp_path / "v", encoder)
+    volume.mount(books)
+    shutil.rmtree(tmp_path / "v")
+    with pytest.raises(VolumeError, match="is gone"):
+        volume.search("salaries")
+    with pytest.raises(VolumeError):
+        volume.mount(books)
+    (books / "new.txt").write_text("The canteen closes at two.\n")
+    other = Volume.open(tmp_path / "v", encoder)  # as another kernel would make it anew
+    other.mount(books)
+    for use in (lambda: volume.search("canteen"), lambda: volume.mount(books)):
+        with pytest.raises(VolumeError, match="is gone"):
+            use()
+    assert other.search("canteen closes", k=1)[0].source == "books/new.txt"
+    volume.close()
+    other.close()
+
+
+def test_two_kernels_mount_into_one_volume_in_turn(
+    tmp_path: Path, books: Path, encoder: WordsEncoder
+) -> None:
+    one, two = Volume.open(tmp_path / "v", encoder), Volume.open(tmp_path / "v", encoder)
+    one.mount(books)
+    more = write(tmp_path / "more", {"canteen.txt": "The canteen closes at two."})
+    two.mount(more)
+    assert top(one, "canteen closes")[0] == "more/canteen.txt"
+    (more / "canteen.txt").unlink()
+    one.mount(more)
+    assert all(passage.source != "more/canteen.txt" for passage in two.search("canteen closes", k=9))
+    assert top(two, "salaries")[0] == "books/inner/pay.txt"
+    assert DenseIndex.saved(tmp_path / "v") == one._store.generation
+    one.close()
+    two.close()
+
+
+def test_vectors_of_another_length_make_the_index_anew(tmp_path: Path, encoder: WordsEncoder) -> None:
+    class Shorter(WordsEncoder):
+        def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
+            return super().encode(texts, progress)[:, :32]
+
+    single = write(tmp_path / "single", {"a.txt": "One chunk only."})
+    first = Volume.open(tmp_path / "v", encoder)
+    first.mount(single)
+    first.close()
+    second = Volume.open(tmp_path / "v", Shorter("words-short"))
+    second.mount(single)
+    assert top(second, "one chunk")[0] == "single/a.txt"
+    second.close()
 
 
 def test_a_damaged_database_is_said_so(tmp_path: Path, books: Path, encoder: WordsEncoder) -> None:
@@ -553,6 +647,26 @@ def test_common_words_of_a_large_volume_are_left_to_likeness(
     assert len(store.lexical(["common", "yellow"], 50, COLUMNS)) == 1
     assert store.lexical(["common", "form"], 50, COLUMNS) == {}
     assert volume.search("the common yellow form", k=1)[0].source == "forms/a.txt"
+
+
+def test_how_often_a_common_word_is_in_a_volume_is_judged_by_its_beginning(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting stops at the limit; several volumes are then ranked by an estimate."""
+    texts = {f"{n:03}.txt": f"form {n} {'even' * (n % 2 == 0)}" for n in range(100)} | {
+        "x.txt": "yellow form"
+    }
+    volume.mount(write(tmp_path / "forms", texts))
+    store, terms = volume._store, ["form", "even", "yellow", "nowhere"]
+    ids = store.ids().tolist()
+    exact = store.term_matches(terms, ids, COLUMNS)
+    assert exact.frequency == {"form": 101, "even": 50, "yellow": 1, "nowhere": 0}
+    assert len(exact.scores["form"]) == 101
+    monkeypatch.setattr("llmos.memory.store.MATCHES", 10)
+    judged = store.term_matches(terms, ids, COLUMNS)
+    assert judged.frequency["form"] == 101 and 40 <= judged.frequency["even"] <= 60
+    assert judged.scores == {"yellow": exact.scores["yellow"], "nowhere": {}}
+    assert pooled([judged, judged])[0].keys() == exact.scores["yellow"].keys()
 
 
 # -- where files move --------------------------------------------------------------------------------------------
