@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Annotated
 
 from llmos.abi.app import App, Call, Payload, Target, query, syscall
-from llmos.abi.config import Config, MachineConfig
+from llmos.abi.config import Config, MachineConfig, MemoryConfig
 from llmos.abi.errors import LLMOSError
 from llmos.abi.events import Token
 from llmos.kernel import apps as apps_module
@@ -39,7 +39,8 @@ from llmos.kernel.engine.scripted import ScriptedRunner, byte_tokenizer, call, c
 from llmos.kernel.journal import read
 from llmos.kernel.journal.records import Finished, Spawned
 from llmos.kernel.kernel import Kernel
-from llmos.kernel.system import SYSTEM, SystemCall
+from llmos.kernel.system import SYSTEM
+from llmos.kernel.systemcall import SystemCall
 
 PROCESSES = 6  # that are at work at once
 HUNG_S = 60
@@ -130,10 +131,10 @@ class Report:
 def boot(folder: Path) -> Kernel:
     """A kernel on what is there, with the till among its own apps."""
     apps_module.SYSTEM = (*SYSTEM, Till)  # type: ignore[misc]
-    config = Config(machine=MachineConfig(state=folder / "machine"))
+    config = Config(machine=MachineConfig(state=folder / "machine"), memory=MemoryConfig(ram=1 << 16))
     return Kernel(
         config,
-        ScriptedRunner(script),
+        ScriptedRunner(script, pages=320, window=4992),  # so that windows are swapped, in memory and to disk
         byte_tokenizer(),
         chat_template(),
         state=folder / "kernel",
