@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from llmos.abi.errors import (
     AnswerCut,
     Cancelled,
+    CheckpointError,
     ConfigError,
     DocumentError,
     LLMOSError,
@@ -262,3 +264,16 @@ def test_the_real_one_is_a_machine(scripted_kernel: Callable[..., Kernel]) -> No
     machine: Machine = scripted_kernel(script)  # mypy binds them; here the methods are there at all
     for name in (n for n in dir(Machine) if not n.startswith("_") and callable(getattr(Machine, n))):
         assert callable(getattr(machine, name))
+
+
+def test_a_checkpoint_is_another_process_that_knows_the_same(machine: Machine, tmp_path: Path) -> None:
+    process = machine.spawn()
+    process.ask("one").result
+    path = process.checkpoint(tmp_path / "file.llmos")
+    resumed = machine.resume(path)
+    assert resumed.pid != process.pid
+    assert [e.answer for e in resumed.conversation] == ["You said one."]
+    assert resumed.ask("count").answer == process.ask("count").answer == "2"
+    path.write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        machine.resume(path)
