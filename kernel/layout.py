@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_TOKENS = 512  # of an answer
 DEFAULT = LeastValue()
-HEAD, HEADS = 48, 6  # characters, and number, of the questions that a window names of those outside
+HEAD, HEADS = (
+    48,
+    512,
+)  # characters of the questions that a window names of those outside; one for so many tokens of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ def lay_out(
         earlier = [e for i, e in enumerate(conversation, len(found)) if i not in out]
         missing = [e for i, e in enumerate(conversation, len(found)) if i in out]
         messages = _messages(
-            question, label, instructions, None if passages is None else kept, earlier, missing
+            question, label, instructions, None if passages is None else kept, earlier, missing, budget // HEADS
         )
         shown, pieces = kept, 0
         if blend and kept:
@@ -239,6 +242,7 @@ def _messages(
     passages: Sequence[Passage] | None,
     conversation: Sequence[Exchange],
     missing: Sequence[Exchange],
+    heads: int,
 ) -> list[Message]:
     earlier = [
         message
@@ -247,7 +251,7 @@ def _messages(
     ]
     system = instructions or ("" if passages is None else grounding.INSTRUCTIONS)
     head = [Message.of("system", system)] if system else []
-    outside = [Part("system", _outside(missing), join(e.asked for e in missing))] if missing else []
+    outside = [Part("system", _outside(missing, heads), join(e.asked for e in missing))] if missing else []
     if passages is None:
         return [*head, *earlier, Message("user", (*outside, Part("user", question, label)))]
     knowledge = [
@@ -258,8 +262,10 @@ def _messages(
     return [*head, *earlier, Message("user", (*outside, *knowledge, asked))]
 
 
-def _outside(missing: Sequence[Exchange]) -> str:
-    """What a window says of the exchanges that are not in it."""
-    heads = [f"turn {e.turn}, {' '.join(e.question.split())[:HEAD]!r}" for e in missing[-HEADS:]]
-    more = "" if len(missing) <= HEADS else f" and {len(missing) - HEADS} before"
-    return f"(Not shown of this conversation: {'; '.join(heads)}{more}.)\n\n"
+def _outside(missing: Sequence[Exchange], heads: int) -> str:
+    """What a window says of the exchanges that are not in it, naming the last `heads` of them."""
+    named = missing[max(len(missing) - heads, 0) :]
+    topics = "; ".join(f"turn {e.turn}, {' '.join(e.question.split())[:HEAD]!r}" for e in named)
+    return (
+        f"({len(missing)} exchanges of this conversation are not shown{': ' if topics else ''}{topics}.)\n\n"
+    )

@@ -46,20 +46,23 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LeastValue:
-    """Knowledge first, by value a token, all but the best; then exchanges, by what they are worth to the question; the
-    newest `recent` exchanges, which a question may refer to by a mere "it", go late; the best passage goes last."""
+    """Knowledge first, by value a token, all but the best; then exchanges, by what they are worth to the question and a
+    little for being new, for a question may refer to the last one by a mere "it"; the best passage goes last.
 
-    recent: int = 2
+    Args:
+        new: what the newest exchange is worth beside its relevance; half of it the one before, and so on.
+    """
+
+    new: float = 0.3
 
     def leaving(self, held: Sequence[Held]) -> list[int]:
         free = [i for i, h in enumerate(held) if not h.pin]
         knowledge = sorted((i for i in free if held[i].kind == "knowledge"), key=lambda i: held[i].density)
-        exchanges = [i for i in free if held[i].kind == "exchange"]
-        older = sorted(
-            (i for i in exchanges if held[i].age >= self.recent), key=lambda i: (held[i].value, -held[i].age)
+        exchanges = sorted(
+            (i for i in free if held[i].kind == "exchange"),
+            key=lambda i: (held[i].value + self.new / 2 ** min(held[i].age, 99), -held[i].age),
         )
-        newest = sorted((i for i in exchanges if held[i].age < self.recent), key=lambda i: -held[i].age)
-        return [*knowledge[:-1], *older, *newest, *knowledge[-1:]]
+        return [*knowledge[:-1], *exchanges, *knowledge[-1:]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def test_what_bears_on_the_question_comes_back(kernel: Kernel) -> None:
     events = list(process.ask("What did I say the cat is called?", max_tokens=40))
     window = window_of(kernel, process.pid)
     assert "The cat is called Miso." in window and "number 11" in window  # the newest stay, too
-    assert "(Not shown of this conversation:" in window
+    assert "exchanges of this conversation are not shown" in window
     back = {e.source: e for e in events if isinstance(e, PageIn)}
     assert back["turn 1"].tokens > 0 and back["turn 1"].label == USER
     gone = [e for e in events if isinstance(e, PageOut)]

@@ -42,8 +42,9 @@ def test_knowledge_goes_first_and_the_best_of_it_last() -> None:
 def test_what_bears_on_the_question_stays_however_old() -> None:
     exchanges = [Held("exchange", 50, 0.1, age=n) for n in range(9, -1, -1)]
     exchanges[2] = replace(exchanges[2], value=0.8)
-    order = LeastValue(recent=2).leaving(exchanges)
-    assert order == [0, 1, 3, 4, 5, 6, 7, 2, 8, 9]
+    assert LeastValue(new=0.3).leaving(exchanges) == [0, 1, 3, 4, 5, 6, 7, 8, 9, 2]
+    exchanges[2] = replace(exchanges[2], value=0.3)
+    assert LeastValue(new=0.3).leaving(exchanges) == [0, 1, 3, 4, 5, 6, 7, 8, 2, 9]
     assert Oldest().leaving(exchanges) == list(range(10))
 
 
