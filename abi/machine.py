@@ -3,8 +3,8 @@
 What: the protocols of kernel, process and turn, and the values that they tell about themselves.
 Invariant: `kernel.Kernel` and `attach.RemoteKernel` both fit `Machine`; mypy and one scenario that tests run on
     both see to it. What is here needs no jax and no engine.
-Interface: `Machine`, `AnyProcess`, `AnyTurn`; `Stat`, `Exit`, `AppStat`, `Top`; `Divergence`, `Replay`; `Signal`,
-    `State`. Times are seconds.
+Interface: `Machine`, `AnyProcess`, `AnyTurn`; `Stat`, `Exit`, `AppStat`, `Top`, `Region`; `Divergence`, `Replay`;
+    `Signal`, `State`. Times are seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from llmos.abi.labels import USER, Label
+from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -66,6 +67,29 @@ class AppStat:
     active: int
     restarts: int
     memory: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A stretch of a process's window that has one origin.
+
+    Args:
+        kind: system, user, assistant, syscall, result or knowledge.
+        source: a file and position, a syscall's name, or "".
+        start: its first token's place in the window.
+        label: where its words came from and who may read them.
+    """
+
+    kind: str
+    source: str
+    start: int
+    tokens: int
+    label: Label
+
+    @property
+    def pages(self) -> tuple[int, int]:
+        """The first and the last page of the window that it touches."""
+        return self.start // PAGE_TOKENS, max(self.start + self.tokens - 1, self.start) // PAGE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +284,7 @@ class Machine(Protocol):
     def ps(self) -> Sequence[Stat]: ...
     def stat(self, pid: int) -> Stat: ...
     def top(self) -> Top: ...
+    def pmap(self, pid: int) -> Sequence[Region]: ...
     def next_distribution(self, text: str, k: int = 10) -> list[tuple[str, float]]: ...
     def replay(self, pid: int) -> Replay: ...
     def resume(self, path: str | Path) -> AnyProcess: ...

@@ -4,8 +4,8 @@ What: owns everything that a machine has while it runs, and hands out processes.
 Invariant: nothing here knows what computes: the runner may be a model on a device or a script. What is closed
     leaves nothing running. One engine thread, one loop, one writer of the journal; this object
     may be used from any thread.
-Interface: `spawn`, `process`, `ps`, `stat`, `top`, `replay`, `resume`, `next_distribution`, `close`; for the other
-    modules of this floor: `append`, `durable`, `restore`, `volume`, `search`, `ended`, `reap`.
+Interface: `spawn`, `process`, `ps`, `stat`, `top`, `pmap`, `replay`, `resume`, `next_distribution`, `close`; for the
+    other modules of this floor: `append`, `durable`, `restore`, `volume`, `search`, `ended`, `reap`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llmos.abi.errors import ConfigError, LLMOSError
 from llmos.abi.events import Ask
-from llmos.abi.machine import AppStat, Replay, Stat, Top
+from llmos.abi.machine import AppStat, Region, Replay, Stat, Top
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.kernel import private
@@ -222,6 +222,12 @@ class Kernel:
     def stat(self, pid: int) -> Stat:
         """One process's line of `ps`; NoSuchProcess."""
         return self.process(pid).stat()
+
+    def pmap(self, pid: int) -> list[Region]:
+        """What stands in a process's window, in the order in which the model reads it; nothing before its first turn in
+        this kernel's life."""
+        window = self.process(pid).questions.window
+        return [] if window is None else window.map()
 
     def top(self) -> Top:
         """The whole machine at this moment."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmos.abi.events import Event, PageIn, PageOut
 from llmos.abi.labels import USER, Label, dump_label, join, load_label
+from llmos.abi.machine import Region
 from llmos.kernel import grounding
 from llmos.kernel.blending import blended, ends
 from llmos.kernel.journal.state import Exchange, Run
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_TOKENS = 512  # of an answer
 DEFAULT = LeastValue()
-HEAD, HEADS = (
-    48,
-    512,
-)  # characters of the questions that a window names of those outside; one for so many tokens of it
+HEAD = 48  # characters of a question outside that a window names
+HEADS = 512  # tokens of a window for which it names one of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,7 @@ class Layout:
     said: tuple[tuple[str, Label], ...] = field(default=(), repr=False)  # the texts, for `monitor.provenance`
     resident: frozenset[int] = frozenset()  # turns of the conversation that stand in it
     pieces: tuple[int, ...] = ()  # ends of those that are put together (`Request.pieces`)
+    origins: tuple[tuple[str, str], ...] = ()  # kind and source of each run of `labels`
 
     @property
     def taint(self) -> Label:
@@ -58,18 +58,21 @@ class Layout:
 
     def extended(self, tokens: Sequence[int], segments: Sequence[Segment], tokenizer: Tokenizer) -> Layout:
         """The window after the model wrote `tokens` and `segments` (results) came in."""
-        labels = list(self.labels)
+        labels, origins = list(self.labels), list(self.origins)
         at = len(self.tokens) + len(tokens)
         if tokens:
             labels.append((at, self.taint))
+            origins.append(("assistant", ""))
         for segment in segments:
             at += len(segment)
             labels.append((at, segment.label))
+            origins.append((segment.kind, segment.source))
         added = tuple(token for segment in segments for token in segment.tokens)
         said = tuple((tokenizer.decode(s.tokens), s.label) for s in segments)
         return replace(
-            self, tokens=(*self.tokens, *tokens, *added), labels=tuple(labels), said=(*self.said, *said)
-        )
+            self, tokens=(*self.tokens, *tokens, *added), labels=tuple(labels), origins=tuple(origins),
+            said=(*self.said, *said),
+        )  # fmt: skip
 
     def after(
         self, tokens: Sequence[int], results: Sequence[int], label: Label, tokenizer: Tokenizer
@@ -83,6 +86,7 @@ class Layout:
             "labels": [[end, *dump_label(label)] for end, label in self.labels],
             "passages": [{**asdict(p), "label": dump_label(p.label)} for p in self.passages],
             "pieces": list(self.pieces),
+            "origins": [list(origin) for origin in self.origins],
         }
 
     @classmethod
@@ -97,7 +101,18 @@ class Layout:
             (tokenizer.decode(tokens[begin:end]), label)
             for begin, (end, label) in zip(begins, labels, strict=False)
         )
-        return cls(tuple(tokens), labels, passages, (), said, pieces=tuple(dumped.get("pieces", ())))
+        origins = tuple((kind, source) for kind, source in dumped.get("origins", [("", "")] * len(labels)))
+        return cls(
+            tuple(tokens), labels, passages, (), said, pieces=tuple(dumped.get("pieces", ())), origins=origins
+        )
+
+    def map(self) -> list[Region]:
+        """The window as stretches of one origin each, in the order in which the model reads them."""
+        regions, start = [], 0
+        for (end, label), (kind, source) in zip(self.labels, self.origins, strict=True):
+            regions.append(Region(kind, source, start, end - start, label))
+            start = end
+        return regions
 
 
 def resumed(layout: Layout, runs: Sequence[Run], tokenizer: Tokenizer) -> tuple[Layout, tuple[int, ...]]:
@@ -159,7 +174,13 @@ def lay_out(
         earlier = [e for i, e in enumerate(conversation, len(found)) if i not in out]
         missing = [e for i, e in enumerate(conversation, len(found)) if i in out]
         messages = _messages(
-            question, label, instructions, None if passages is None else kept, earlier, missing, budget // HEADS
+            question,
+            label,
+            instructions,
+            None if passages is None else kept,
+            earlier,
+            missing,
+            budget // HEADS,
         )
         shown, pieces = kept, 0
         if blend and kept:

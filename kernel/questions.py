@@ -61,6 +61,7 @@ class Questions:
         self.phase: Literal["new", "ready", "running", "waiting"] = "new"
         self._waiting: deque[Question] = deque()
         self._execution: Execution | None = None
+        self._shown: Layout | None = None  # the window of the turn before
         self._server: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
         self._busy = 0  # turns that run, wait, or are being laid out
@@ -112,6 +113,12 @@ class Questions:
         """The turn that runs has had to leave the pool, and waits to come back."""
         execution = self._execution
         return execution is not None and execution.swapped
+
+    @property
+    def window(self) -> Layout | None:
+        """The window of the turn that runs, or ran last in this kernel's life."""
+        execution = self._execution
+        return self._shown if execution is None else execution.layout
 
     # -- on the loop ---------------------------------------------------------------------------------------------
 
@@ -241,6 +248,8 @@ class Questions:
                 )
             return done
         finally:
+            if self._execution is not None:
+                self._shown = self._execution.layout
             self._execution = None
 
 

@@ -7,6 +7,8 @@ Interface: `Shell.run()`. A new command is a method `_do_NAME` whose docstring i
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from llmos.abi.errors import LLMOSError
 from llmos.abi.mount import Mount
 from llmos.abi.progress import Progress, silent
 from llmos.apps.shell.history import History
+from llmos.apps.shell.pmap import draw
 from llmos.apps.shell.transcript import stream
 from llmos.drivers.terminal import neutralise
 
@@ -176,6 +179,15 @@ class Shell:
         """/ps: the processes of this kernel"""
         for s in self.kernel.ps():
             self._say(f"{s.pid:>5} {s.state:<8} {neutralise(s.name):<16} {s.tokens:>7} tokens")
+
+    def _do_pmap(self, rest: str) -> None:
+        """/pmap [PID]: what stands in the window, as a map"""
+        if rest and not rest.isdecimal():
+            self._say("usage: /pmap [PID]")
+            return
+        regions = self.kernel.pmap(int(rest) if rest else self.process.pid)
+        colour = self.notes.isatty() and not os.environ.get("NO_COLOR")
+        self._say("\n".join(draw(regions, shutil.get_terminal_size((80, 24)).columns, colour=colour)))
 
     # --- helpers --------------------------------------------------------------------------------------------
 

@@ -277,6 +277,13 @@ async def top(request: Any) -> Any:
 
 
 @verb
+async def pmap(request: Any, *, pid: int) -> list[Any]:
+    """What stands in a process's window."""
+    request.process(pid)
+    return [wire.dump(region) for region in request.kernel.pmap(pid)]
+
+
+@verb
 async def next_distribution(request: Any, *, text: str, k: int = 10) -> list[Any]:
     """What the model thinks comes next."""
     return await asyncio.to_thread(request.kernel.next_distribution, text, k)

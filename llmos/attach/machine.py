@@ -16,7 +16,7 @@ from typing import Any, Literal
 from llmos.abi import wire
 from llmos.abi.config import Config
 from llmos.abi.errors import ConfigError
-from llmos.abi.machine import Replay, Stat, Top
+from llmos.abi.machine import Region, Replay, Stat, Top
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.attach.connection import Connection
@@ -123,6 +123,10 @@ class RemoteKernel:
     def stat(self, pid: int) -> Stat:
         """One process's line of `ps`; NoSuchProcess."""
         return self.process(pid).stat()
+
+    def pmap(self, pid: int) -> list[Region]:
+        """What stands in a process's window."""
+        return [wire.load(Region, region) for region in self._connection.call("pmap", pid=pid)]
 
     def top(self) -> Top:
         """The whole machine at this moment."""

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         kill,
         models,
         next_token,
+        pmap,
         ps,
         replay,
         serve,
@@ -56,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    runs = (ask, shell, up, ps, kill, checkpoint, journal, replay, serve)
+    runs = (ask, shell, up, ps, pmap, kill, checkpoint, journal, replay, serve)
     for module in (*runs, next_token, models, app, doctor):
         module.add(verbs)
     return top

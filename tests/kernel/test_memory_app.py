@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from llmos.abi.errors import WindowOverflow
 from llmos.abi.events import PageIn, PageOut, Result
 from llmos.abi.labels import UNTRUSTED, USER, Integrity
 from llmos.abi.mount import Mount
+from llmos.apps.shell.pmap import draw
 from llmos.kernel.journal import read
 from llmos.kernel.journal.records import Started
 from llmos.kernel.kernel import Kernel
@@ -162,3 +165,37 @@ def test_a_note_outlives_its_process_and_keeps_its_label(scripted_kernel: Make, 
     assert later.conversation[-1].label.integrity == UNTRUSTED.integrity
     other = kernel.spawn(grants=["memory.*"], expert="guest")
     assert results(other.ask("recall it"))[0] == "there are no notes"
+
+
+def test_the_map_of_a_window(scripted_kernel: Make, tmp_path: Path) -> None:
+    (tmp_path / "house.md").write_text("# Pets\n\nThe cat is called Miso.\n")
+
+    def script(window: str) -> str:
+        return (
+            "Done."
+            if "nothing was found" in window or "[passage" in window
+            else call("memory.search", query="cat")
+        )
+
+    kernel = scripted_kernel(script)
+    kernel.__dict__["encoder"] = WordsEncoder()
+    process = kernel.spawn(grants=["memory.search"], mounts=[Mount(tmp_path / "house.md")])
+    assert kernel.pmap(process.pid) == []
+    assert process.ask("Is there a cat?").answer
+    regions = kernel.pmap(process.pid)
+    kinds = [region.kind for region in regions]
+    assert [k for k in kinds if k in ("syscall", "knowledge", "user", "result")] == [
+        "syscall",
+        "knowledge",
+        "user",
+        "result",
+    ]
+    knowledge = next(r for r in regions if r.kind == "knowledge")
+    assert knowledge.source == "house.md, lines 1-3" and knowledge.label.integrity == Integrity.UNTRUSTED
+    assert all(a.start + a.tokens == b.start for a, b in pairwise(regions))
+    assert regions[0].pages[0] == 0 and knowledge.pages[0] <= knowledge.pages[1]
+    drawn = draw(regions, 80)
+    assert len(drawn[0]) >= 80 and set(drawn[0]) <= set("suacrk") and "k" in drawn[0]
+    assert drawn[-1] == f"{regions[-1].start + regions[-1].tokens} tokens" and "untrusted" in "\n".join(drawn)
+    evil = [replace(regions[0], source="\x1b]0;x\x07")]
+    assert "\x1b" not in "".join(draw(evil, 80)) and "\x1b[" in draw(regions, 80, colour=True)[0]
