@@ -77,7 +77,7 @@ def _recalls(volume: Volume, encoder: Encoder) -> dict[str, float]:
 
     methods: dict[str, Callable[[str], list[str]]] = {
         "dense": lambda q: texts(index.search(encoder.encode([q])[0], 20)),
-        "bm25": lambda q: texts(list(store.lexical(lexical_terms(q), 20, COLUMNS))),
+        "bm25": lambda q: texts(list(store.lexical(store.frequencies(lexical_terms(q)), 20, COLUMNS))),
         "fused": lambda q: [passage.text for passage in volume.search(q, k=5)],
     }
     hits: dict[str, list[bool]] = {}

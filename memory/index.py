@@ -104,10 +104,11 @@ class DenseIndex:
             file.write(data)
             check = zlib.crc32(data, check)
 
+        library: Any = faiss  # its callbacks are not in its own types
         part = folder / f".{_PREFIX}-{generation}"
         try:
             with part.open("wb") as file:
-                faiss.write_index(self._index, faiss.PyCallbackIOWriter(write, _CHUNK))
+                faiss.write_index(self._index, library.PyCallbackIOWriter(write, _CHUNK))
                 file.flush()
                 os.fsync(file.fileno())
             final = folder / f"{_PREFIX}-{generation}-{check:08x}.faiss"

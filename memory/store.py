@@ -3,8 +3,9 @@
 What: the one durable truth of a volume. All SQL is here; everything above it speaks in rows.
 Invariant: a document and all its chunks, full-text entries and vectors change in one transaction; `generation`
     grows with every such change, so a copy of anything (the dense index) knows whether it is still true.
-Interface: `Store(folder)`: `.put_document`, `.remove_document`, `.documents`, `.lexical`, `.term_matches`, `.vectors`,
-    `.rows`, `.generation`, `.writing()` (the one writer's lock). Errors: VolumeError (damaged, locked, gone), DiskFull.
+Interface: `Store(folder)`: `.put_document`, `.remove_document`, `.documents`, `.frequencies`, `.lexical`,
+    `.term_matches`, `.vectors`, `.rows`, `.generation`, `.writing()` (the one writer's lock).
+    Errors: VolumeError (damaged, locked, gone), DiskFull.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from llmos.memory.ranking import TermMatches
 FORMAT = 2  # of the tables below; a volume with an earlier number is made anew, one with a later is refused
 FILE = "volume.sqlite"
 MATCHES = 20_000  # chunks that BM25 is computed of for one question
-_SCHEMA = """
+TOKENIZER = "porter unicode61 remove_diacritics 2"  # what a word is, and which words are one
+_SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY, mount TEXT NOT NULL, source TEXT NOT NULL, hash TEXT NOT NULL, stat TEXT NOT NULL,
@@ -43,7 +45,7 @@ CREATE TABLE chunks (
     unit TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, vector BLOB NOT NULL);
 CREATE INDEX chunks_document ON chunks (document, ordinal);
 CREATE VIRTUAL TABLE words USING fts5 (
-    title, heading, text, content='chunks', content_rowid='id', tokenize='porter unicode61 remove_diacritics 2');
+    title, heading, text, content='chunks', content_rowid='id', tokenize='{TOKENIZER}');
 """
 
 
@@ -326,56 +328,55 @@ class Store:
             self._db.execute("DELETE FROM documents")
             self._bump()
 
-    def lexical(self, terms: Sequence[str], k: int, weights: tuple[float, float, float]) -> dict[int, float]:
-        """The k best chunks by BM25 (greater is better) that hold any of the rarer terms; weights of title, heading
-        and text.
+    def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
+        """In how many chunks each term is; where these are more than `MATCHES`, judged by how close the first lie."""
+        query = "SELECT count(*), max(rowid) FROM (SELECT rowid FROM words WHERE words MATCH ? LIMIT ?)"
+        size = (
+            "SELECT (SELECT count(*) FROM chunks), (SELECT min(id) FROM chunks), (SELECT max(id) FROM chunks)"
+        )
+        found: dict[str, int] = {}
+        with self._lock, disk_errors(self.folder):
+            for term in terms:
+                count, last = self._db.execute(query, (quoted(term), MATCHES + 1)).fetchone()
+                if count > MATCHES:
+                    total, first, end = self._db.execute(size).fetchone()
+                    count = min(count * (end - first + 1) // (last - first + 1), total)
+                found[term] = count
+        return found
+
+    def lexical(
+        self, frequency: Mapping[str, int], k: int, weights: tuple[float, float, float]
+    ) -> dict[int, float]:
+        """The k best chunks by BM25 (greater is better) that hold any of the rarer terms.
 
         FTS5 scores every chunk that holds a term, so common words of a large volume would cost a second and say
         little: the rarest terms are taken, as many as `MATCHES` chunks allow.
+
+        Args:
+            frequency: of each term, by `frequencies`.
+            weights: of title, heading and text.
         """
+        taken = " OR ".join(map(quoted, self._rarest(frequency)))
+        if not taken:
+            return {}
+        query = (
+            "SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?"
+        )
         with self._lock, disk_errors(self.folder):
-            taken = self._rarest({term: self._frequency(term)[0] for term in terms})
-            if not taken:
-                return {}
-            rows = self._db.execute(
-                "SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?",
-                (*weights, " OR ".join(map(quoted, taken)), k),
-            ).fetchall()
-        return dict(rows)
+            return dict(self._db.execute(query, (*weights, taken, k)).fetchall())
 
     def term_matches(
-        self, terms: Sequence[str], ids: Sequence[int], weights: tuple[float, float, float]
+        self, frequency: Mapping[str, int], ids: Sequence[int], weights: tuple[float, float, float]
     ) -> TermMatches:
-        """In how many chunks each term is, and what each of those that `lexical` takes adds to the BM25 of the chunks
-        with these ids. Where a term is in more than `MATCHES`, how many is judged by how close the first ones lie."""
+        """What each term that `lexical` takes adds to the BM25 of the chunks with these ids."""
         wanted = ",".join(str(int(id_)) for id_ in ids)
+        query = f"SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? AND rowid IN ({wanted})"
         with self._lock, disk_errors(self.folder):
-            found = {term: self._frequency(term) for term in terms}
-            total, first, end = self._db.execute(
-                "SELECT (SELECT count(*) FROM chunks), (SELECT min(id) FROM chunks), (SELECT max(id) FROM chunks)"
-            ).fetchone()
-            frequency = {
-                term: count
-                if count <= MATCHES
-                else min(count * (end - first + 1) // (last - first + 1), total)
-                for term, (count, last) in found.items()
-            }
             scores = {
-                term: dict(
-                    self._db.execute(
-                        f"SELECT rowid, -bm25(words, ?, ?, ?) FROM words WHERE words MATCH ? AND rowid IN ({wanted})",
-                        (*weights, quoted(term)),
-                    )
-                )
-                for term in self._rarest({term: count for term, (count, _) in found.items()})
+                term: dict(self._db.execute(query, (*weights, quoted(term))).fetchall())
+                for term in self._rarest(frequency)
             }
-            return TermMatches(total, frequency, scores)
-
-    def _frequency(self, term: str) -> tuple[int, int]:
-        """(in how many chunks a term is, counted up to one more than `MATCHES`; the last of these)."""
-        query = "SELECT count(*), max(rowid) FROM (SELECT rowid FROM words WHERE words MATCH ? LIMIT ?)"
-        count, last = self._db.execute(query, (quoted(term), MATCHES + 1)).fetchone()
-        return count, last or 0
+            return TermMatches(self.count(), frequency, scores)
 
     @staticmethod
     def _rarest(frequency: Mapping[str, int]) -> list[str]:

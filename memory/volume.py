@@ -27,14 +27,16 @@ from llmos.abi.labels import UNTRUSTED, Label
 from llmos.abi.progress import Progress, silent
 from llmos.drivers.documents.document import describe
 from llmos.memory.chunking import ChunkLimits
+from llmos.memory.coverage import coverage
 from llmos.memory.disk import disk_errors
 from llmos.memory.index import SAMPLE, DenseIndex
 from llmos.memory.mounting import RECIPE, Embedder, Mounting, MountReport
-from llmos.memory.ranking import distinct, fuse, lexical_terms, pooled
+from llmos.memory.ranking import distinct, fuse, lexical_terms, pooled, rarity
 from llmos.memory.store import ChunkRow, Store
 
 CANDIDATES = 50  # taken from each ranking before they are fused
 WORDS = 0.3  # what the best match of words adds to a cosine; see benchmarks/retrieval.py
+COVERAGE = 0.5  # what all words of the question add
 _BATCH = 10_000  # vectors that are put into the index at once
 COLUMNS = (0.5, 1.0, 1.0)  # BM25 weights of title, heading and text
 
@@ -129,14 +131,15 @@ class Volume:
 
     def _candidates(
         self, vector: np.ndarray, terms: Sequence[str], k: int
-    ) -> tuple[dict[int, float], dict[int, float]]:
-        """(cosines of every candidate, BM25 of those that share a word) for a question."""
+    ) -> tuple[dict[int, float], dict[int, float], dict[str, int]]:
+        """(cosines of every candidate, BM25 of those that share a word, in how many chunks each word is)."""
         with self._lock:  # an index is not searched while it changes
             near = self._index().search(vector, k)
-        matching = self._store.lexical(terms, k, COLUMNS) if terms and near else {}
+        frequency = self._store.frequencies(terms)
+        matching = self._store.lexical(frequency, k, COLUMNS)
         ids, vectors = self._store.vectors([*dict.fromkeys([*near, *matching])])
         similar = dict(zip(ids, (vectors @ vector).tolist(), strict=True)) if ids else {}
-        return similar, {id_: score for id_, score in matching.items() if id_ in similar}
+        return similar, {id_: score for id_, score in matching.items() if id_ in similar}, frequency
 
     def _index(self, progress: Progress | None = None) -> DenseIndex:
         """The dense index of the store's present generation: the one at hand, or its file, brought up to date. With
@@ -202,20 +205,26 @@ def search(volumes: Sequence[Volume], query: str, *, k: int = 5) -> list[Passage
         raise ValueError("volumes of different encoders cannot be searched together")
     vector, terms = volumes[0]._encoder.encode([query])[0], lexical_terms(query)
     found = [volume._candidates(vector, terms, max(CANDIDATES, k)) for volume in volumes]
-    matching = [m for _, m in found]
+    matching = [m for _, m, _ in found]
     if len(volumes) > 1:
         parts = [
-            v._store.term_matches(terms, list(m), COLUMNS) for v, m in zip(volumes, matching, strict=True)
+            v._store.term_matches(f, list(m), COLUMNS) for v, (_, m, f) in zip(volumes, found, strict=True)
         ]
         matching = pooled(parts)
     rows = {
         (n, id_): row
-        for n, (similar, _) in enumerate(found)
+        for n, (similar, _, _) in enumerate(found)
         for id_, row in volumes[n]._store.rows(list(similar)).items()
     }
-    cosines = {(n, id_): cosine for n, (similar, _) in enumerate(found) for id_, cosine in similar.items()}
-    scores = {(n, id_): score for n, of in enumerate(matching) for id_, score in of.items()}
-    ranked = [(key, score) for key, score in fuse(cosines, scores, WORDS) if key in rows]
+    cosines = {key: found[key[0]][0][key[1]] for key in rows}
+    scores = {
+        (n, id_): score for n, of in enumerate(matching) for id_, score in of.items() if (n, id_) in rows
+    }
+    total = sum(len(volume) for volume in volumes)
+    rarities = {term: rarity(total, sum(f[term] for _, _, f in found)) for term in terms}
+    shares = coverage([f"{row.heading}\n{row.text}" for row in rows.values()], rarities)
+    covered = dict(zip(rows, shares, strict=True))
+    ranked = fuse(cosines, scores, covered, WORDS, COVERAGE)
     return [
         _passage(rows[key], score, cosines[key])
         for key, score in (ranked[place] for place in distinct((rows[key].text for key, _ in ranked), k))

@@ -254,8 +254,9 @@ def test_several_volumes_are_ranked_as_if_they_were_one(tmp_path: Path, encoder:
 def test_pooled_over_one_volume_is_its_own_bm25(volume: Volume, books: Path) -> None:
     volume.mount(books)
     question = "days of holiday on the last Friday"
-    own = volume._store.lexical(lexical_terms(question), 50, COLUMNS)
-    parts = volume._store.term_matches(lexical_terms(question), list(own), COLUMNS)
+    frequency = volume._store.frequencies(lexical_terms(question))
+    own = volume._store.lexical(frequency, 50, COLUMNS)
+    parts = volume._store.term_matches(frequency, list(own), COLUMNS)
     assert pooled([parts]) == [pytest.approx(own)]
     assert len(own) >= 2
 
@@ -642,10 +643,10 @@ def test_common_words_of_a_large_volume_are_left_to_likeness(
     texts = {f"{n}.txt": f"the common form {n}" for n in range(30)} | {"a.txt": "the common yellow form"}
     volume.mount(write(tmp_path / "forms", texts))
     store = volume._store
-    assert len(store.lexical(["common", "yellow"], 50, COLUMNS)) == 31
+    assert len(store.lexical(store.frequencies(["common", "yellow"]), 50, COLUMNS)) == 31
     monkeypatch.setattr("llmos.memory.store.MATCHES", 10)
-    assert len(store.lexical(["common", "yellow"], 50, COLUMNS)) == 1
-    assert store.lexical(["common", "form"], 50, COLUMNS) == {}
+    assert len(store.lexical(store.frequencies(["common", "yellow"]), 50, COLUMNS)) == 1
+    assert store.lexical(store.frequencies(["common", "form"]), 50, COLUMNS) == {}
     assert volume.search("the common yellow form", k=1)[0].source == "forms/a.txt"
 
 
@@ -659,11 +660,11 @@ def test_how_often_a_common_word_is_in_a_volume_is_judged_by_its_beginning(
     volume.mount(write(tmp_path / "forms", texts))
     store, terms = volume._store, ["form", "even", "yellow", "nowhere"]
     ids = store.ids().tolist()
-    exact = store.term_matches(terms, ids, COLUMNS)
+    exact = store.term_matches(store.frequencies(terms), ids, COLUMNS)
     assert exact.frequency == {"form": 101, "even": 50, "yellow": 1, "nowhere": 0}
     assert len(exact.scores["form"]) == 101
     monkeypatch.setattr("llmos.memory.store.MATCHES", 10)
-    judged = store.term_matches(terms, ids, COLUMNS)
+    judged = store.term_matches(store.frequencies(terms), ids, COLUMNS)
     assert judged.frequency["form"] == 101 and 40 <= judged.frequency["even"] <= 60
     assert judged.scores == {"yellow": exact.scores["yellow"], "nowhere": {}}
     assert pooled([judged, judged])[0].keys() == exact.scores["yellow"].keys()
