@@ -95,7 +95,7 @@ def test_what_was_paged_in_and_left_out(scripted_kernel: Make, tmp_path: Path) -
         process.ask("word " * 20, max_tokens=50).answer
     kernel.close()
     left = [e for e in load(path) if e["name"] == "page out"]
-    assert left and all(e["pid"] == process.pid and "oldest" in e["args"]["why"] for e in left)
+    assert left and all(e["pid"] == process.pid and "full" in e["args"]["why"] for e in left)
 
 
 KILLED = """
