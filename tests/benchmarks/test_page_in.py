@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.__main__ import benchmarks
 from benchmarks.page_in import _kl
 from benchmarks.page_in_set import SOURCES, Question, contexts, right
 
@@ -42,3 +43,7 @@ def test_divergence_is_zero_for_equals_and_counts_what_is_unknown_as_one() -> No
         0.5 * math.log(2) + 0.25 * math.log(0.25 / 0.5), rel=1e-6
     )
     assert _kl(p, ((3, math.log(0.9)),)) > 1
+
+
+def test_its_name_has_a_dash() -> None:
+    assert "page-in" in benchmarks() and not any("_" in name for name in benchmarks())
