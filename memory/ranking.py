@@ -1,10 +1,10 @@
 """How two rankings become one.
 
-What: the fusion of likeness (cosines), words (BM25) and their coverage, BM25 over several volumes as if they were one,
-    and the removal of passages that say the same again (a manual that lies there as text and as HTML).
+What: the fusion of likeness (cosines) and words (BM25), BM25 over several volumes as if they were one, and the
+    removal of passages that say the same again (a manual that lies there as text and as HTML).
 Invariant: the order is a function of the scores alone; ties go to the smaller id.
-Interface: `fuse(similar, matching, covered, words, coverage) -> [(id, score)]`, `rarity(chunks, holding)`,
-    `pooled([TermMatches]) -> [{id: BM25}]`, `distinct(texts, k) -> [index]`, `lexical_terms(text)`.
+Interface: `fuse(similar, matching, weight) -> [(id, score)]`, `pooled([TermMatches]) -> [{id: BM25}]`,
+    `distinct(texts, k) -> [index]`, `lexical_terms(text)`.
 Source: Bruch, Gai and Ingber 2023 (a weighted sum of scores beats reciprocal rank fusion; it did here too).
 """
 
@@ -50,27 +50,16 @@ class TermMatches:
     ]  # BM25 of chunks for the word alone, by the volume's own frequencies
 
 
-def fuse(
-    similar: Mapping[Id, float],
-    matching: Mapping[Id, float],
-    covered: Mapping[Id, float],
-    words: float,
-    coverage: float,
-) -> list[tuple[Id, float]]:
-    """Ids with their scores, greatest first: likeness + words * BM25 / greatest BM25 + coverage * covered.
+def fuse(similar: Mapping[Id, float], matching: Mapping[Id, float], weight: float) -> list[tuple[Id, float]]:
+    """Ids with their scores, greatest first: likeness + weight * BM25 / greatest BM25.
 
     Args:
         similar: the cosine with the question, of every candidate.
         matching: BM25 scores (greater is better) of those that share a word with it.
-        covered: which share of the question's words each has, 0 where nothing is known of it.
-        words: what the best match of words adds to a cosine.
-        coverage: what all words of the question add.
+        weight: what the best match of words adds to a cosine.
     """
     best = max(matching.values(), default=0.0) or 1.0
-    scores = {
-        id_: cosine + words * matching.get(id_, 0.0) / best + coverage * covered.get(id_, 0.0)
-        for id_, cosine in similar.items()
-    }
+    scores = {id_: cosine + weight * matching.get(id_, 0.0) / best for id_, cosine in similar.items()}
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -85,15 +74,15 @@ def pooled(volumes: Sequence[TermMatches]) -> list[dict[int, float]]:
     for volume in volumes:
         sums: dict[int, float] = {}
         for word, scores in volume.scores.items():
-            own = rarity(volume.chunks, volume.frequency[word])
-            all_ = rarity(total, sum(other.frequency.get(word, 0) for other in volumes))
+            own = _rarity(volume.chunks, volume.frequency[word])
+            all_ = _rarity(total, sum(other.frequency.get(word, 0) for other in volumes))
             for id_, score in scores.items():
                 sums[id_] = sums.get(id_, 0.0) + score * all_ / own
         merged.append(sums)
     return merged
 
 
-def rarity(chunks: int, holding: int) -> float:
+def _rarity(chunks: int, holding: int) -> float:
     """The inverse document frequency of FTS5's BM25."""
     return max(math.log((chunks - holding + 0.5) / (holding + 0.5)), 1e-6)
 

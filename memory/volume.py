@@ -27,16 +27,14 @@ from llmos.abi.labels import UNTRUSTED, Label
 from llmos.abi.progress import Progress, silent
 from llmos.drivers.documents.document import describe
 from llmos.memory.chunking import ChunkLimits
-from llmos.memory.coverage import coverage
 from llmos.memory.disk import disk_errors
 from llmos.memory.index import SAMPLE, DenseIndex
 from llmos.memory.mounting import RECIPE, Embedder, Mounting, MountReport
-from llmos.memory.ranking import distinct, fuse, lexical_terms, pooled, rarity
+from llmos.memory.ranking import distinct, fuse, lexical_terms, pooled
 from llmos.memory.store import ChunkRow, Store
 
 CANDIDATES = 50  # taken from each ranking before they are fused
 WORDS = 0.3  # what the best match of words adds to a cosine; see benchmarks/retrieval.py
-COVERAGE = 0.5  # what all words of the question add
 _BATCH = 10_000  # vectors that are put into the index at once
 COLUMNS = (0.5, 1.0, 1.0)  # BM25 weights of title, heading and text
 
@@ -220,11 +218,7 @@ def search(volumes: Sequence[Volume], query: str, *, k: int = 5) -> list[Passage
     scores = {
         (n, id_): score for n, of in enumerate(matching) for id_, score in of.items() if (n, id_) in rows
     }
-    total = sum(len(volume) for volume in volumes)
-    rarities = {term: rarity(total, sum(f[term] for _, _, f in found)) for term in terms}
-    shares = coverage([f"{row.heading}\n{row.text}" for row in rows.values()], rarities)
-    covered = dict(zip(rows, shares, strict=True))
-    ranked = fuse(cosines, scores, covered, WORDS, COVERAGE)
+    ranked = fuse(cosines, scores, WORDS)
     return [
         _passage(rows[key], score, cosines[key])
         for key, score in (ranked[place] for place in distinct((rows[key].text for key, _ in ranked), k))

@@ -11,15 +11,10 @@ from llmos.memory.ranking import MAX_TERMS, distinct, fuse, lexical_terms
 from llmos.memory.store import quoted
 
 
-def test_fusion_adds_what_is_known_by_weight_and_breaks_ties_by_id() -> None:
-    assert fuse({1: 0.5, 2: 0.4, 3: 0.1}, {2: 8.0, 3: 4.0}, {}, 0.4, 1.0) == [
-        (2, 0.8),
-        (1, 0.5),
-        (3, 0.1 + 0.2),
-    ]
-    assert fuse({1: 0.5, 2: 0.25}, {}, {1: 0.5, 2: 1.0}, 0.4, 2.0) == [(2, 2.25), (1, 1.5)]
-    assert [id_ for id_, _ in fuse({9: 0.5, 3: 0.5, 5: 0.5}, {}, {}, 0.3, 0.5)] == [3, 5, 9]
-    assert [id_ for id_, _ in fuse({1: 0.9, 2: 0.1}, {1: 0.0, 2: 0.0}, {}, 0.3, 0.5)] == [1, 2]
+def test_fusion_adds_weighted_words_to_likeness_and_breaks_ties_by_id() -> None:
+    assert fuse({1: 0.5, 2: 0.4, 3: 0.1}, {2: 8.0, 3: 4.0}, 0.4) == [(2, 0.8), (1, 0.5), (3, 0.1 + 0.2)]
+    assert [id_ for id_, _ in fuse({9: 0.5, 3: 0.5, 5: 0.5}, {}, 0.3)] == [3, 5, 9]
+    assert [id_ for id_, _ in fuse({1: 0.9, 2: 0.1}, {1: 0.0, 2: 0.0}, 0.3)] == [1, 2]
 
 
 def test_a_passage_that_repeats_another_is_left_out() -> None:
