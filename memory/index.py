@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 FLAT = 50_000  # vectors up to which all are compared: some milliseconds
 LISTS = 1024
 SAMPLE = 50_000  # vectors that the lists' centres are made from: fixed, so that memory is flat in the volume's size
-PROBES = 24  # lists that a question looks into; see benchmarks/retrieval.py for what that finds
+PROBES = 48  # lists that a question looks into; see benchmarks/retrieval.py for what that finds
 _PREFIX = "dense"
 _CHUNK = 1 << 20
 
@@ -86,7 +87,8 @@ class DenseIndex:
             return []
         parameters: Any = faiss.SearchParametersIVF  # its keywords are not in faiss's own types
         options = None if self.flat else parameters(nprobe=PROBES)
-        _, ids = self._index.search(np.ascontiguousarray(vector[None], np.float32), k, params=options)
+        with _one_thread():
+            _, ids = self._index.search(np.ascontiguousarray(vector[None], np.float32), k, params=options)
         return [id_ for id_ in ids[0].tolist() if id_ >= 0]
 
     def save(self, folder: Path, generation: int) -> None:
@@ -145,6 +147,19 @@ class DenseIndex:
     def saved(folder: Path) -> int:
         """The generation of the newest saved index, -1 without one."""
         return max(map(_generation, folder.glob(f"{_PREFIX}-*-*.faiss")), default=-1)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """A question takes a millisecond or five; waiting for a second thread where processors are busy takes thirty."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # of the calling thread alone
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _generation(path: Path) -> int:

@@ -329,20 +329,12 @@ class Store:
             self._bump()
 
     def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
-        """In how many chunks each term is; where these are more than `MATCHES`, judged by how close the first lie."""
-        query = "SELECT count(*), max(rowid) FROM (SELECT rowid FROM words WHERE words MATCH ? LIMIT ?)"
-        size = (
-            "SELECT (SELECT count(*) FROM chunks), (SELECT min(id) FROM chunks), (SELECT max(id) FROM chunks)"
-        )
-        found: dict[str, int] = {}
+        """In how many chunks each term is, counted up to one more than `MATCHES`."""
+        query = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
         with self._lock, disk_errors(self.folder):
-            for term in terms:
-                count, last = self._db.execute(query, (quoted(term), MATCHES + 1)).fetchone()
-                if count > MATCHES:
-                    total, first, end = self._db.execute(size).fetchone()
-                    count = min(count * (end - first + 1) // (last - first + 1), total)
-                found[term] = count
-        return found
+            return {
+                term: self._db.execute(query, (quoted(term), MATCHES + 1)).fetchone()[0] for term in terms
+            }
 
     def lexical(
         self, frequency: Mapping[str, int], k: int, weights: tuple[float, float, float]
@@ -376,7 +368,18 @@ class Store:
                 term: dict(self._db.execute(query, (*weights, quoted(term))).fetchall())
                 for term in self._rarest(frequency)
             }
-            return TermMatches(self.count(), frequency, scores)
+            total = self.count()
+            judged = {t: n if n <= MATCHES else self._judged(t, total) for t, n in frequency.items()}
+            return TermMatches(total, judged, scores)
+
+    def _judged(self, term: str, total: int) -> int:
+        """In about how many chunks a common term is, by how close the first ones lie together."""
+        first, end = self._db.execute(
+            "SELECT (SELECT min(id) FROM chunks), (SELECT max(id) FROM chunks)"
+        ).fetchone()
+        query = "SELECT count(*), max(rowid) FROM (SELECT rowid FROM words WHERE words MATCH ? LIMIT ?)"
+        count, last = self._db.execute(query, (quoted(term), MATCHES + 1)).fetchone()
+        return int(min(count * (end - first + 1) // (last - first + 1), total))
 
     @staticmethod
     def _rarest(frequency: Mapping[str, int]) -> list[str]:
