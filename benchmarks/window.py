@@ -119,7 +119,8 @@ def _hold(kernel: Kernel, seed: int) -> Talk:
     chance = random.Random(seed)
     told = [(fact, question, chance.choice(values)) for fact, question, values in chance.sample(FACTS, 5)]
     process = kernel.spawn()
-    said = [f"Please note this down: {fact.format(value)}" for fact, _, value in told] + chance.sample(FILLERS, TURNS - len(told))
+    said = [f"Please note this down: {fact.format(value)}" for fact, _, value in told]
+    said += chance.sample(FILLERS, TURNS - len(told))
     for text in said:
         _ = process.ask(text, max_tokens=SAID).answer
     talk = Talk(tuple(process.conversation), tuple((question, value) for _, question, value in told))
