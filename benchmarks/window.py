@@ -2,8 +2,8 @@
 
 What: a user tells five facts in the first five turns, then speaks of other things for fifteen; the default model
     answers every turn. Then each fact is asked for, greedily, in a window a quarter as long as all that was said: with
-    our paging (`recall_paging`), with the text cut to its last tokens (`recall_truncation`), with the last exchanges that
-    fit whole (`recall_sliding`), and with everything but the last exchanges in the model's own summary
+    our paging (`recall_paging`), with the text cut to its last tokens (`recall_truncation`), with the last exchanges
+    that fit whole (`recall_sliding`), and with everything but the last exchanges in the model's own summary
     (`recall_summary`); with room for all of it (`recall_whole`) as the limit.
 Invariant: all ask the same questions of the same conversations. Facts and fillers are drawn by seed; the seeds of
     published figures were used for nothing else (`SEEDS`; settings are tried on `TRIED`).

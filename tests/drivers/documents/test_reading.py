@@ -43,7 +43,18 @@ def put(folder: Path, name: str, data: bytes) -> Path:
 
 
 def test_formats_by_name() -> None:
-    names = ["a.txt", "README", "a.rst", "a.MD", "a.html.gz", "a.pdf", "a.css", "a.tar.gz", ".profile", "a.py"]
+    names = [
+        "a.txt",
+        "README",
+        "a.rst",
+        "a.MD",
+        "a.html.gz",
+        "a.pdf",
+        "a.css",
+        "a.tar.gz",
+        ".profile",
+        "a.py",
+    ]
     found = [format_of(Path(name)) for name in names]
     assert found == ["plain", "plain", "plain", "markdown", "html", "pdf", None, None, "plain", "code"]
 
