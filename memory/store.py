@@ -31,7 +31,7 @@ from llmos.memory.ranking import TermMatches
 
 FORMAT = 2  # of the tables below; a volume with an earlier number is made anew, one with a later is refused
 FILE = "volume.sqlite"
-MATCHES = 20_000  # chunks that BM25 is computed of for one question
+MATCHES = 12_000  # chunks that BM25 is computed of for one question
 TOKENIZER = "porter unicode61 remove_diacritics 2"  # what a word is, and which words are one
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
