@@ -64,7 +64,7 @@ def run(quick: bool, progress: Progress) -> Figures:
     rounds = 1 if quick else 3
     with connect(config, attach=False) as kernel:
         process = kernel.spawn(mounts=[policy_manual(config.machine.cache)])
-        layouts = [process.lay_out(q.text, USER, Asking()) for q in asked]
+        layouts = [process.view.lay_out(q.text, USER, Asking()) for q in asked]
         longest = Request(tokens=(1,), max_tokens=1).draft
         spent = {0: 0.0, longest: 0.0}
         counted = identical = 0

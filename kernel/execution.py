@@ -199,13 +199,13 @@ class Execution:
         """Words until the model stops: their tokens, the text among them, and why it ended."""
         kernel, process, asking = self._kernel, self.process, self.asking
         await process.going.wait()
-        room = process.window - len(self.layout.tokens)
+        room = process.view.size - len(self.layout.tokens)
         wanted = asking.max_tokens or DEFAULT_MAX_TOKENS
         limit = min(wanted - self._usage["completion"], room, process.ledger.left("tokens"))
         if room < 1:
             raise WindowOverflow(
                 "the results of its calls have filled the window",
-                why=f"it has {process.window} tokens",
+                why=f"it has {process.view.size} tokens",
                 do="ask for less at once, or raise `kernel.window` in llmos.yaml",
             )
         if limit < 1:

@@ -5,14 +5,13 @@ Invariant: nothing here knows what computes: the runner may be a model on a devi
     leaves nothing running. One engine thread, one loop, one writer of the journal; this object
     may be used from any thread.
 Interface: `spawn`, `process`, `ps`, `stat`, `top`, `pmap`, `replay`, `resume`, `next_distribution`, `close`; for the
-    other modules of this floor: `append`, `durable`, `restore`, `volume`, `search`, `ended`, `reap`.
+    other modules of this floor: `append`, `durable`, `restore`, `library`, `ended`, `reap`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from llmos.abi.errors import ConfigError, LLMOSError
+from llmos.abi.errors import ConfigError
 from llmos.abi.events import Ask
 from llmos.abi.machine import AppStat, Region, Replay, Stat, Top
 from llmos.abi.mount import Mount, as_mount
@@ -36,6 +35,7 @@ from llmos.kernel.grants import Grant, check
 from llmos.kernel.journal import Journal
 from llmos.kernel.journal.records import Body, Booted, Reaped, Spawned
 from llmos.kernel.ledger import check_quotas
+from llmos.kernel.library import Library
 from llmos.kernel.loop import Loop
 from llmos.kernel.monitor import Policy
 from llmos.kernel.process import Process
@@ -58,10 +58,6 @@ if TYPE_CHECKING:
     from llmos.kernel.engine.grammar import GrammarCompiler
     from llmos.kernel.journal.state import ProcessState
     from llmos.kernel.turn import Turn
-    from llmos.memory.embedding import Encoder
-    from llmos.memory.history import Encode
-    from llmos.memory.notes import Notes
-    from llmos.memory.volume import Passage, Volume
 
 Fidelity = Literal["exact", "blend"]
 FLUSH_S = 2.0  # that a kernel which goes down takes to leave pages for the next
@@ -104,7 +100,7 @@ class Kernel:
         self.reader: Reader | None = None
         self._ask = asker
         self._progress = progress
-        self._volumes: dict[Path, Volume] = {}
+        self.library = Library(config, progress)
         self._lock = threading.Lock()
         self._passing, self._closing = state is None, False
         self.state = state or private.folder_in(config.machine.state)
@@ -147,11 +143,7 @@ class Kernel:
             self.pages.flush(FLUSH_S)
         self.pages.close()
         self.trace.close()
-        for volume in self._volumes.values():
-            volume.close()
-        self._volumes.clear()
-        if "notes" in self.__dict__:
-            self.notes.close()
+        self.library.close()
         if self._passing:
             private.clear(self.state)
 
@@ -200,7 +192,7 @@ class Kernel:
             0, expert, _class(priority), tuple(grants), check_quotas(quotas or {}), seed, settings=settings
         )
         for mount in given:
-            self.volume(mount, progress or self._progress)
+            self.library.mount(mount, progress)
         return self.add(spawned, given)
 
     def add(self, spawned: Spawned, mounts: Sequence[Mount]) -> Process:
@@ -330,36 +322,6 @@ class Kernel:
 
         return GrammarCompiler(self.tokenizer, self.runner.vocab)
 
-    @cached_property
-    def encoder(self) -> Encoder:
-        """The sentence encoder of the volumes; loaded on first use."""
-        return self._encoder(fetch=True)
-
-    def _encoder(self, fetch: bool) -> Encoder:
-        from llmos.drivers.weights import find
-        from llmos.memory.embedding import Encoder
-
-        name, cache = self.config.memory.encoder, self.config.machine.cache
-        files = find(name, fetch=fetch, progress=self._progress, cache=cache)
-        return Encoder.load(files.path, files.folder / "tokenizer.json")
-
-    @cached_property
-    def notes(self) -> Notes:
-        """What processes keep for later ones."""
-        from llmos.memory.notes import Notes
-
-        return Notes(self.config.machine.state / "notes.sqlite", lambda: self.encode)
-
-    @cached_property
-    def encode(self) -> Encode | None:
-        """Vectors of short texts, where the encoder is on this machine: nobody waits for a download."""
-        try:
-            if "encoder" not in self.__dict__:
-                self.__dict__["encoder"] = self._encoder(fetch=False)
-            return self.encoder.encode
-        except LLMOSError:
-            return None
-
     def workspace(self, pid: int) -> Path:
         """The folder of a process's working volume, made on first use."""
         folder = self.state / "work" / str(pid)
@@ -384,30 +346,6 @@ class Kernel:
         self.asker = "deny" if allowed is None else "user"  # read before anything else can run on the loop
         return bool(allowed)
 
-    def volume(self, mount: Mount, progress: Progress = silent) -> Volume:
-        """The volume of `mount`, brought up to date with its files."""
-        from llmos.memory.volume import Volume
-
-        path = mount.path.resolve()
-        with self._lock:
-            volume = self._volumes.get(path)
-            if volume is None:
-                volume = Volume.open(self.config.machine.state / "volumes" / volume_name(path), self.encoder)
-                self._volumes[path] = volume
-        volume.mount(path, label=mount.label, progress=progress)
-        return volume
-
-    def search(self, question: str, mounts: Sequence[Mount], k: int) -> list[Passage]:
-        """The `k` best passages of what is mounted there."""
-        from llmos.memory.volume import search
-
-        volumes = [self._volumes.get(mount.path.resolve()) or self.volume(mount) for mount in mounts]
-        return search(volumes, question, k=k)
-
-    def passages(self, mount: Mount, ids: Sequence[int]) -> list[Passage]:
-        """Passages of a mount by their numbers there."""
-        return (self._volumes.get(mount.path.resolve()) or self.volume(mount)).passages(ids)
-
     def next_distribution(self, text: str, k: int = 10) -> list[tuple[str, float]]:
         """The `k` likeliest next tokens after `text`, read as a base model would, with their probabilities."""
         (item,) = self.engine.submit(Request(tokens=tuple(self.raw_tokens(text)), max_tokens=1, top=k))
@@ -421,12 +359,6 @@ class Kernel:
         if t.bos_id is not None and (t.add_bos or not ids):
             ids.insert(0, t.bos_id)
         return ids
-
-
-def volume_name(path: Path) -> str:
-    """The folder of a volume: readable, and one for each path."""
-    slug = re.sub(r"[^a-z0-9]+", "-", path.name.lower()).strip("-")[:40] or "root"
-    return f"{slug}-{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
 
 
 def _class(name: str) -> Any:

@@ -19,13 +19,11 @@ from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmos.abi.errors import ConfigError, ProcessError, TurnRefused
-from llmos.abi.labels import USER, Label, join
-from llmos.abi.limits import PAGE_TOKENS
+from llmos.abi.errors import ProcessError, TurnRefused
+from llmos.abi.labels import USER, Label
 from llmos.abi.machine import Exit, Signal, Stat, State
 from llmos.abi.manifest import Syscall
 from llmos.abi.progress import Progress, silent
-from llmos.kernel import grounding
 from llmos.kernel.execution import Asking
 from llmos.kernel.grants import Grant, covers
 from llmos.kernel.journal.records import (
@@ -40,16 +38,14 @@ from llmos.kernel.journal.records import (
     Signalled,
 )
 from llmos.kernel.journal.state import Exchange, Mail
-from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, lay_out_messages, raw
 from llmos.kernel.ledger import Ledger, Quota
 from llmos.kernel.mailbox import Mailbox
 from llmos.kernel.prompt import Message
 from llmos.kernel.questions import Question, Questions
 from llmos.kernel.scheduler import Priority
-from llmos.kernel.syscalls import SyscallTable
 from llmos.kernel.trap import Trap
 from llmos.kernel.turn import Turn
-from llmos.memory.history import History
+from llmos.kernel.view import View
 
 if TYPE_CHECKING:
     from llmos.abi.mount import Mount
@@ -74,9 +70,7 @@ class Process:
         self.approved: set[tuple[str, str, str]] = set()
         self.calls = 0
         self.conversation: list[Exchange] = []
-        self.resident: frozenset[int] = frozenset()  # turns that stood in the last window
-        self.history: History | None = None
-        self._remembering = threading.Lock()
+        self.view = View(self)
         self.going = asyncio.Event()  # cleared while stopped
         self.going.set()
         self.trap = Trap(self)
@@ -152,7 +146,7 @@ class Process:
                 raise TurnRefused(
                     f"process {self.pid} is answering", do="give messages to a process that is idle"
                 )
-            layout = self.lay_out(question, label, asking, messages) if first else None
+            layout = self.view.lay_out(question, label, asking, messages) if first else None
             turn = Turn(
                 self.pid, number, lambda: self.questions.cancel(number), returns=returns, detached=detached
             )
@@ -169,7 +163,7 @@ class Process:
 
     def mount(self, mount: Mount, progress: Progress = silent) -> None:
         """Put a body of documents within this process's reach."""
-        self.kernel.volume(mount, progress)
+        self.kernel.library.mount(mount, progress)
         mounts = [*self.mounts, mount]
         dumped = tuple(known.dump() for known in mounts)
         self.kernel.append(self.pid, Mounted(dumped))
@@ -179,70 +173,6 @@ class Process:
         """Empty the conversation; mounts stay."""
         self.conversation.clear()
         self.kernel.append(self.pid, Forgot())
-
-    def lay_out(
-        self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None = None
-    ) -> Layout:
-        """The window for a question: room is left for the answer, as long as was asked for or at least a short one."""
-        kernel = self.kernel
-        whole = self.window
-        budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
-        if asking.raw:
-            return raw(kernel.raw_tokens(question), budget, kernel.tokenizer, label)
-        table = self.table(asking)
-        tools = () if table is None else table.tools
-        described = USER if table is None or asking.tools else join(map(kernel.apps.label_of, table.syscalls))
-        if messages is not None:
-            return lay_out_messages(kernel.prompt, kernel.tokenizer, budget, messages, tools, described)
-        blend = self.spawned.settings.get("fidelity") == "blend"
-        wanted = grounding.BLENDED if blend else grounding.PASSAGES
-        passages = kernel.search(question, self.mounts, wanted) if self.mounts else None
-        layout = lay_out(
-            kernel.prompt,
-            kernel.tokenizer,
-            budget,
-            question,
-            label=label,
-            instructions=str(self.spawned.settings.get("instructions", "")),
-            passages=passages,
-            conversation=self.conversation,
-            worth=lambda exchanges: self.worth(question, exchanges),
-            resident=self.resident,
-            tools=tools,
-            tools_label=described,
-            blend=blend,
-        )
-        self.resident = layout.resident
-        return layout
-
-    def worth(self, question: str, exchanges: Sequence[Exchange]) -> list[float]:
-        """How much earlier exchanges bear on a question."""
-        with self._remembering:
-            self.history = self.history or History(self.kernel.encode)
-            return self.history.relevance(question, [f"{e.question}\n{e.answer}" for e in exchanges])
-
-    @property
-    def window(self) -> int:
-        """Tokens that its window may hold."""
-        return min(self.kernel.window, self.ledger.limit("pages") * PAGE_TOKENS)
-
-    def table(self, asking: Asking) -> SyscallTable | None:
-        """The syscalls of a turn: what was granted, or what the asker carries out; None for none."""
-        if asking.raw or asking.choice == "none":
-            return None
-        if asking.tools:
-            found = [Syscall.model_validate(tool) for tool in asking.tools]
-            named = [s for s in found if asking.choice in (s.name, "auto", "required")]
-            if not named:
-                names = ", ".join(s.name for s in found)
-                raise ConfigError(
-                    f"there is no tool {asking.choice!r} to choose", do=f"choose one of {names}"
-                )
-            return SyscallTable(named, self.kernel.tokenizer)
-        if not self.grants:
-            return None
-        granted = [s for s in self.kernel.syscalls.values() if any(g.names(s.name) for g in self.grants)]
-        return SyscallTable(granted, self.kernel.tokenizer) if granted else None
 
     def served(self) -> None:
         """On the loop: nothing is asked any more."""

@@ -224,10 +224,10 @@ class Questions:
         try:
             if layout is None:
                 await process.going.wait()
-                layout = await asyncio.to_thread(process.lay_out, question.text, question.label, asking)
+                layout = await asyncio.to_thread(process.view.lay_out, question.text, question.label, asking)
             execution = self._execution = Execution(
                 process, turn, question.text, asking, layout,
-                grounded=bool(process.mounts) and not asking.raw, table=process.table(asking),
+                grounded=bool(process.mounts) and not asking.raw, table=process.view.table(asking),
                 started=question.started, resumed=question.resumed,
             )  # fmt: skip
             if question.resumed is None:

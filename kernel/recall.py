@@ -42,7 +42,7 @@ class Memory(App):
             here(call).read.append(passage.label)
             lines.append(f"[{reference}] {passage.source}, {passage.position}: {_head(passage.text)}")
         exchanges = process.conversation
-        values = await asyncio.to_thread(process.worth, query, exchanges)
+        values = await asyncio.to_thread(process.view.worth, query, exchanges)
         for place in sorted(range(len(exchanges)), key=lambda i: -values[i])[:FOUND]:
             exchange = exchanges[place]
             here(call).read.append(exchange.label)
@@ -60,7 +60,7 @@ class Memory(App):
                     here(call).read.append(exchange.label)
                     return _said(exchange)
         elif kind == "note":
-            for note in self._kernel.notes.search("", expert=process.expert, k=10_000):
+            for note in self._kernel.library.notes.search("", expert=process.expert, k=10_000):
                 if str(note.number) == number:
                     here(call).read.append(note.label)
                     return note.text
@@ -68,7 +68,7 @@ class Memory(App):
             volume, _, chunk = number.partition("-")
             if volume.isdecimal() and chunk.isdecimal() and int(volume) < len(process.mounts):
                 mount = process.mounts[int(volume)]
-                found = await asyncio.to_thread(self._kernel.passages, mount, [int(chunk)])
+                found = await asyncio.to_thread(self._kernel.library.passages, mount, [int(chunk)])
                 if found:
                     here(call).read.append(found[0].label)
                     return f"{found[0].source}, {found[0].position}\n{found[0].text}"
@@ -83,7 +83,7 @@ class Memory(App):
         """Keep a fact for later conversations."""
         process = here(call).process
         origin = f"process {process.pid}, turn {process.questions.count}"
-        kept = self._kernel.notes.add(
+        kept = self._kernel.library.notes.add(
             Note(text, here(call).label, origin, process.expert),
             key=f"{self._kernel.machine_id}/{here(call).key}",
         )
@@ -100,17 +100,17 @@ class Memory(App):
     @syscall(effect="destroy", retry="safe")
     async def forget(self, call: Call, number: int) -> str:
         """Remove a note for good."""
-        done = self._kernel.notes.forget(number, expert=here(call).process.expert)
+        done = self._kernel.library.notes.forget(number, expert=here(call).process.expert)
         return "forgotten" if done else "there is no such note"
 
     def _notes(self, query: str, expert: str) -> list[Note]:
-        return self._kernel.notes.search(query, expert=expert, k=FOUND)
+        return self._kernel.library.notes.search(query, expert=expert, k=FOUND)
 
     async def _passages(self, call: Call, query: str) -> list[tuple[str, Passage]]:
         process = here(call).process
         found = []
         for number, mount in enumerate(process.mounts):
-            for passage in await asyncio.to_thread(self._kernel.search, query, [mount], FOUND):
+            for passage in await asyncio.to_thread(self._kernel.library.search, query, [mount], FOUND):
                 found.append((f"passage {number}-{passage.chunk_id}", passage))
         return sorted(found, key=lambda item: -item[1].score)[:FOUND]
 

@@ -196,7 +196,7 @@ class _Rerun:
         execution = Execution(
             process, Turn(process.pid, started.turn, lambda: None, detached=True), question, asking, layout,
             grounded=(self._mounted or bool(layout.passages)) and not asking.raw,
-            table=process.table(asking), started=perf_counter(),
+            table=process.view.table(asking), started=perf_counter(),
         )  # fmt: skip
         try:
             await execution.run()

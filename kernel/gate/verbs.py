@@ -346,7 +346,12 @@ def _open(request: Request) -> None:
 
 
 def _named(process: Process) -> dict[str, Any]:
-    return {"pid": process.pid, "parent": process.parent, "expert": process.expert, "window": process.window}
+    return {
+        "pid": process.pid,
+        "parent": process.parent,
+        "expert": process.expert,
+        "window": process.view.size,
+    }
 
 
 def _body(body: Body) -> tuple[str, Any]:

@@ -32,7 +32,7 @@ async def embed(kernel: Kernel, texts: Sequence[str]) -> tuple[NDArray[np.float3
     Raises:
         Refusal: a text is longer than the encoder reads.
     """
-    encoder: Encoder = await asyncio.to_thread(lambda: kernel.encoder)
+    encoder: Encoder = await asyncio.to_thread(lambda: kernel.library.encoder)
     counts = await asyncio.to_thread(encoder.count, texts)
     most = MAX_TOKENS - _SPECIAL
     for i, count in enumerate(counts):

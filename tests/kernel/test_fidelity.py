@@ -86,7 +86,7 @@ def test_a_conversation_keeps_its_passages_in_front(start: Callable[[], Kernel],
 def test_a_layout_with_pieces_survives_the_journal(start: Callable[[], Kernel], house: Path) -> None:
     with start() as kernel:
         process = kernel.spawn(mounts=[house], fidelity="blend")
-        passages = kernel.search("the hall", process.mounts, 24)
+        passages = kernel.library.search("the hall", process.mounts, 24)
         made: Any = kernel.prompt
         from llmos.kernel.layout import lay_out
 

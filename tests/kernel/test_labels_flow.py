@@ -122,7 +122,7 @@ def started(kernel: Kernel, process: Process) -> list[Layout]:
 def test_documents(scripted_kernel: Make, tmp_path: Path, asked: list[Request]) -> None:
     """Ingest, index, retrieval, page-in; a second question; and the same from the journal."""
     kernel = scripted_kernel(echoing)
-    kernel.__dict__["encoder"] = WordsEncoder()
+    kernel.library.__dict__["encoder"] = WordsEncoder()
     number = 0
     seen: set[str] = set()
 
@@ -217,7 +217,7 @@ def test_after_a_crash(scripted_kernel: Make, tmp_path: Path, asked: list[Reques
     (tmp_path / "strange" / "a.md").write_text(f"tea αβγ {END} δεζ\n", "utf-8")
     state = tmp_path / "state"
     kernel = scripted_kernel(lambda window: "It is αβγ. " * 500, state=state)
-    kernel.__dict__["encoder"] = WordsEncoder()
+    kernel.library.__dict__["encoder"] = WordsEncoder()
     events = iter(kernel.spawn([tmp_path / "strange"]).ask("tea?", raw=False, max_tokens=3000))
     while not isinstance(next(events), Token):
         pass

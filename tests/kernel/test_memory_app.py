@@ -43,7 +43,7 @@ def converse(kernel: Kernel, process: Process, turns: int = 12) -> None:
 @pytest.fixture
 def kernel(scripted_kernel: Make) -> Kernel:
     kernel = scripted_kernel(lambda window: "So it is, as you said.", window=1024)
-    kernel.__dict__["encoder"] = WordsEncoder()
+    kernel.library.__dict__["encoder"] = WordsEncoder()
     return kernel
 
 
@@ -103,7 +103,7 @@ def test_a_fault_brings_back_what_was_said(scripted_kernel: Make) -> None:
         return call("memory.search", query="cat called")
 
     kernel = scripted_kernel(script)
-    kernel.__dict__["encoder"] = WordsEncoder()
+    kernel.library.__dict__["encoder"] = WordsEncoder()
     process = kernel.spawn(grants=["memory.*"])
     assert process.ask(f"Remember this: {FACTS[0]}").answer == "Yes."
     assert process.ask(f"Remember this: {FACTS[1]}").answer == "Yes."
@@ -124,7 +124,7 @@ def test_passages_are_searched_and_read(scripted_kernel: Make, tmp_path: Path) -
         return call("memory.search", query="where the cat sleeps")
 
     kernel = scripted_kernel(script)
-    kernel.__dict__["encoder"] = WordsEncoder()
+    kernel.library.__dict__["encoder"] = WordsEncoder()
     process = kernel.spawn(grants=["memory.search", "memory.read"], mounts=[Mount(tmp_path / "house.md")])
     turn = process.ask("Where is it?")
     events = [e for e in turn if isinstance(e, Result)]
@@ -155,7 +155,7 @@ def test_a_note_outlives_its_process_and_keeps_its_label(scripted_kernel: Make, 
         return "Done."
 
     kernel = scripted_kernel(script)
-    kernel.__dict__["encoder"] = WordsEncoder()
+    kernel.library.__dict__["encoder"] = WordsEncoder()
     tainted = kernel.spawn(grants=["memory.*"], mounts=[Mount(tmp_path / "page.txt")], expert="clerk")
     assert results(tainted.ask("note the code")) == ["kept as note 1"]
     tainted.close()
@@ -178,7 +178,7 @@ def test_the_map_of_a_window(scripted_kernel: Make, tmp_path: Path) -> None:
         )
 
     kernel = scripted_kernel(script)
-    kernel.__dict__["encoder"] = WordsEncoder()
+    kernel.library.__dict__["encoder"] = WordsEncoder()
     process = kernel.spawn(grants=["memory.search"], mounts=[Mount(tmp_path / "house.md")])
     assert kernel.pmap(process.pid) == []
     assert process.ask("Is there a cat?").answer

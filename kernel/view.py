@@ -1,0 +1,103 @@
+"""What a process sees: how its windows are laid out.
+
+What: from a question to a window of the process's size, with its syscall table, what retrieval finds in its mounts, and
+    what of its conversation bears on the question.
+Invariant: room for an answer is left. Nothing here runs on the loop: retrieval and tokenising take their time.
+Interface: `View(process)`: `lay_out`, `table`, `worth`, `size`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmos.abi.errors import ConfigError
+from llmos.abi.labels import USER, Label, join
+from llmos.abi.limits import PAGE_TOKENS
+from llmos.abi.manifest import Syscall
+from llmos.kernel import grounding
+from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, lay_out_messages, raw
+from llmos.kernel.syscalls import SyscallTable
+from llmos.memory.history import History
+
+if TYPE_CHECKING:
+    from llmos.kernel.execution import Asking
+    from llmos.kernel.journal.state import Exchange
+    from llmos.kernel.process import Process
+    from llmos.kernel.prompt import Message
+
+
+class View:
+    """Of one process."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._resident: frozenset[int] = frozenset()  # turns that stood in the last window
+        self._history: History | None = None
+        self._lock = threading.Lock()  # of the history
+
+    def lay_out(
+        self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None = None
+    ) -> Layout:
+        """The window for a question: room is left for the answer, as long as was asked for or at least a short one."""
+        process, kernel = self._process, self._process.kernel
+        whole = self.size
+        budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
+        if asking.raw:
+            return raw(kernel.raw_tokens(question), budget, kernel.tokenizer, label)
+        table = self.table(asking)
+        tools = () if table is None else table.tools
+        described = USER if table is None or asking.tools else join(map(kernel.apps.label_of, table.syscalls))
+        if messages is not None:
+            return lay_out_messages(kernel.prompt, kernel.tokenizer, budget, messages, tools, described)
+        blend = process.spawned.settings.get("fidelity") == "blend"
+        wanted = grounding.BLENDED if blend else grounding.PASSAGES
+        passages = kernel.library.search(question, process.mounts, wanted) if process.mounts else None
+        layout = lay_out(
+            kernel.prompt,
+            kernel.tokenizer,
+            budget,
+            question,
+            label=label,
+            instructions=str(process.spawned.settings.get("instructions", "")),
+            passages=passages,
+            conversation=process.conversation,
+            worth=lambda exchanges: self.worth(question, exchanges),
+            resident=self._resident,
+            tools=tools,
+            tools_label=described,
+            blend=blend,
+        )
+        self._resident = layout.resident
+        return layout
+
+    def worth(self, question: str, exchanges: Sequence[Exchange]) -> list[float]:
+        """How much earlier exchanges bear on a question."""
+        with self._lock:
+            self._history = self._history or History(self._process.kernel.library.encode)
+            return self._history.relevance(question, [f"{e.question}\n{e.answer}" for e in exchanges])
+
+    @property
+    def size(self) -> int:
+        """Tokens that a window may hold."""
+        return min(self._process.kernel.window, self._process.ledger.limit("pages") * PAGE_TOKENS)
+
+    def table(self, asking: Asking) -> SyscallTable | None:
+        """The syscalls of a turn: what was granted, or what the asker carries out; None for none."""
+        process, kernel = self._process, self._process.kernel
+        if asking.raw or asking.choice == "none":
+            return None
+        if asking.tools:
+            found = [Syscall.model_validate(tool) for tool in asking.tools]
+            named = [s for s in found if asking.choice in (s.name, "auto", "required")]
+            if not named:
+                names = ", ".join(s.name for s in found)
+                raise ConfigError(
+                    f"there is no tool {asking.choice!r} to choose", do=f"choose one of {names}"
+                )
+            return SyscallTable(named, kernel.tokenizer)
+        if not process.grants:
+            return None
+        granted = [s for s in kernel.syscalls.values() if any(g.names(s.name) for g in process.grants)]
+        return SyscallTable(granted, kernel.tokenizer) if granted else None
