@@ -124,3 +124,24 @@ def test_what_a_killed_save_left_goes_with_the_next(vectors: np.ndarray, tmp_pat
     (tmp_path / ".dense-4").write_bytes(b"half of an index")
     index.save(tmp_path, 5)
     assert [path.name.split("-")[1] for path in tmp_path.iterdir()] == ["5"]
+
+
+def test_a_question_takes_one_thread_and_leaves_the_setting(vectors: np.ndarray) -> None:
+    import faiss
+
+    index, seen = full(vectors[:100]), []
+    inner = index._index
+
+    class Watched:
+        def search(self, *arguments: object, **options: object) -> object:
+            seen.append(faiss.omp_get_max_threads())
+            return inner.search(*arguments, **options)
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        index._index = Watched()
+        index.search(vectors[0], 5)
+        assert (seen, faiss.omp_get_max_threads()) == ([1], 2)
+    finally:
+        faiss.omp_set_num_threads(before)
