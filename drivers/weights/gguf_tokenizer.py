@@ -61,7 +61,8 @@ class _ByteLevel:
         return ids
 
     def _word(self, word: str) -> tuple[int, ...]:
-        symbols = [BYTE_SYMBOLS[b] for b in word.encode()]
+        # A byte that the vocabulary lacks is passed over before anything is merged, as the library does.
+        symbols = [symbol for b in word.encode() if (symbol := BYTE_SYMBOLS[b]) in self._ids]
         whole = self._ids.get(b"".join(symbols)) if self._whole_words else None
         ids = (whole,) if whole is not None else tuple(self._merged(symbols))
         if len(word) <= _LONGEST_REMEMBERED:

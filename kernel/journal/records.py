@@ -266,7 +266,6 @@ Body = (
     | Approval
     | Parked
     | Finished
-    | Mounted
     | Forgot
     | Signalled
     | Sent
@@ -275,6 +274,7 @@ Body = (
     | Exited
     | Reaped
     | Feedback
+    | Mounted
 )
 KINDS: Mapping[str, type[Body]] = {kind.__name__.lower(): kind for kind in get_args(Body)}
 _NAMES = {kind: name for name, kind in KINDS.items()}

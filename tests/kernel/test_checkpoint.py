@@ -115,7 +115,7 @@ def test_other_weights_are_refused(tiny_kernel: Make, tmp_path: Path) -> None:
 
 def test_a_turn_that_needs_a_larger_window_is_refused(tiny_kernel: Make, tmp_path: Path) -> None:
     process = tiny_kernel().spawn()
-    stopped_midway(process, 3)
+    stopped_midway(process, 24)
     path = process.checkpoint(tmp_path / "file")
     with pytest.raises(CheckpointError, match="does not fit"):
         tiny_kernel(window=64).resume(path)

@@ -396,17 +396,24 @@ def test_names_near_a_wrong_one_are_shown(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
+import time
 from pathlib import Path
 from tests.drivers.weights.test_fetch import MIRROR, entry
 from llmos.drivers.weights.fetch import pull
 print("begun", flush=True)
-print(pull(entry(3), cache=Path(sys.argv[1]), sources=MIRROR).path, flush=True)
+
+
+def slowly(*told):
+    time.sleep(float(sys.argv[2]))
+
+
+print(pull(entry(3), cache=Path(sys.argv[1]), sources=MIRROR, progress=slowly).path, flush=True)
 """
 
 
-def child(cache: Path) -> subprocess.Popen[str]:
-    """Another process that pulls the same model."""
-    command = [sys.executable, "-c", CHILD, str(cache)]
+def child(cache: Path, pause: float = 0) -> subprocess.Popen[str]:
+    """Another process that pulls the same model, and pauses whenever it tells how far it is."""
+    command = [sys.executable, "-c", CHILD, str(cache), str(pause)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -427,7 +434,7 @@ def test_a_stopped_run_leaves_nothing_that_breaks_the_next(
 ) -> None:
     cache = tmp_path / "cache"
     first = cache / "models" / "tiny" / "staging" / "part-001"
-    process = child(cache)
+    process = child(cache, pause=0.5)
     while not first.exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -32,7 +32,7 @@ _BY_NAME = {
     "usage": st.dictionaries(texts, st.integers(0, 9).map(float), max_size=2),
     "grants": st.lists(texts, max_size=2).map(tuple),
     "error": st.none() | st.dictionaries(texts, texts, max_size=2),
-    "over": st.none() | small,
+    "over": st.none() | small, "mounts": st.lists(plain, max_size=2).map(tuple),
     "limit": st.floats(0, 9), "used": st.floats(0, 9),
 }  # fmt: skip
 _PLAIN_MAPPINGS = ("settings", "options", "strategy", "layout", "arguments")
