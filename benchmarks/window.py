@@ -24,7 +24,7 @@ from llmos.kernel.kernel import Kernel
 from llmos.kernel.process import Process
 from llmos.kernel.prompt import Message
 
-SEEDS, TRIED = range(100, 110), range(4)
+SEEDS, TRIED = range(200, 210), range(110)
 TURNS, SHARE = 20, 4
 SAID = 90  # tokens of each answer, at most
 ANSWER = 32

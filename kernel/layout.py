@@ -190,7 +190,7 @@ def lay_out(
         if over <= 0 or leaving == []:
             break
         if leaving is None:
-            held = _held(found, conversation, worth, tokenizer)
+            held = _held(found, conversation, worth, tokenizer, _frame(prompt))
             leaving = policy.leaving(held)[::-1]
         while over > 0 and leaving:
             out.add(gone := leaving.pop())
@@ -211,16 +211,30 @@ def _held(
     conversation: Sequence[Exchange],
     worth: Callable[[Sequence[Exchange]], Sequence[float]] | None,
     tokenizer: Tokenizer,
+    frame: int,
 ) -> list[Held]:
+    """What may leave, with the tokens that it takes; `frame` of them are the template's, of each exchange."""
     values = worth(conversation) if worth is not None else [0.0] * len(conversation)
     knowledge = [
         Held("knowledge", len(tokenizer.encode(p.text)), p.score, age) for age, p in enumerate(passages)
     ]
     exchanges = [
-        Held("exchange", len(tokenizer.encode(f"{e.question}\n{e.answer}")), value, len(conversation) - 1 - n)
+        Held(
+            "exchange",
+            len(tokenizer.encode(e.question)) + len(tokenizer.encode(e.answer)) + frame,
+            value,
+            len(conversation) - 1 - n,
+        )  # fmt: skip
         for n, (e, value) in enumerate(zip(conversation, values, strict=True))
     ]
     return [*knowledge, *exchanges]
+
+
+def _frame(prompt: ChatPrompt) -> int:
+    """Tokens that the template writes around an exchange."""
+    asked = Message.of("user", "c")
+    exchange = [Message.of("user", "a"), Message.of("assistant", "b")]
+    return sum(map(len, prompt.segments([*exchange, asked]))) - sum(map(len, prompt.segments([asked]))) - 2
 
 
 def _moved(

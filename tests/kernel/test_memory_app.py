@@ -62,6 +62,21 @@ def test_what_bears_on_the_question_comes_back(kernel: Kernel) -> None:
     assert len(process.conversation) == len(FACTS) + 13  # nothing was lost
 
 
+def test_no_more_leaves_than_must(kernel: Kernel) -> None:
+    """The template's words around many short exchanges are counted, too."""
+    process = kernel.spawn()
+    process.ask("The cat is called Miso.", max_tokens=40).result
+    for n in range(40):
+        process.ask(f"{n}?", max_tokens=40).result
+    process.ask("What is the cat called?", max_tokens=40).result
+    window = window_of(kernel, process.pid)
+    assert "Miso" in window
+    exchange = len(
+        "<|im_start|>user\n39?<|im_end|>\n<|im_start|>assistant\nSo it is, as you said.<|im_end|>\n"
+    )
+    assert 1024 - 40 - len(kernel.tokenizer.encode(window)) < 2 * exchange
+
+
 def test_events_tell_changes_only(kernel: Kernel) -> None:
     process = kernel.spawn()
     converse(kernel, process)
