@@ -185,6 +185,11 @@ class Process:
         return self.conversation[-1] if self.conversation else None
 
     @property
+    def window(self) -> int:
+        """Tokens that its window may hold."""
+        return self.view.size
+
+    @property
     def current(self) -> Turn | None:
         """The turn that runs, or the next one that waits; None where nothing is asked."""
         return self.questions.current
