@@ -395,9 +395,11 @@ def test_names_near_a_wrong_one_are_shown(tmp_path: Path) -> None:
 
 
 CHILD = """
+import signal
 import sys
 import time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
 from tests.drivers.weights.test_fetch import MIRROR, entry
 from llmos.drivers.weights.fetch import pull
 print("begun", flush=True)
