@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -60,8 +59,9 @@ def main() -> None:
     start_s = float(os.environ["BENCHMARK_START"])
     side, target = sys.argv[1:]
     ready_s, first_s = (_ours if side == "ours" else _llama_cpp)(target)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ready": ready_s - start_s, "first_token": first_s - start_s, "peak_mib": peak_mib}))
+    from benchmarks.machine import peak_mib
+
+    print(json.dumps({"ready": ready_s - start_s, "first_token": first_s - start_s, "peak_mib": peak_mib()}))
 
 
 if __name__ == "__main__":

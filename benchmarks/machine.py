@@ -2,7 +2,7 @@
 
 What: processor, its features that matter to us, cores, memory, measured read bandwidth, library versions, load.
 Invariant: names no host, user or path.
-Interface: `describe() -> dict`; `read_bandwidth(threads)` in bytes a second.
+Interface: `describe() -> dict`; `read_bandwidth(threads)` in bytes a second; `peak_mib()` of this process.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ FEATURES = (
     "i8mm",
 )
 LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "llama-cpp-python", "faiss-cpu", "tokenizers")
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held, mapped files included; `ru_maxrss` would begin with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def describe() -> dict[str, object]:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.figures import Figures, Progress, models
+from benchmarks.machine import peak_mib
 
 POOL_MIB, OTHER_MIB, FACTOR, PROMPT = 256, 600, 1.2, 1000
 
@@ -35,8 +36,6 @@ def run(quick: bool, progress: Progress) -> Figures:
 
 
 def main() -> None:
-    import resource
-
     from benchmarks.llama import filler
     from llmos import connect
 
@@ -45,7 +44,7 @@ def main() -> None:
 
         for _ in kernel.engine.submit(Request(tokens=tuple(filler(PROMPT)), max_tokens=32)):
             pass
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    print(json.dumps(peak_mib()))
 
 
 if __name__ == "__main__":

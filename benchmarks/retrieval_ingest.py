@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import Progress
+from benchmarks.machine import peak_mib
 from benchmarks.page_in_set import SOURCES
 from llmos.memory.embedding import Encoder
 from llmos.memory.minilm import DIMENSION
@@ -70,12 +71,6 @@ def _child(files: int, copies: int, *how: str) -> dict[str, float]:
     return found
 
 
-def _peak_mib() -> float:
-    """Of this program alone: what getrusage says begins with what the parent had when it started this one."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
 def main() -> None:
     """Copy the files, each copy with a line of its own, mount them, and print what it took."""
     files = sorted((SOURCES / "library").glob("[a-z]*.txt"))[: int(sys.argv[1])]
@@ -91,7 +86,7 @@ def main() -> None:
         began, processor = time.perf_counter(), time.process_time()
         report = volume.mount(documents)
         took = {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - processor}
-        peak = _peak_mib()
+        peak = peak_mib()
         rows = volume._store.rows(volume._store.ids().tolist()).values()
         tokens = sum(encoder.count([row.text for row in rows]))
         print(json.dumps(took | {"tokens": tokens, "bytes": size, "chunks": report.chunks, "peak_mib": peak}))
