@@ -59,14 +59,14 @@ class Memory(App):
                 if str(exchange.turn) == number:
                     here(call).read.append(exchange.label)
                     return _said(exchange)
-        elif kind == "note":
-            for note in self._kernel.library.notes.search("", expert=process.expert, k=10_000):
-                if str(note.number) == number:
-                    here(call).read.append(note.label)
-                    return note.text
+        elif kind == "note" and _is_number(number):
+            found_note = self._kernel.library.notes.get(int(number), expert=process.expert)
+            if found_note is not None:
+                here(call).read.append(found_note.label)
+                return found_note.text
         elif kind == "passage":
             volume, _, chunk = number.partition("-")
-            if volume.isdecimal() and chunk.isdecimal() and int(volume) < len(process.mounts):
+            if _is_number(volume) and _is_number(chunk) and int(volume) < len(process.mounts):
                 mount = process.mounts[int(volume)]
                 found = await asyncio.to_thread(self._kernel.library.passages, mount, [int(chunk)])
                 if found:
@@ -113,6 +113,11 @@ class Memory(App):
             for passage in await asyncio.to_thread(self._kernel.library.search, query, [mount], FOUND):
                 found.append((f"passage {number}-{passage.chunk_id}", passage))
         return sorted(found, key=lambda item: -item[1].score)[:FOUND]
+
+
+def _is_number(text: str) -> bool:
+    """Of a row that SQLite can have."""
+    return text.isdecimal() and len(text) < 19
 
 
 def _said(exchange: Exchange) -> str:

@@ -17,45 +17,50 @@ from pathlib import Path
 from llmos.abi.errors import DiskFull, VolumeError
 
 BUSY_SECONDS = 10.0
+REMAKE = "remove the folder and mount the documents again: everything in it was made from them"  # a volume
 
 
 @contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """SQLite's and the file system's failures as our errors."""
+def disk_errors(place: Path, what: str = "volume", mend: str = REMAKE) -> Iterator[None]:
+    """SQLite's and the file system's failures as our errors.
+
+    Args:
+        what: lies at `place`.
+        mend: what to do where it is damaged.
+    """
     try:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         primary = None if code is None else code & 0xFF
         if primary == sqlite3.SQLITE_FULL:
-            raise _full(folder) from None
+            raise _full(what, place) from None
         if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise VolumeError(
-                f"volume {folder} is locked", why=f"another process has been writing for {BUSY_SECONDS:.0f} s",
+                f"{what} {place} is locked", why=f"another process has been writing for {BUSY_SECONDS:.0f} s",
                 do="wait for it, or end it",
             ) from None  # fmt: skip
         if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise VolumeError(
-                f"volume {folder} cannot be opened",
+                f"{what} {place} cannot be opened",
                 why=str(error),
                 do="check that the folder exists and is writable",
             ) from None
         raise VolumeError(
-            f"volume {folder} is damaged", why=str(error),
-            do="remove the folder and mount the documents again: everything in it was made from them",
+            f"{what} {place} is damaged", why=str(error), do=mend,
         ) from None  # fmt: skip
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(folder) from None
+            raise _full(what, place) from None
         raise VolumeError(
-            f"volume {folder} cannot be used",
+            f"{what} {place} cannot be used",
             why=error.strerror or str(error),
             do="check the folder and its permissions",
         ) from None
 
 
-def _full(folder: Path) -> DiskFull:
+def _full(what: str, place: Path) -> DiskFull:
     return DiskFull(
-        f"no room for volume {folder}", why="the disk is full; what was stored before is whole",
-        do="free some space and mount again: it goes on where it stopped",
+        f"no room for {what} {place}", why="the disk is full; what was stored before is whole",
+        do="free some space and do it again: it goes on where it stopped",
     )  # fmt: skip

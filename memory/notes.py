@@ -4,8 +4,8 @@ What: a SQLite file of short texts with where they came from and their labels, s
 Invariant: a note has the label of everything that was read when it was written, and is given back under it: what is
     untrusted stays so. A note is written once for each key, whatever crashes between. Nobody sees another expert's
     or another user's notes.
-Interface: `Notes(path, encode)`; `.add(note, key=)`, `.search(query, expert=, user=, k=)`, `.forget(number, …)`,
-    `.close()`; `Note`. Thread-safe.
+Interface: `Notes(path, encode)`; `.add(note, key=)`, `.search(query, expert=, user=, k=)`, `.get(number, …)`,
+    `.forget(number, …)`, `.close()`; `Note`. Thread-safe.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,10 +52,10 @@ class Notes:
 
     def __init__(self, path: Path, encode: Callable[[], Encode | None]) -> None:
         """`encode` gives the encoder when it is first needed."""
-        self._folder, self._encode = path.parent, encode
+        self._path, self._encode = path, encode
         self._history: History | None = None
         self._lock = threading.Lock()
-        with disk_errors(self._folder):
+        with self._errors():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -81,7 +82,7 @@ class Notes:
                 why=f"notes are for facts worth keeping, at most {MAX_NOTE:,} characters", do="write what matters",
             )  # fmt: skip
         owner = (note.expert, note.user)
-        with self._lock, disk_errors(self._folder):
+        with self._lock, self._errors():
             if (known := self._one("key = ?", key)) is not None:
                 return known
             (count,) = self._db.execute(
@@ -106,7 +107,7 @@ class Notes:
 
     def search(self, query: str, *, expert: str = "", user: str = "", k: int = 5) -> list[Note]:
         """The k notes that bear most on a query, best first; the newest where it is empty."""
-        with self._lock, disk_errors(self._folder):
+        with self._lock, self._errors():
             found = self._all("expert = ? AND user = ? ORDER BY number DESC", expert, user)
             if not query.strip() or not found:
                 return found[:k]
@@ -115,13 +116,25 @@ class Notes:
         ranked = sorted(range(len(found)), key=lambda i: (-values[i], i))
         return [found[i] for i in ranked[:k]]
 
+    def get(self, number: int, *, expert: str = "", user: str = "") -> Note | None:
+        """A note by its number; None where it is not there, or another's."""
+        with self._lock, self._errors():
+            return self._one("number = ? AND expert = ? AND user = ?", number, expert, user)
+
     def forget(self, number: int, *, expert: str = "", user: str = "") -> bool:
         """Remove a note; whether there was one."""
-        with self._lock, disk_errors(self._folder):
+        with self._lock, self._errors():
             done = self._db.execute(
                 "DELETE FROM notes WHERE number = ? AND expert = ? AND user = ?", (number, expert, user)
             )
             return done.rowcount > 0
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return disk_errors(
+            self._path,
+            "the file of notes",
+            "move it away, or put a copy of it back: no other file has what it says",
+        )
 
     def _one(self, where: str, *values: object) -> Note | None:
         return next(iter(self._all(where, *values)), None)

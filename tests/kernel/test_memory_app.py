@@ -148,7 +148,18 @@ def test_passages_are_searched_and_read(scripted_kernel: Make, tmp_path: Path) -
 
 
 def test_references_that_lead_nowhere(scripted_kernel: Make) -> None:
-    wrong = iter(["turn 9", "note 1", "passage 0-1", "passage x", "", "/etc/passwd"])
+    wrong = iter(
+        [
+            "turn 9",
+            "note 1",
+            "passage 0-1",
+            "passage x",
+            "",
+            "/etc/passwd",
+            f"note {10**20}",
+            f"passage 0-{10**20}",
+        ]
+    )
 
     def script(window: str) -> str:
         return next((call("memory.read", reference=r) for r in wrong), "Done.")
