@@ -224,7 +224,7 @@ def _held(
             len(tokenizer.encode(e.question)) + len(tokenizer.encode(e.answer)) + frame,
             value,
             len(conversation) - 1 - n,
-        )  # fmt: skip
+        )
         for n, (e, value) in enumerate(zip(conversation, values, strict=True))
     ]
     return [*knowledge, *exchanges]

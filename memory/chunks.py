@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from llmos.memory.pagefile import Page
-from llmos.memory.pages import KEY_BYTES, Fetched
+from llmos.memory.pages import KEY_BYTES, Store
 
 KV = NDArray[np.generic]
 """[L, T, K, 2, H] in the pool's type: of each token its keys, before rotation, and its values."""
@@ -43,15 +42,6 @@ def chunk_key(identity: str, before: Sequence[int], tokens: Sequence[int], label
 
 def _bytes(tokens: Sequence[int]) -> bytes:
     return np.asarray(tokens, "<u4").tobytes()
-
-
-class Store(Protocol):
-    """What this needs of a `memory.pages.PageStore`."""
-
-    def __contains__(self, key: bytes) -> bool: ...
-    def put(self, key: bytes, page: Page) -> None: ...
-    def get(self, key: bytes) -> Page | None: ...
-    def fetch(self, keys: Sequence[bytes], then: Fetched) -> None: ...
 
 
 class Chunks:

@@ -184,7 +184,9 @@ class Mounting:
         digest, stamp = _look(path, known.stat if known else "")
         if known is not None and digest in ("", known.hash):
             if known.label != self._label or (stamp and stamp != known.stat):
-                self._store.touch_document(known.id, stat=stamp or known.stat, label=self._label)
+                self._store.touch_document(
+                    known.id, source=source, stat=stamp or known.stat, label=self._label
+                )
             if known.refusal is not None:
                 what, why, do = known.refusal
                 return DocumentError(what, why=why, do=do)
@@ -216,7 +218,7 @@ class Mounting:
         if renamed and row.title == Path(row.source).name.removesuffix(".gz"):
             return False  # it has no title but its name, and that was embedded with its text
         del self._gone[digest], self._known[row.source]
-        self._store.move_document(row.id, source=source, stat=stamp, label=self._label)
+        self._store.touch_document(row.id, source=source, stat=stamp, label=self._label)
         self._moved += 1
         return True
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from llmos.memory import pagefile
 from llmos.memory.pagefile import Page
@@ -34,6 +35,15 @@ log = logging.getLogger("llmos.pages")
 
 Fetched = Callable[[dict[bytes, Page], int], None]
 """Takes the pages that were read, and how many turned out to be damaged."""
+
+
+class Store(Protocol):
+    """What those who keep KV need of a `PageStore`."""
+
+    def __contains__(self, key: bytes) -> bool: ...
+    def put(self, key: bytes, page: Page) -> None: ...
+    def get(self, key: bytes) -> Page | None: ...
+    def fetch(self, keys: Sequence[bytes], then: Fetched) -> None: ...
 
 
 @dataclass(slots=True)

@@ -304,16 +304,8 @@ class Store:
         self._db.execute("DELETE FROM chunks WHERE document = ?", found)
         self._db.execute("DELETE FROM documents WHERE id = ?", found)
 
-    def touch_document(self, id_: int, *, stat: str, label: Label) -> None:
-        """The same content under a new time stamp or another label."""
-        with disk_errors(self.folder), self._transaction():
-            self._db.execute(
-                "UPDATE documents SET stat = ?, integrity = ?, readers = ? WHERE id = ?",
-                (stat, int(label.integrity), _readers(label), id_),
-            )
-
-    def move_document(self, id_: int, *, source: str, stat: str, label: Label) -> None:
-        """The same content in another place of its mount."""
+    def touch_document(self, id_: int, *, source: str, stat: str, label: Label) -> None:
+        """The same content in another place of its mount, under a new time stamp or another label."""
         with disk_errors(self.folder), self._transaction():
             self._db.execute(
                 "UPDATE documents SET source = ?, stat = ?, integrity = ?, readers = ? WHERE id = ?",

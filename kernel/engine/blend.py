@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 
 from llmos.kernel.engine.capture import Capture
 from llmos.kernel.model.rope import rotate_keys
-from llmos.memory.chunks import KV, Chunks, Store, chunk_key
+from llmos.memory.chunks import KV, Chunks, chunk_key
 
 if TYPE_CHECKING:
     from llmos.kernel.engine.runner import ModelRunner
     from llmos.kernel.engine.sequence import Request
     from llmos.kernel.engine.sequence import Sequence as Running
     from llmos.kernel.model.load import Model
+    from llmos.memory.pages import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,12 +41,13 @@ from llmos.kernel.engine.sequence import (
     Sequence,
     Stream,
 )
-from llmos.kernel.engine.swap import Store, Swap
+from llmos.kernel.engine.swap import Swap
 from llmos.kernel.scheduler import Scheduler, rank, victims
 from llmos.kernel.trace import OFF, Trace
 
 if TYPE_CHECKING:
     from llmos.kernel.engine.blend import Blender
+    from llmos.memory.pages import Store
 
 T = TypeVar("T")
 Commit = Callable[[Rows[tuple[Stream, Item]]], None]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,19 +24,10 @@ if TYPE_CHECKING:
     from llmos.kernel.engine.engine import Runner
     from llmos.kernel.engine.sequence import Sequence
     from llmos.memory.pagefile import Page
-    from llmos.memory.pages import Fetched
+    from llmos.memory.pages import Store
 
 FETCH = 64  # pages that are read from disk at once: others' pages are not kept waiting for long windows
 MOVED = 64  # pages that are copied from the pool at once
-
-
-class Store(Protocol):
-    """What swap needs of a `memory.pages.PageStore`."""
-
-    def __contains__(self, key: bytes) -> bool: ...
-    def put(self, key: bytes, page: Page) -> None: ...
-    def get(self, key: bytes) -> Page | None: ...
-    def fetch(self, keys: Rows[bytes], then: Fetched) -> None: ...
 
 
 class Swap:

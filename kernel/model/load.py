@@ -98,16 +98,13 @@ def load_model(
     backend = backend or default_backend()
     if backend == "cpu":
         packing = packing or begin_packing(weights, mode, window, progress)
-        from flax import nnx
+    from flax import nnx
 
-        from llmos.kernel.model.decoder import Decoder  # half a second of imports, while C++ packs
+    from llmos.kernel.model.decoder import Decoder  # half a second of imports, while C++ packs
 
+    if backend == "cpu" and packing is not None:
         parameters = packing.result()
     else:
-        from flax import nnx
-
-        from llmos.kernel.model.decoder import Decoder
-
         parameters = Reader(weights, _dense(mode), progress).parameters(window)
     config = ModelConfig.from_metadata(weights.source, weights.metadata, weights.tensors.keys())
     parameters = jax.tree.map(_on_device, parameters)

@@ -58,7 +58,7 @@ def begin_packing(
 
 
 class Reader:
-    """One pass over a weights file; `matrix` makes the form that a weight matrix has on the device."""
+    """One pass over a weights file; `form` makes of a matrix what it is on the device."""
 
     def __init__(
         self,
