@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from llmos.abi.errors import CheckpointError, ConfigError
 from llmos.abi.events import Result, Token
 from llmos.abi.labels import UNTRUSTED
+from llmos.kernel.engine.batch import SampleBatch, Sampled
 from llmos.kernel.journal.state import ProcessState
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.process import Process
@@ -35,10 +38,22 @@ def standing(process: Process) -> ProcessState:
 
 
 def stopped_midway(process: Process, tokens: int) -> Turn:
-    """A turn under way that has said at least so many tokens, and is held there."""
+    """A turn under way that has said `tokens` tokens, and is held there: its next word waits for the signal."""
+    kernel, runner = process.kernel, process.kernel.engine._runner
+    sample, said, signalled = runner.sample, count(), threading.Event()
+
+    def held(logits: object, rows: SampleBatch) -> Sampled:
+        if next(said) == tokens:
+            assert signalled.wait(60)
+        return sample(logits, rows)
+
+    runner.sample = held  # type: ignore[method-assign]
     turn = process.ask("Tell me of swap and of checkpoints.", **ASKED, detached=True)  # type: ignore[arg-type]
     list(islice((e for e in turn if isinstance(e, Token)), tokens))
     process.signal("STOP")
+    kernel.loop.run(asyncio.sleep(0))
+    signalled.set()
+    runner.sample = sample  # type: ignore[method-assign]
     return turn
 
 
