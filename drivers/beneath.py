@@ -41,14 +41,15 @@ class PathError(AppError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What lies at a path. `kind` is "file", "folder", "link" or "other"; `size` is in bytes, `modified` in
-    nanoseconds since 1970."""
+    """What lies at a path. `kind` is "file", "folder", "link" or "other"; `size` is in bytes, `modified` and
+    `changed` in nanoseconds since 1970: programs can set the one, only the system the other."""
 
     path: str
     kind: str
     size: int
     modified: int
-    links: int = 1
+    changed: int
+    inode: int
 
 
 class _How(ctypes.Structure):
@@ -66,7 +67,9 @@ def parts(path: str) -> tuple[str, ...]:
     names = tuple(name for name in path.split("/") if name not in ("", "."))
     for name in names:
         if name == "..":
-            raise PathError(f"{path!r} leads out of the folder", why="it holds ..", do="leave the .. away")
+            raise PathError(
+                f"{path!r} leads out of the folder", why="`..` is not followed", do="leave it away"
+            )
         if not name.isprintable() or len(os.fsencode(name)) > MAX_NAME or _foreign(name):
             raise PathError(
                 f"{path[:80]!r} is no path for a file",
@@ -172,8 +175,8 @@ class Beneath:
 
     # --- changing ---
 
-    def write(self, path: str, data: bytes, *, folders: bool = True) -> None:
-        """Put a file there, whole or not at all; it keeps the rights of the one that it replaces.
+    def write(self, path: str, data: bytes, *, folders: bool = True) -> Entry:
+        """Put a file there, whole or not at all; it keeps the rights of the one that it replaces. Returns the new one.
 
         Args:
             folders: make the folders that are missing on the way.
@@ -202,12 +205,14 @@ class Beneath:
                     file.write(data)
                     file.flush()
                     os.fsync(fd)
-                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    written = os.fstat(fd)
             except BaseException:
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
                 raise
             os.fsync(folder)
+            return _entry("/".join(names), written)
 
     def remove(self, path: str) -> None:
         """Remove a file, or a link itself; PathError where there is none."""
@@ -327,7 +332,7 @@ def _refused(path: str, error: OSError) -> PathError | DiskFull:
 def _entry(path: str, found: os.stat_result) -> Entry:
     kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "folder"), (stat.S_ISLNK, "link"))
     kind = next((name for test, name in kinds if test(found.st_mode)), "other")
-    return Entry(path, kind, found.st_size, found.st_mtime_ns, found.st_nlink)
+    return Entry(path, kind, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def _listed(folder: str, one: os.DirEntry[str]) -> Entry | None:
