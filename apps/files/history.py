@@ -2,7 +2,7 @@
 
 What: a SQLite file for each volume: a row for each change, with what stood there before, its label and its key.
 Invariant: what a change replaces is on the disk before the file is touched. A change takes effect once for each key,
-    whatever crashes between. At most `versions` rows a file and `kept` bytes in all: the oldest go first, never the
+    whatever crashes between. At most `versions` changes a file and `kept` bytes in all: the oldest go first, never the
     last one. A label counts only while the file is the one that was written (its inode, size and time of change,
     which no program can set).
 Interface: `History(folder, versions=, kept=)`: `.change(...)`, `.undo(...)`, `.versions(path)`,
@@ -204,11 +204,13 @@ class History:
             )  # fmt: skip
 
     def _prune(self, db: sqlite3.Connection, path: str) -> None:
-        """Let the oldest versions go, first of this file, then of all."""
-        db.execute(
-            "DELETE FROM changes WHERE path = ?1 AND row NOT IN "
-            "(SELECT row FROM changes WHERE path = ?1 ORDER BY row DESC LIMIT ?2)", (path, self._versions)
-        )  # fmt: skip
+        """Let the oldest versions go, first of this file, then of all. An undo takes no place from a change."""
+        for kind in ("undoes", "NOT undoes"):
+            db.execute(
+                f"DELETE FROM changes WHERE path = ?1 AND {kind} AND row NOT IN "
+                f"(SELECT row FROM changes WHERE path = ?1 AND {kind} ORDER BY row DESC LIMIT ?2)",
+                (path, self._versions),
+            )
         rows = db.execute("SELECT row, length(before) AS size FROM changes ORDER BY row DESC").fetchall()
         kept = 0
         for at, row in enumerate(rows):
