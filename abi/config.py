@@ -130,7 +130,9 @@ class MemoryConfig(Section):
 
 class AppConfig(Section):
     """An app: an installed one, a class of one's own (`app: module:Class`), or a foreign MCP server (`mcp:` a
-    command, or `url:`)."""
+    command, or `url:`). All other keys are `settings`, which the app checks when it starts (`llmos.abi.settings`)."""
+
+    model_config = ConfigDict(extra="allow")
 
     app: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     mcp: str | None = Field(default=None, min_length=1)
@@ -145,7 +147,14 @@ class AppConfig(Section):
     def _one_source(self) -> AppConfig:
         if sum(source is not None for source in (self.app, self.mcp, self.url)) > 1:
             raise PydanticCustomError("app", "expected one of `app`, `mcp` and `url`")
+        if self.settings and (self.mcp or self.url):
+            raise PydanticCustomError("app", "a foreign server has no settings: give them to it by `env`")
         return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is said to the app itself."""
+        return dict(self.model_extra or {})
 
 
 class PolicyConfig(Section):
