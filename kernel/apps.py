@@ -155,14 +155,16 @@ def _installed() -> set[str]:
 def _entry(name: str, config: AppConfig | None, state: Path) -> Entry:
     """An app as the host takes it: one of ours, or a foreign server that llmos.yaml names."""
     if config is None or (config.mcp is None and config.url is None):
+        said = {} if config is None else config.settings
         if config is not None and config.app is not None:
-            return Entry(name=name, source=Ours(config.app), inside=config.inside)
+            return Entry(name=name, source=Ours(config.app), inside=config.inside, settings=said)
         if name not in _installed():
             raise ConfigError(
                 f"there is no app {name!r}", key=f"apps.{name}", why="it is not installed, and has no `mcp:`",
                 do=f"installed are {', '.join(sorted(_installed())) or 'none'}",
             )  # fmt: skip
-        return Entry(name=name, source=Ours(name), inside=config is not None and config.inside)
+        inside = config is not None and config.inside
+        return Entry(name=name, source=Ours(name), inside=inside, settings=said)
     source: Stdio | Http
     if config.url is not None:
         source = Http(config.url, resolve(config.headers, state))

@@ -9,6 +9,7 @@ Interface: `AppHost`.
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 import uuid
@@ -28,6 +29,7 @@ from llmos.abi.errors import (
 )
 from llmos.abi.labels import join
 from llmos.abi.manifest import Manifest, Syscall
+from llmos.abi.settings import VARIABLE
 from llmos.abi.signature import Reply
 from llmos.drivers.mcp.meta import CallMeta
 from llmos.drivers.mcp.source import Stdio
@@ -228,7 +230,8 @@ class AppHost:
             name, agent = (entry.name, pid) if manifest.stateful else (SHARED, 0)
             names = [source.name] if manifest.stateful else await self._shared_names()
             program = (sys.executable, "-m", "llmos.apps.serve", *names)
-            source, ours = Stdio(program, app_environment()), True
+            said = {e.name: dict(e.settings) for e in self._entries.values() if e.settings}
+            source, ours = Stdio(program, {**app_environment(), VARIABLE: json.dumps(said)}), True
         else:
             name, agent, ours = entry.name, pid if entry.stateful else 0, False
 

@@ -44,6 +44,7 @@ class Entry:
         doc: for a foreign server, what it is for.
         stateful: for a foreign server, whether every agent gets one of its own.
         inside: for a pure app of ours, whether it may run in the kernel's process.
+        settings: for an app of ours, what the owner says to it (`llmos.abi.settings`).
     """
 
     name: str
@@ -52,6 +53,7 @@ class Entry:
     doc: str = ""
     stateful: bool = False
     inside: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_app_name(self.name)

@@ -1,0 +1,42 @@
+"""What `llmos.yaml` says to an app.
+
+What: the keys under `apps: NAME:` that are not the kernel's own, checked against what the app can be told.
+Invariant: an app starts with settings that fit, or says which key does not and what was expected.
+Interface: `settings(app, kind)`; `VARIABLE`, by which the kernel hands them to an app's process. Errors: ConfigError.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from llmos.abi.errors import ConfigError
+
+VARIABLE = "LLMOS_SETTINGS"  # JSON: app -> key -> value
+
+T = TypeVar("T")
+
+
+def settings(app: str, kind: type[T]) -> T:
+    """The settings of `app` as a `kind`, a pydantic model or a dataclass whose fields all have defaults.
+
+    Raises:
+        ConfigError: names the key and what was expected.
+    """
+    given: Any = json.loads(os.environ.get(VARIABLE, "{}")).get(app, {})
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        known = list(getattr(kind, "__annotations__", ()))
+        near = get_close_matches(key, known, 1)
+        do = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+        raise ConfigError(
+            "an unknown key" if "unexpected" in first["type"] or first["type"] == "extra_forbidden" else first["msg"],
+            key=f"apps.{app}.{key}", do=do,
+        ) from None  # fmt: skip

@@ -1,0 +1,164 @@
+"""The loop inside the sandbox: reads cells, runs them, answers. Never imported by llmos; it is run as a text.
+
+What: `python -I -S -c <this file> <folder of packages>...`. A frame is four bytes of length, big-endian, and JSON. In:
+    {"code", "number", "limit"}; out: {"output", "value", "error", "figures", "interrupted"}.
+Invariant: variables live as long as this process. Whatever a cell raises, prints or returns, there is one answer of
+    bounded size, if this process still lives. None of this is relied upon for safety: a cell can do here whatever it
+    likes.
+Interface: `main()`. Standard library only.
+"""
+
+import ast
+import contextlib
+import json
+import linecache
+import os
+import signal
+import struct
+import sys
+import traceback
+import types
+import warnings
+from typing import Any
+
+MAX_FIGURES = 8
+OUTPUT = "/tmp/.output"
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    sys.path += sys.argv[1:]
+    sys.argv = [""]
+    ask, answer = os.dup(0), os.dup(1)
+    output = os.open(OUTPUT, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for wanted, got in ((null, 0), (output, 1), (output, 2)):
+        os.dup2(wanted, got)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    warnings.filterwarnings("ignore", message=".*non-interactive.*")  # plt.show(): the figures are saved
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    with os.fdopen(ask, "rb") as requests:
+        while len(head := requests.read(4)) == 4:
+            request = json.loads(requests.read(*struct.unpack(">I", head)))
+            data = json.dumps(run(request, vars(module), output)).encode()
+            data = struct.pack(">I", len(data)) + data
+            while data:
+                data = data[os.write(answer, data) :]
+
+
+def run(request: dict[str, Any], space: dict[str, Any], output: int) -> dict[str, Any]:
+    """One cell; the answer to it."""
+    number, limit = request["number"], request["limit"]
+    value, error, interrupted = None, None, False
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            value = evaluated(request["code"], f"cell {number}", space)
+            value = None if value is None else clipped(shown(value), limit)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except BaseException as raised:
+        interrupted = isinstance(raised, KeyboardInterrupt)
+        error = clipped(explained(raised), limit)
+    figures = []
+    try:
+        figures = saved_figures()
+    except BaseException as raised:
+        error = error or clipped(explained(raised), limit)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    return {
+        "output": printed(output, limit), "value": value, "error": error, "figures": figures,
+        "interrupted": interrupted,
+    }  # fmt: skip
+
+
+def evaluated(code: str, name: str, space: dict[str, Any]) -> Any:
+    """Run a cell; the value of its last line, None where that is no expression."""
+    linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+    tree = ast.parse(code, name)
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
+    exec(compile(tree, name, "exec", dont_inherit=True), space)  # noqa: S102 (this is what it is for)
+    if not isinstance(last, ast.Expr):
+        return None
+    value = eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), space)  # noqa: S307
+    space["_"] = value
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value as it is told: as `repr` has it, numbers of numpy as plain ones."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
+    return repr(value)
+
+
+def explained(error: BaseException) -> str:
+    """A traceback of the cells' own lines."""
+    try:
+        text = str(error)
+    except BaseException:
+        text = "(an error whose own text fails)"
+    name = type(error).__name__
+    if isinstance(error, SyntaxError) and str(error.filename).startswith("cell "):
+        line = (error.text or "").rstrip("\n")
+        mark = " " * max((error.offset or 1) - 1, 0) + "^"
+        return f"{error.filename}, line {error.lineno}\n    {line}\n    {mark}\n{name}: {error.msg}"
+    if isinstance(error, SystemExit):
+        text = f"{text} (the session goes on)".strip()
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("cell ")]
+    if len(frames) > 8:
+        frames = frames[:3] + frames[-5:]
+    lines = ["Traceback (most recent call last):"]
+    for frame in frames:
+        inside = "" if frame.name == "<module>" else f", in {frame.name}"
+        lines += [f"  {frame.filename}, line {frame.lineno}{inside}", f"    {frame.line}"]
+    return "\n".join([*lines, f"{name}: {text}" if text else name])
+
+
+def saved_figures() -> list[str]:
+    """Save the open figures into the working folder, and close them; their names."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return []
+    names: list[str] = []
+    number = 1
+    try:
+        for figure in pyplot.get_fignums()[:MAX_FIGURES]:
+            while os.path.lexists(path := f"{os.environ['HOME']}/figure-{number}.png"):
+                number += 1
+            pyplot.figure(figure).savefig(path)
+            names.append(f"figure-{number}.png")
+    finally:
+        pyplot.close("all")
+    return names
+
+
+def printed(output: int, limit: int) -> str:
+    """What was printed since the last cell, head and tail of it."""
+    size = os.fstat(output).st_size
+    if size <= limit:
+        data = os.pread(output, size, 0)
+    else:
+        half = limit // 2
+        gap = f"\n[{size - 2 * half} bytes left out]\n".encode()
+        data = os.pread(output, half, 0) + gap + os.pread(output, half, size - half)
+    os.ftruncate(output, 0)
+    return data.decode("utf-8", "replace")
+
+
+def clipped(text: str, limit: int) -> str:
+    """Head and tail of a text, with what was left out."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The terminal: bash, git and the usual tools, in a sandbox, on the process's working volume.
+
+What: one syscall, `terminal.run`. Each command has a sandbox of its own, which goes with it: nothing runs on.
+Invariant: commands run behind all layers of `llmos.drivers.sandbox`, or not at all; they see the working volume and a
+    read-only system, and no network. What they print is bounded; what is left out is counted and said.
+Interface: `Terminal`. Configuration: the keys of `Limits`, under `apps: terminal:` in `llmos.yaml`.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from llmos.abi.app import App, Call, syscall
+from llmos.abi.errors import AppUnavailable
+from llmos.abi.settings import settings
+from llmos.drivers.sandbox import Clip, Limits, Mirror, Sandbox, SandboxEnded
+from llmos.drivers.sandbox.mirror import Changes
+
+__all__ = ["Terminal"]
+
+MAX_PRINTED = 256 << 20  # bytes, after which a command is ended: it would never come to its end
+POLL_S = 0.05
+
+
+class Terminal(App):
+    """Shell commands: bash, git, grep, sed, awk, tar and the like."""
+
+    def __init__(self) -> None:
+        self._limits = settings("terminal", Limits)
+
+    @syscall(effect="execute", deadline=660)
+    def run(
+        self,
+        command: Annotated[
+            str, 'for bash, such as "ls -l" or "grep -c error *.log"; every call begins in the same folder'
+        ],
+        call: Call,
+    ) -> str:
+        """Run a shell command on the files of the current folder. There is no network; nothing runs on behind it."""
+        if call.volume is None:
+            raise AppUnavailable("there is no folder to work in", do="call it from a process of the kernel")
+        return run(command, call.volume, self._limits, lambda: call.cancelled)
+
+
+def run(command: str, volume: Path, limits: Limits, cancelled: Callable[[], bool] = lambda: False) -> str:
+    """What a command printed and how it ended, as a model reads it.
+
+    Raises:
+        SandboxMissing, SandboxFull: nothing was run.
+        SandboxEnded: it used more memory than there is, or nobody waits for it any more.
+    """
+
+    out = Clip(limits.output)
+    with Sandbox(["/bin/bash", "-c", command], limits) as sandbox:
+        mirror = Mirror(sandbox, volume)
+        try:
+            mirror.push()
+            sandbox.begin()
+            end = time.monotonic() + limits.seconds
+            stopped = ""
+            while (data := sandbox.receive(POLL_S)) is not None:
+                out.feed(data)
+                if time.monotonic() > end:
+                    stopped = f"ended after {limits.seconds:g} s"
+                elif out.size + sandbox.errors.size > MAX_PRINTED:
+                    stopped = f"ended after it had printed {MAX_PRINTED >> 20} MiB"
+                elif cancelled():
+                    raise SandboxEnded("the command was given up", do="run it again")
+                if stopped:
+                    break
+            code = None if stopped else sandbox.wait(max(end - time.monotonic(), 1))
+            if code is None and not stopped:  # it closed its output and runs on
+                stopped = f"ended after {limits.seconds:g} s"
+            sandbox.end()
+            changes = mirror.pull()
+        finally:
+            mirror.close()
+    return _words(out, sandbox.errors, stopped or _status(code or 0), changes)
+
+
+def _status(code: int) -> str:
+    if code > 128 and code - 128 in set(signal.Signals):
+        return f"exit status {code} ({signal.Signals(code - 128).name})"
+    return f"exit status {code}" if code else ""
+
+
+def _words(out: Clip, errors: Clip, status: str, changes: Changes) -> str:
+    lines = [out.text.rstrip("\n")] if out.size else []
+    if errors.size:
+        lines.append(f"stderr: {errors.text.rstrip()}")
+    lines += [f"[{told}]" for told in (status, changes.words()) if told]
+    return "\n".join(lines) or "Done; nothing was printed."
