@@ -56,6 +56,16 @@ def _list_to_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _experts(value: object, info: ValidationInfo) -> object:
+    """Paths of expert files; a bare name is of one that is shipped or installed, and has no path."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return tuple(
+        _path(v, info) if isinstance(v, str) and ("/" in v or v.endswith((".yaml", ".yml"))) else _name(v)
+        for v in value
+    )
+
+
 Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0, le=1 << 50)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 VolumeName = Annotated[str, BeforeValidator(_name)]
@@ -171,4 +181,5 @@ class Config(Section):
     kernel: KernelConfig = Field(default_factory=KernelConfig)
     memory: MemoryConfig = Field(default_factory=MemoryConfig)
     apps: dict[VolumeName, AppConfig | None] = Field(default_factory=dict)
+    experts: Annotated[tuple[Path | str, ...], BeforeValidator(_experts)] = ()
     policy: PolicyConfig = Field(default_factory=PolicyConfig)

@@ -295,7 +295,7 @@ def _known_path(loc: tuple[int | str, ...], model: type[BaseModel]) -> Key:
 def _step(at: Any, part: str | int) -> Any:
     """The annotation found under key or index `part` of annotation `at`; None where there is none."""
     if isinstance(at, type) and issubclass(at, BaseModel):
-        found = at.model_fields.get(str(part))
+        found = next((f for name, f in at.model_fields.items() if (f.alias or name) == part), None)
         return _bare(found.annotation) if found else None
     origin, args = get_origin(at), get_args(at)
     if origin is dict:
@@ -320,7 +320,9 @@ def _fields_at(model: type[BaseModel], key: Key) -> list[str]:
     at: Any = model
     for part in key:
         at = _step(at, part)
-    return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []
+    if not (isinstance(at, type) and issubclass(at, BaseModel)):
+        return []
+    return [found.alias or name for name, found in at.model_fields.items()]
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

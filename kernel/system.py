@@ -1,7 +1,7 @@
 """The kernel's own apps: the model at the controls.
 
 What: `proc`, processes that make and lead processes, and `results`, long results read piece by piece; `memory` is in
-    `recall`.
+    `recall`, `experts` in `experts`.
 Invariant: a process commands its descendants only, and gives them at most what it was granted. What it reads from
     them carries their labels.
 Interface: `SYSTEM`, the classes.
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from llmos.abi.app import App, Call, syscall
 from llmos.abi.errors import CallDenied, NoSuchProcess
+from llmos.kernel.experts import Experts
 from llmos.kernel.grants import Grant
 from llmos.kernel.journal.records import Result
 from llmos.kernel.recall import Memory
@@ -125,4 +126,4 @@ class Results(App):
         raise CallDenied(f"you have made no call {number}", do="name one whose result you have seen")
 
 
-SYSTEM: tuple[type[Any], ...] = (Proc, Results, Memory)
+SYSTEM: tuple[type[Any], ...] = (Proc, Results, Memory, Experts)

@@ -134,7 +134,8 @@ def _overlay(config: Config, given: dict[str, object]) -> Config:
     from llmos.drivers.yamlfile import check
 
     values = config.model_dump(exclude_unset=True)  # what nobody said stays unsaid
-    section_of = {key: section for section, keys in config.model_dump().items() for key in keys}
+    sections = {name: keys for name, keys in config.model_dump().items() if isinstance(keys, dict)}
+    section_of = {key: section for section, keys in sections.items() for key in keys}
     for key, value in given.items():
         if key not in section_of:
             near = difflib.get_close_matches(key, section_of, n=1, cutoff=0.5)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from llmos.abi.errors import LLMOSError
 from llmos.abi.mount import Mount
 from llmos.abi.progress import Progress, silent
+from llmos.abi.specialist import Specialist
 from llmos.apps.shell.history import History
 from llmos.apps.shell.pmap import draw
 from llmos.apps.shell.transcript import stream
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from llmos.abi.machine import Machine
 
 PROMPT = "› "
+NOBODY = Specialist()  # in particular
 
 
 class Shell:
@@ -35,7 +37,9 @@ class Shell:
         kernel: one of this process's own, or one that it is attached to.
         mounts: what the process may read from.
         grants: syscalls that it may make.
-        max_tokens, seed, temperature: as for `process.ask`; each turn draws with `seed` + its number.
+        expert: who answers, with its own documents, grants and manner.
+        max_tokens, seed, temperature: as for `process.ask`, before what the expert says; each turn draws with `seed` +
+            its number.
         progress: told about mounting.
         history: the file that keeps what was typed; None keeps nothing.
         out, notes: where answers, and what is about them, go.
@@ -47,8 +51,9 @@ class Shell:
         *,
         mounts: Sequence[Mount] = (),
         grants: Sequence[str] = (),
-        max_tokens: int = 512,
-        seed: int = 0,
+        expert: Specialist = NOBODY,
+        max_tokens: int | None = None,
+        seed: int | None = None,
         temperature: float | None = None,
         progress: Progress = silent,
         history: Path | None = None,
@@ -56,12 +61,12 @@ class Shell:
         notes: TextIO | None = None,
     ) -> None:
         self.kernel, self.mounts, self.progress = kernel, list(mounts), progress
-        self.max_tokens, self.seed, self.temperature = max_tokens, seed, temperature
+        self.options = expert.asked(max_tokens=max_tokens, seed=seed, temperature=temperature)
         self.out, self.notes = out or sys.stdout, notes or sys.stderr
         self.history = history
         self.turns = 0
         self.last = 0  # the number of the last turn
-        self.process = kernel.spawn(mounts=self.mounts, grants=grants, progress=progress)
+        self.process = expert.spawn(kernel, mounts=self.mounts, grants=grants, progress=progress)
 
     def run(self) -> int:
         """Reads lines until /quit or the end of the input; returns the exit code."""
@@ -90,12 +95,8 @@ class Shell:
     def _turn(self, question: str) -> None:
         turn = None
         try:
-            turn = self.process.ask(
-                question,
-                max_tokens=self.max_tokens,
-                seed=self.seed + self.turns,
-                temperature=self.temperature,
-            )
+            seed = self.options.get("seed", 0) + self.turns
+            turn = self.process.ask(question, **{**self.options, "seed": seed})
             self.turns += 1
             self.last = turn.number
             stream(turn, self.out, self.notes)

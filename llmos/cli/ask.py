@@ -22,6 +22,7 @@ examples:
   llmos ask --raw "Once upon a time" --temperature 0.8 --seed 7
   llmos ask "Who wrote it?" --mount book.pdf --json | jq .citations
   llmos ask "What is 17 % of 2340?" --grant calculator
+  llmos ask "Which day of the week was 1 May 1975?" --expert analyst
 
 What is piped in is added below the question. The answer goes to stdout, citations and the ledger to stderr.
 """
@@ -31,6 +32,7 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     """Registers the verb."""
     parser = options.verb(verbs, "ask", "Ask one question and stream the answer.", EXAMPLES)
     parser.add_argument("question", metavar="QUESTION", help="what to ask; `-` takes all of it from stdin")
+    options.expert(parser)
     options.mounts(parser)
     options.grants(parser)
     options.sampling(parser)
@@ -51,22 +53,22 @@ def run(arguments: argparse.Namespace) -> int:
     from llmos.apps.shell.approval import at_terminal
     from llmos.apps.shell.transcript import as_json, stream
     from llmos.cli.inputs import full_question, mount_list
-    from llmos.connect import connect, load_config
+    from llmos.cli.who import who
+    from llmos.connect import connect
 
     question = full_question(arguments.question)
-    config = load_config(arguments.config, model=arguments.model)
+    config, expert = who(arguments)
     mounts = mount_list(arguments.mount, arguments.trust, config)
     bar = Bar(sys.stderr)
     with connect(config, progress=bar, asker=at_terminal(config.policy.ask), trace=arguments.trace) as kernel:
-        process = kernel.spawn(mounts=mounts, grants=arguments.grant, progress=bar)
+        process = expert.spawn(kernel, mounts=mounts, grants=arguments.grant, progress=bar)
         bar.close()
-        turn = process.ask(
-            question,
-            max_tokens=arguments.max_tokens,
-            seed=arguments.seed,
-            temperature=arguments.temperature,
-            raw=arguments.raw,
-        )
+        how = {
+            "max_tokens": arguments.max_tokens,
+            "seed": arguments.seed,
+            "temperature": arguments.temperature,
+        }
+        turn = process.ask(question, **expert.asked(**how), raw=arguments.raw)
         if arguments.json:
             calls = [event for event in turn if isinstance(event, Call)]
             print(as_json(turn, kernel.config.kernel.model, calls=calls, ascii_only=sys.stdout.isatty()))

@@ -3,7 +3,7 @@
 What: one argparse parser from all verbs.
 Invariant: building it imports no model, no yaml and no numpy.
 Interface: `parser()`; for the verbs: `Verbs` and `verb`, and the groups of options that several share:
-    `config`, `common`, `trace`, `sampling`, `mounts`.
+    `config`, `common`, `trace`, `sampling`, `mounts`, `grants`, `expert`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         ask,
         checkpoint,
         doctor,
+        expert,
         journal,
         kill,
         models,
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
     runs = (ask, shell, up, ps, pmap, kill, checkpoint, journal, replay, serve)
-    for module in (*runs, next_token, models, app, doctor):
+    for module in (*runs, next_token, expert, models, app, doctor):
         module.add(verbs)
     return top
 
@@ -104,13 +105,15 @@ def sampling(parser: argparse.ArgumentParser) -> None:
     """The options of every verb that lets the model write."""
     group = parser.add_argument_group("answer")
     group.add_argument(
-        "--max-tokens", metavar="N", type=positive, default=512, help="stop after N tokens (default 512)"
+        "--max-tokens",
+        metavar="N",
+        type=positive,
+        help="stop after N tokens (default 512, or as the expert says)",
     )
     group.add_argument(
         "--seed",
         metavar="N",
         type=seed,
-        default=0,
         help="where the random bits start (default 0): same seed, same answer",
     )
     group.add_argument(
@@ -131,6 +134,15 @@ def grants(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="what the model may call: an app (calculator), a syscall (files.read_*), or one with bound arguments "
         "(mail.send(to=*@example.org)); repeatable",
+    )
+
+
+def expert(parser: argparse.ArgumentParser) -> None:
+    """The option of every verb whose process may be an expert."""
+    parser.add_argument(
+        "--expert",
+        metavar="NAME",
+        help="who answers: a name from `llmos expert list`, or a file: ./mine.yaml",
     )
 
 

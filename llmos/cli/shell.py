@@ -18,6 +18,7 @@ examples:
   llmos shell
   llmos shell --mount handbook/ --trust mine
   llmos shell --grant calculator
+  llmos shell --expert librarian --mount handbook/
 
 Inside, /help lists the commands; Ctrl-C stops the answer, Ctrl-D or /quit leaves.
 """
@@ -26,6 +27,7 @@ Inside, /help lists the commands; Ctrl-C stops the answer, Ctrl-D or /quit leave
 def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     """Registers the verb."""
     parser = options.verb(verbs, "shell", "Talk with the model, turn after turn.", EXAMPLES)
+    options.expert(parser)
     options.mounts(parser)
     options.grants(parser)
     options.sampling(parser)
@@ -38,9 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Carries the verb out."""
     from llmos.apps.shell.approval import at_terminal
     from llmos.cli.inputs import mount_list
-    from llmos.connect import connect, load_config
+    from llmos.cli.who import who
+    from llmos.connect import connect
 
-    config = load_config(arguments.config, model=arguments.model)
+    config, expert = who(arguments)
     mounts = mount_list(arguments.mount, arguments.trust, config)
     bar = Bar(sys.stderr)
     with connect(config, progress=bar, asker=at_terminal(config.policy.ask), trace=arguments.trace) as kernel:
@@ -50,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             kernel,
             mounts=mounts,
             grants=arguments.grant,
+            expert=expert,
             max_tokens=arguments.max_tokens,
             seed=arguments.seed,
             temperature=arguments.temperature,
