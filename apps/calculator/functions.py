@@ -11,7 +11,9 @@ import math
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 
+from llmos.apps.calculator import statistics
 from llmos.apps.calculator.arithmetic import (
     CONTEXT,
     HALF_PI,
@@ -37,6 +39,8 @@ from llmos.apps.calculator.arithmetic import (
     whole,
 )
 from llmos.apps.calculator.quantity import Quantity, alike, over, plain, plus, to_the
+from llmos.apps.calculator.statistics import MAX_NUMBERS
+from llmos.apps.calculator.units import raised
 
 MAX_ANGLE = Decimal(10) ** 20  # beyond it the digits that a sine needs are gone
 
@@ -173,8 +177,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {  # name -> func
     "asin": (_arcsine, 1, 1),
     "acos": (_arccosine, 1, 1),
     "atan": (_arctangent, 1, 1),
-    "gcd": (_gcd, 1, 99),
-    "lcm": (_lcm, 1, 99),
+    "gcd": (_gcd, 1, MAX_NUMBERS),
+    "lcm": (_lcm, 1, MAX_NUMBERS),
     "comb": (_choose, 2, 2),
     "perm": (_permute, 2, 2),
     "floor": (floor, 1, 1),
@@ -236,17 +240,54 @@ def _mean_of(values: list[Quantity]) -> Quantity:
     return over(_sum_of(values), Quantity(Fraction(len(values))))
 
 
+def _median_of(values: list[Quantity]) -> Quantity:
+    return _percentile_of([*values, Quantity(Fraction(50))])
+
+
+def _percentile_of(values: list[Quantity]) -> Quantity:
+    """Of all but the last, which is the percentage."""
+    *some, percent = values
+    for one in some[1:]:
+        alike(some[0], one, "a percentile")
+    numbers = [one.number for one in some]
+    found = apply(lambda share: statistics.percentile(numbers, share), [plain(percent, "a percentage")])
+    return Quantity(found, some[0].dimension, some[0].unit)
+
+
+def _spread(measure: Callable[..., Number], power: int = 1) -> Callable[[list[Quantity]], Quantity]:
+    """A measure of distances from the mean, in the unit of its values to that power."""
+
+    def spread(values: list[Quantity]) -> Quantity:
+        for one in values:
+            alike(values[0], one, "a deviation")
+            if one.unit is not None and one.unit.offset:
+                raise CalculationError(f"distances are measured in K, not on the scale of {one.unit.name}")
+        numbers = [one.number for one in values]
+        unit = values[0].unit if power == 1 else None
+        return Quantity(
+            apply(lambda: measure(numbers), []), raised(values[0].dimension, Fraction(power)), unit
+        )
+
+    return spread
+
+
 # Functions of values with units: name -> function, least and most arguments.
 _OF_LIKE: dict[str, tuple[Callable[[list[Quantity]], Quantity], int, int]] = {
     "abs": (_size_of, 1, 1),
     "sqrt": (_root_of(2), 1, 1),
     "cbrt": (_root_of(3), 1, 1),
     "round": (_round_of, 1, 2),
-    "sum": (_sum_of, 1, 99),
-    "mean": (_mean_of, 1, 99),
-    "avg": (_mean_of, 1, 99),
-    "min": (_pick(lambda a, b: a < b), 1, 99),
-    "max": (_pick(lambda a, b: a > b), 1, 99),
+    "sum": (_sum_of, 1, MAX_NUMBERS),
+    "mean": (_mean_of, 1, MAX_NUMBERS),
+    "avg": (_mean_of, 1, MAX_NUMBERS),
+    "median": (_median_of, 1, MAX_NUMBERS),
+    "percentile": (_percentile_of, 2, MAX_NUMBERS),
+    "stdev": (_spread(statistics.deviation), 1, MAX_NUMBERS),
+    "variance": (_spread(statistics.variance, 2), 1, MAX_NUMBERS),
+    "pstdev": (_spread(partial(statistics.deviation, population=True)), 1, MAX_NUMBERS),
+    "pvariance": (_spread(partial(statistics.variance, population=True), 2), 1, MAX_NUMBERS),
+    "min": (_pick(lambda a, b: a < b), 1, MAX_NUMBERS),
+    "max": (_pick(lambda a, b: a > b), 1, MAX_NUMBERS),
 }
 
 NAMES = frozenset({*FUNCTIONS, *_OF_LIKE})

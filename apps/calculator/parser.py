@@ -4,12 +4,13 @@ What: a small parser by precedence that calculates while it reads. Weakest first
     comparison, `+ -`, `* / mod`, unary minus, a number and its unit (`10 m / 2 s`), `^`, `! %`.
 Invariant: nothing is run; expressions longer than `MAX_LENGTH` or deeper than `MAX_DEPTH` are refused; every
     complaint names its place.
-Interface: `evaluate(text) -> Quantity`; raises CalculationError.
+Interface: `evaluate(text, variables) -> Quantity`, `is_known(name)`; CalculationError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from fractions import Fraction
 
@@ -33,6 +34,7 @@ MAX_LENGTH = 2_000  # characters of an expression
 MAX_DEPTH = 60  # of parentheses and signs; each level is a few frames of Python's stack
 
 _CONSTANTS = {"pi": arithmetic.PI, "π": arithmetic.PI, "e": arithmetic.E, "tau": arithmetic.TAU}
+_DATE = re.compile(r"(?<![\w.])[12]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?![\w.])")
 _CONVERSIONS = ("to", "in", "as", "->")
 _COMPARISONS: dict[str, Callable[[arithmetic.Number, arithmetic.Number], bool]] = {
     "==": lambda a, b: a == b, "=": lambda a, b: a == b, "!=": lambda a, b: a != b,
@@ -40,19 +42,32 @@ _COMPARISONS: dict[str, Callable[[arithmetic.Number, arithmetic.Number], bool]] 
 }  # fmt: skip
 
 
-def evaluate(text: str) -> Quantity:
-    """Calculate an expression; CalculationError says what is wrong with it and where."""
+def evaluate(text: str, variables: Mapping[str, Quantity] | None = None) -> Quantity:
+    """Calculate an expression; CalculationError says what is wrong with it and where. Names of `variables` go before
+    those of units and constants."""
     if len(text) > MAX_LENGTH:
         raise CalculationError(f"an expression of {len(text)} characters; at most {MAX_LENGTH} are read")
-    parser = _Parser(tokens(text))
+    if (found := _DATE.search(text)) is not None:
+        raise CalculationError(
+            f"{found[0]} reads as a date: days_between and add_to_date calculate with dates (with spaces around its "
+            "signs it would be a subtraction)"
+        )
+    parser = _Parser(tokens(text), variables or {})
     value = parser.conversion()
     parser.expect("end", "the end of the expression")
     return value
 
 
+def is_known(name: str) -> bool:
+    """Whether a name means something by itself: a function, a constant, a unit, a word of the language."""
+    words = (*functions.NAMES, *_CONSTANTS, *_CONVERSIONS, "mod", "of")
+    return name in words or units.find(name) is not None
+
+
 class _Parser:
-    def __init__(self, read: list[Token]) -> None:
+    def __init__(self, read: list[Token], variables: Mapping[str, Quantity]) -> None:
         self._tokens, self._at, self._depth = read, 0, 0
+        self._variables = variables
 
     @property
     def _next(self) -> Token:
@@ -211,6 +226,8 @@ class _Parser:
 
     def _is_unit(self) -> bool:
         name, after = self._next.text, self._tokens[self._at + 1]
+        if name in self._variables:
+            return False
         if name == "in":  # an inch right after a number, else a conversion
             return self._tokens[self._at - 1].kind == "number" and not (
                 after.kind == "name" and units.find(after.text) and after.text not in _CONVERSIONS
@@ -274,6 +291,8 @@ class _Parser:
 
     def _named(self, token: Token) -> Quantity:
         name = token.text
+        if name in self._variables:
+            return self._variables[name]
         if self._next.text == "(" and (name in functions.NAMES):
             self._take()
             arguments = [self._deeper(self.conversion)]
