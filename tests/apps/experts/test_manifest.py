@@ -155,7 +155,7 @@ def test_circles_are_refused(shelf: Shelf, write: Write) -> None:
     write("a", "extends: ./b.yaml\n")
     write("b", "extends: ./c.yaml\n")
     write("c", "extends: ./a.yaml\n")
-    with pytest.raises(ConfigError, match="circle.*a → b → c → a"):
+    with pytest.raises(ConfigError, match=r"circle.*a → b → c → a"):
         shelf.find(str(write("a", "extends: ./b.yaml\n")))
     with pytest.raises(ConfigError, match="circle"):
         shelf.find(str(write("self", "extends: ./self.yaml\n")))
