@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from llmos.drivers.media.errors import part
 from llmos.drivers.media.pictures import Pixels
@@ -64,7 +65,7 @@ def _name(red: int, green: int, blue: int) -> str:
     return list(_NAMES)[int(np.linalg.norm(lab[1:] - lab[0], axis=1).argmin())]
 
 
-def _lab(rgb_NC: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _lab(rgb_NC: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """CIE L*a*b* (D65) of sRGB values in 0..255."""
     c = rgb_NC / 255.0
     linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)

@@ -19,6 +19,7 @@ from llmos.drivers.media.pictures import Pixels
 FAINT = 40  # levels of 256: #d7d7d7 on white, #282828 on black
 _GROUND = 41  # pixels across the neighbourhood whose median is the ground; wider than a letter's stroke
 _NOISE = 4.0  # faint text stands out from noise by so many times its size
+_BLACK = 4.0  # levels that become black where there is no noise: one level is then a grey that is still read
 _LEAST = 6  # pixels that must stand out at all, for there to be text
 
 Box = tuple[int, int, int, int]  # left, top, width, height
@@ -60,7 +61,6 @@ def stretch(rgb: Pixels, known: Sequence[Box] = ()) -> Pixels | None:
     least = max(1.0, _NOISE * noise)
     if least >= FAINT or np.count_nonzero(faint >= least) < _LEAST:
         return None
-    top_level = max(least, 2.0)
-    dark = np.clip((away.astype(np.float32) - noise) / (top_level - noise), 0.0, 1.0)
+    dark = np.clip((away.astype(np.float32) - noise) / (max(least, _BLACK) - noise), 0.0, 1.0)
     grey = np.where(shown, 255.0 - 255.0 * dark, 255.0).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)

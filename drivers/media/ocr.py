@@ -27,6 +27,7 @@ MAX_READ_SIDE = (
     4000  # a larger picture is read in a smaller copy: letters of 8 pixels on a page of A4 are read in it
 )
 _SURE = 0.5  # least confidence of a line
+_SURE_ALONE = 0.8  # the same of a single letter: a round thing looks like 0
 _SURE_FAINT = 0.75  # the same on the second look, where noise looks like letters
 _COLUMN_LINES, _COLUMN_CHARACTERS = 3, 12  # what stands on each side of a gutter between columns of prose
 
@@ -84,9 +85,9 @@ class Reader:
         if found.boxes is None or not found.txts:
             return []
         return [
-            (text, _around(quad), float(score))
+            (text.strip(), _around(quad), float(score))
             for quad, text, score in zip(found.boxes, found.txts, found.scores, strict=True)
-            if text.strip()
+            if score >= (_SURE if len(text.strip()) > 1 else _SURE_ALONE) and text.strip()
         ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from llmos.drivers.media import espeak
+from llmos.drivers.media import espeak, kokoro
 from llmos.drivers.media.errors import MediaError, model
 from llmos.drivers.media.kokoro import LANGUAGES, Kokoro
 from llmos.drivers.media.sentences import sayable, sentences
@@ -38,6 +38,11 @@ class Chosen:
     why: str
     speed: float
     _kokoro: Kokoro | None
+
+    @property
+    def rate(self) -> int:
+        """Samples a second of what it says."""
+        return espeak.RATE if self._kokoro is None else kokoro.RATE
 
     def say(self, sentence: str) -> Sound:
         """One sentence; MediaError where nothing in it can be said."""

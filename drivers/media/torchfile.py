@@ -114,4 +114,4 @@ def _array(tensor: _Tensor, numbers: Array) -> Array:
         raise ValueError("a tensor lies outside of its storage")
     strides = [step * numbers.itemsize for step in tensor.strides]
     view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
-    return np.ascontiguousarray(view)
+    return np.array(view)

@@ -18,6 +18,7 @@ examples:
   llmos ask "How long is the notice period?" --mount contracts/
   git diff | llmos ask "Write a commit message"
   llmos shell --mount notes/ --trust mine
+  llmos talk question.wav --out answers/
   llmos next "The cat sat on the"
   llmos models list
   llmos up; llmos ps; llmos down
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         replay,
         serve,
         shell,
+        talk,
         up,
     )
 
@@ -58,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    runs = (ask, shell, up, ps, pmap, kill, checkpoint, journal, replay, serve)
+    runs = (ask, shell, talk, up, ps, pmap, kill, checkpoint, journal, replay, serve)
     for module in (*runs, next_token, expert, models, app, doctor):
         module.add(verbs)
     return top
