@@ -23,6 +23,7 @@ from pydantic import Field
 
 from llmos.abi.app import App, Call, Payload, Target, syscall
 from llmos.abi.labels import UNTRUSTED, Label, join
+from llmos.abi.settings import settings as read_settings
 from llmos.apps.files.history import MAX_FILE, History, Made, Make, mark
 from llmos.apps.files.text import decoded, lines, matching, search
 from llmos.apps.files.volumes import FilesError, Place, Settings, Volumes
@@ -44,7 +45,7 @@ class Files(App):
     """Files: read, list, search, write, edit, compare, undo."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._settings = settings or Settings()
+        self._settings = settings or read_settings("files", Settings)
         self._volumes = Volumes(self._settings)
 
     # --- looking ---
