@@ -23,6 +23,7 @@ _LOUDER, _LEAST = (
     3.0,
     0.008,
 )  # speech is so many times the room's noise, and at least so loud (root mean square)
+_ROOM = 0.02  # the noise of a room of which nothing is known yet
 _BEFORE = 5  # blocks before the first loud one that belong to it
 
 
@@ -62,11 +63,11 @@ def utterance(
     """
     block = round(BLOCK * HEARD_RATE)
     heard: list[Samples] = []
-    floor, began, quiet = np.inf, False, 0.0
+    floor, began, quiet = _ROOM, False, 0.0
     while len(heard) * BLOCK < (longest if began else patience):
-        samples = np.array(read(block), np.float32)
+        samples = np.clip(np.nan_to_num(np.asarray(read(block), np.float32)), -1.0, 1.0)
         level = float(np.sqrt(np.mean(samples**2)))
-        loud = level > max(_LEAST, _LOUDER * min(floor, level if not heard else floor))
+        loud = level > max(_LEAST, _LOUDER * floor)
         floor = min(floor, level)
         if loud and not began:
             began, heard = True, heard[-_BEFORE:]

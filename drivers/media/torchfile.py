@@ -22,6 +22,9 @@ from llmos.abi.errors import CorruptWeights
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _KINDS = {"FloatStorage": "<f4", "LongStorage": "<i8", "IntStorage": "<i4", "HalfStorage": "<f2"}
+_UNSOUND = (
+    pickle.UnpicklingError, ValueError, LookupError, TypeError, EOFError, AttributeError, OverflowError, MemoryError
+)  # fmt: skip
 
 Array = npt.NDArray[Any]
 
@@ -83,15 +86,7 @@ def read_torch(path: Path) -> dict[str, Array]:
         kinds = {t.storage.key: t.storage for t in tensors.values()}
         storages = {str(key): _numbers(file, kinds[str(key)]) for key in keys}
         return {str(name): _array(t, storages[t.storage.key]) for name, t in tensors.items()}
-    except (
-        pickle.UnpicklingError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        AttributeError,
-        IndexError,
-    ) as e:
+    except _UNSOUND as e:
         raise CorruptWeights(f"{path.name} is not sound", why=str(e)[:300], do="fetch it again") from e
 
 
