@@ -4,7 +4,8 @@ What: finds where this user may make groups, in version 2 or 1 of cgroups, makes
 Invariant: memory, processes and processors are limited, or there is no group. A user's group lies below this program's
     own, so limits that hold for us hold for it, or at the top in one that root makes for itself or, in version 1, for
     a user.
-Interface: `Group(limits)`: `files` (each takes the pid of who joins), `out_of_memory`, `remove`. SandboxMissing.
+Interface: `Group(limits)`: `files` (each takes the pid of who joins), `out_of_memory`, `remove`; `hierarchies()`.
+    Errors: SandboxMissing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Hierarchy:
+class Hierarchy:
     """A mounted tree of groups: its folder, the folder of our own group, and the controllers that it has."""
 
     top: Path
@@ -47,7 +48,7 @@ class Group:
         self._folders: list[Path] = []
         name = f"llmos-{os.getpid()}-{next(_numbers)}"
         try:
-            for hierarchy in _hierarchies():
+            for hierarchy in hierarchies():
                 folder = _make(hierarchy, name)
                 self._folders.append(folder)
                 _limit(folder, hierarchy, limits)
@@ -91,7 +92,7 @@ class Group:
         self._folders = []
 
 
-def _hierarchies() -> list[_Hierarchy]:
+def hierarchies() -> list[Hierarchy]:
     """Those that have the controllers; SandboxMissing where one is in none."""
     found = list(_mounted())
     chosen = [h for h in found if h.unified and set(CONTROLLERS) <= set(h.controllers)][:1]
@@ -105,7 +106,7 @@ def _hierarchies() -> list[_Hierarchy]:
     return chosen
 
 
-def _mounted() -> Iterator[_Hierarchy]:
+def _mounted() -> Iterator[Hierarchy]:
     owns = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
@@ -119,12 +120,12 @@ def _mounted() -> Iterator[_Hierarchy]:
             top = Path(mount)
             with suppress(OSError):
                 controllers = tuple((top / "cgroup.controllers").read_text().split())
-                yield _Hierarchy(top, _below(top, root, owns.get("", "/")), controllers, True)
+                yield Hierarchy(top, _below(top, root, owns.get("", "/")), controllers, True)
         elif type_ == "cgroup":
             controllers = tuple(name for name in CONTROLLERS if name in options.split(","))
             if controllers:
                 top = Path(mount)
-                yield _Hierarchy(top, _below(top, root, owns.get(controllers[0], "/")), controllers, False)
+                yield Hierarchy(top, _below(top, root, owns.get(controllers[0], "/")), controllers, False)
 
 
 def _below(top: Path, root: str, own: str) -> Path:
@@ -135,7 +136,7 @@ def _below(top: Path, root: str, own: str) -> Path:
     return folder if folder.is_dir() else top
 
 
-def _make(hierarchy: _Hierarchy, name: str) -> Path:
+def _make(hierarchy: Hierarchy, name: str) -> Path:
     """A new group in the first place where one can be made."""
     own, shared = hierarchy.own, hierarchy.top / SHARED.format(os.geteuid())
     if own.name == LEAF:
@@ -187,7 +188,7 @@ def _sweep(place: Path) -> None:
                 folder.rmdir()
 
 
-def _limit(folder: Path, hierarchy: _Hierarchy, limits: Limits) -> None:
+def _limit(folder: Path, hierarchy: Hierarchy, limits: Limits) -> None:
     quota = round(limits.cpus * PERIOD_US)
     if hierarchy.unified:
         wanted: Sequence[tuple[str, object]] = (

@@ -21,7 +21,7 @@ from llmos.drivers.beneath import Beneath, Entry, PathError
 from llmos.drivers.sandbox.errors import SandboxFull
 from llmos.drivers.sandbox.sandbox import Sandbox
 
-MAX_FILES = 20_000  # files and folders that are carried
+MAX_FILES = 5_000  # files and folders that are carried
 
 _Mark = tuple[str, int, int]  # kind, size, time of change: another one means that a file is another
 
