@@ -1,11 +1,13 @@
 // What: rotary embedding, the write of K and V into the paged pool, and causal paged attention, for any mixture of
 //     prefill and decode rows.
-// Invariant (the row contract): a token's output depends on its query and its process's pages alone: positions are taken
-//     in units of 64 aligned to absolute position, a score is a sequential fma over the head's dimensions, the running
-//     maximum and sum are rescaled once a unit, and values are added in the order of positions. K is rounded to the
-//     pool's type before it is rotated and again after. Masked positions weigh exactly nothing; positions that no token
-//     of the process has written are never read.
+// Invariant (the row contract): a token's output depends on its query and its process's pages alone: positions are
+//     taken in units of 64 and segments of 512, both aligned to absolute position; a score is a sequential fma over the
+//     head's dimensions, the running maximum and sum are rescaled once a unit, values are added in the order of positions, and
+//     segments, which different threads may compute, are joined in their order. K is rounded to the pool's type before
+//     it is rotated and again after. Masked positions weigh exactly nothing; positions that no token of the process has
+//     written are never read.
 // Interface: attention (see kernels.h for shapes); the caller has checked every slot, position and page (ffi.cc).
+#include "attend.h"
 #include "kernels.h"
 #include "scratch.h"
 #include "simd.h"
@@ -18,9 +20,8 @@ void attention(const AttentionArgs& a);
 
 namespace {
 
-constexpr int64_t kUnit = 64;      // positions between two rescalings
+constexpr int64_t kSegment = 512;  // positions that are summed on their own
 constexpr int64_t kTileRows = 128; // query rows (tokens x heads of a group) that share one load of a unit
-constexpr float kMasked = -__builtin_inff();
 
 inline float round_to_pool(float f, bool half) { return half ? bf16_to_float(float_to_bf16(f)) : f; }
 
@@ -32,9 +33,6 @@ inline void write_pool(void* pool, int64_t at, const float* v, int64_t n, bool h
   uint16_t* p = static_cast<uint16_t*>(pool) + at;
   for (int64_t i = 0; i < n; ++i) p[i] = float_to_bf16(v[i]);
 }
-
-inline F8 widen(const float* p) { return load(p); }
-inline F8 widen(const uint16_t* p) { return load_bf16(p); }
 
 void head_norm(const float* x, const float* w, float eps, int64_t n, float* y) {
   F8 squares = zero();
@@ -83,212 +81,209 @@ void write_token(const AttentionArgs& a, int64_t t, float* q) {
   }
 }
 
-// s[r][0..16) = q[r] . K for 16 positions of a transposed unit.
-template <int R>
-inline void scores16(const float* const* q, const float* kt, int64_t h, float* s) {
-  F8 acc[R][2];
-  for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = zero();
-  for (int64_t i = 0; i < h; ++i) {
-    F8 k0 = load(kt + i * kUnit), k1 = load(kt + i * kUnit + 8);
-    for (int r = 0; r < R; ++r) {
-      F8 x = set1(q[r][i]);
-      acc[r][0] = fma(x, k0, acc[r][0]);
-      acc[r][1] = fma(x, k1, acc[r][1]);
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    store(s + r * kUnit, acc[r][0]);
-    store(s + r * kUnit + 8, acc[r][1]);
-  }
-}
-
-// acc[r] += p[r] . V over n positions, C vectors of eight columns.
-template <int R, int C>
-inline void values(const float* p, const float* v, int64_t h, int64_t n, float* acc) {
-  F8 y[R][C];
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) y[r][c] = load(acc + r * h + 8 * c);
-  for (int64_t j = 0; j < n; ++j) {
-    F8 x[C];
-    for (int c = 0; c < C; ++c) x[c] = load(v + j * h + 8 * c);
-    for (int r = 0; r < R; ++r) {
-      F8 w = set1(p[r * kUnit + j]);
-      for (int c = 0; c < C; ++c) y[r][c] = fma(w, x[c], y[r][c]);
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) store(acc + r * h + 8 * c, y[r][c]);
-}
-
-constexpr int64_t kGroup = 6;  // rows at a time: 6 x 2 sums, 2 operands and a broadcast in sixteen registers
-
-void all_scores(int64_t rows, const float* const* q, const float* kt, int64_t h, float* s) {
-  switch (rows) {
-    case 1: return scores16<1>(q, kt, h, s);
-    case 2: return scores16<2>(q, kt, h, s);
-    case 3: return scores16<3>(q, kt, h, s);
-    case 4: return scores16<4>(q, kt, h, s);
-    case 5: return scores16<5>(q, kt, h, s);
-    default: return scores16<6>(q, kt, h, s);
-  }
-}
-
-template <int R>
-void values_of(const float* p, const float* v, int64_t h, int64_t n, float* acc) {
-  int64_t c = 0;
-  for (; c + 16 <= h; c += 16) values<R, 2>(p, v + c, h, n, acc + c);
-  for (; c < h; c += 8) values<R, 1>(p, v + c, h, n, acc + c);
-}
-
-void all_values(int64_t rows, const float* p, const float* v, int64_t h, int64_t n, float* acc) {
-  switch (rows) {
-    case 1: return values_of<1>(p, v, h, n, acc);
-    case 2: return values_of<2>(p, v, h, n, acc);
-    case 3: return values_of<3>(p, v, h, n, acc);
-    case 4: return values_of<4>(p, v, h, n, acc);
-    case 5: return values_of<5>(p, v, h, n, acc);
-    default: return values_of<6>(p, v, h, n, acc);
-  }
-}
-
-struct Running {  // of one query row
-  float top, sum;
-};
-
-// One unit's weights: s[0..64) to p in place; acc is rescaled. Positions outside [low, high] of the unit are masked.
-inline void soften(const AttentionArgs& a, int64_t low, int64_t high, Running* state, float* s, float* acc) {
-  alignas(32) static const float lane[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-  F8 x[8], top = set1(kMasked);
-  for (int i = 0; i < 8; ++i) x[i] = load(s + 8 * i);
-  if (a.softcap > 0.0f) {  // cap * tanh(v / cap), tanh(z) = 1 - 2 / (1 + e^2z)
-    for (int i = 0; i < 8; ++i) {
-      F8 e = exp(mul(x[i], set1(2.0f / a.softcap)));
-      x[i] = mul(set1(a.softcap), sub(set1(1.0f), div(set1(2.0f), add(e, set1(1.0f)))));
-    }
-  }
-  if (low > 0 || high < kUnit - 1) {
-    for (int i = 0; i < 8; ++i) {
-      F8 j = add(load(lane), set1(static_cast<float>(8 * i)));
-      x[i] = select_less(set1(static_cast<float>(high)), j, set1(kMasked), x[i]);
-      x[i] = select_less(j, set1(static_cast<float>(low)), set1(kMasked), x[i]);
-    }
-  }
-  for (int i = 0; i < 8; ++i) top = max(x[i], top);
-  const float before = state->top, unit_top = max_lanes(top), now = before > unit_top ? before : unit_top;
-  F8 total = zero();
-  for (int i = 0; i < 8; ++i) {
-    F8 p = exp(sub(x[i], set1(now)));  // 0 where masked
-    store(s + 8 * i, p);
-    total = add(total, p);
-  }
-  float rescale = 1.0f;
-  if (now != before) {
-    float lanes[8];
-    store(lanes, exp(set1(before - now)));  // 0 in the first unit
-    rescale = lanes[0];
-    for (int64_t i = 0; i < a.head_dim; i += 8) store(acc + i, mul(load(acc + i), set1(rescale)));
-  }
-  state->top = now;
-  state->sum = state->sum * rescale + sum_lanes(total);
-}
-
 struct Tile {  // consecutive rows of one process
   int64_t begin, end, last;  // rows [begin, end), largest position
 };
 
-// Positions base + [from, to) of one kv head as floats: K transposed to kt[h][64], V to v[64][h]. What lies between them
-// and the next multiple of 16 is zero, so that no vector operation meets an unwritten number.
-template <class T>
-void load_unit(const AttentionArgs& a, int64_t slot, int64_t kv, int64_t base, int64_t from, int64_t to, float* kt,
-               float* v) {
-  const int64_t h = a.head_dim, step = a.kv_heads * 2 * h;
-  const T* pool = static_cast<const T*>(a.pool) + kv * 2 * h;
-  const int32_t* table = a.table + slot * a.table_width;
-  int64_t page = (base + from) / a.page, place = (base + from) % a.page;
-  for (int64_t j = from / 16 * 16; j < to; j += 8) {
-    const T* at[8];
-    for (int64_t i = 0; i < 8; ++i) {
-      at[i] = nullptr;
-      if (j + i < from || j + i >= to) continue;
-      at[i] = pool + (table[page] * a.page + place) * step;
-      if (++place == a.page) {
-        place = 0;
-        ++page;
-      }
-    }
-    const bool all = at[0] && at[7];
-    for (int64_t c = 0; c < h; c += 8) {
-      F8 k[8];
-      if (all) {
-        for (int i = 0; i < 8; ++i) {
-          k[i] = widen(at[i] + c);
-          store(v + (j + i) * h + c, widen(at[i] + h + c));
-        }
-      } else {
-        for (int i = 0; i < 8; ++i) {
-          k[i] = at[i] ? widen(at[i] + c) : zero();
-          store(v + (j + i) * h + c, at[i] ? widen(at[i] + h + c) : zero());
-        }
-      }
-      transpose8(k, kt + c * kUnit + j, kUnit);
-    }
-  }
-  const int64_t tail = (to + 7) / 8 * 8;  // a last half of 16 that holds nothing
-  if (tail % 16)
-    for (int64_t c = 0; c < h; ++c) store(kt + c * kUnit + tail, zero());
-}
+// What a tile's rows have seen so far of one kv head.
+struct Partial {
+  Running* state;  // [rows]
+  float* acc;      // [rows][h]
+};
 
-void attend(const AttentionArgs& a, const float* q, const Tile& tile, int64_t kv) {
-  const int64_t h = a.head_dim, group = a.heads / a.kv_heads, rows = (tile.end - tile.begin) * group;
-  const int64_t slot = a.slot[tile.begin];
-  Scratch scratch(thread_arena(1));
-  float* kt = scratch.take<float>(h * kUnit);      // [h][64]
-  float* v = scratch.take<float>(h * kUnit);       // [64][h]
-  float* s = scratch.take<float>(rows * kUnit);    // [rows][64]
-  float* acc = scratch.take<float>(rows * h);      // [rows][h]
-  Running* state = scratch.take<Running>(rows);
-  const float** row = scratch.take<const float*>(rows);
-  int64_t first = tile.last;
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t t = tile.begin + r / group;
-    row[r] = q + (t * a.heads + kv * group + r % group) * h;
-    state[r] = {kMasked, 0.0f};
-    const int64_t low = a.window > 0 ? a.positions[t] - a.window + 1 : 0;
+int64_t rows_of(const AttentionArgs& a, const Tile& tile) { return (tile.end - tile.begin) * (a.heads / a.kv_heads); }
+
+// The first position that any row of the tile may look at.
+int64_t first_of(const AttentionArgs& a, const Tile& tile) {
+  int64_t first = a.window > 0 ? tile.last : 0;
+  for (int64_t t = tile.begin; a.window > 0 && t < tile.end; ++t) {
+    const int64_t low = a.positions[t] - a.window + 1;
     if (low < first) first = low < 0 ? 0 : low;
   }
-  memset(acc, 0, static_cast<size_t>(rows * h) * 4);
+  return first;
+}
 
-  for (int64_t base = first / kUnit * kUnit; base <= tile.last; base += kUnit) {
-    const int64_t n = tile.last - base + 1 < kUnit ? tile.last - base + 1 : kUnit, n16 = (n + 15) / 16 * 16;
+void clear(const AttentionArgs& a, int64_t rows, const Partial& p) {
+  for (int64_t r = 0; r < rows; ++r) p.state[r] = {kMasked, 0.0f};
+  memset(p.acc, 0, static_cast<size_t>(rows * a.head_dim) * 4);
+}
+
+struct Workspace {
+  float *kt, *v, *s;  // [h][64], [64][h], [rows][64]
+  const float** row;  // [rows]
+};
+
+Workspace workspace(const AttentionArgs& a, int64_t rows, Scratch& scratch) {
+  const int64_t unit = a.head_dim * kUnit;
+  return {scratch.take<float>(unit), scratch.take<float>(unit), scratch.take<float>(rows * kUnit),
+          scratch.take<const float*>(rows)};
+}
+
+// One segment's positions [first, last] for all rows of a tile and one kv head, into `out`, which is clear.
+template <class T>
+void attend(const AttentionArgs& a, const float* q, const Tile& tile, int64_t kv, int64_t first, int64_t last,
+            const Workspace& work, const Partial& out) {
+  const int64_t h = a.head_dim, group = a.heads / a.kv_heads, rows = rows_of(a, tile), slot = a.slot[tile.begin];
+  const int64_t groups = (rows + kGroup - 1) / kGroup;  // as even as can be: a row alone takes as long as three
+  const bool few = groups <= 2;  // so few that a copy of the unit in floats would not pay
+  const float** row = work.row;
+  for (int64_t r = 0; r < rows; ++r) row[r] = q + ((tile.begin + r / group) * a.heads + kv * group + r % group) * h;
+
+  const T *at[kUnit], *soon[kUnit];
+  for (int64_t base = first / kUnit * kUnit; base <= last; base += kUnit) {
+    const int64_t n = last - base + 1 < kUnit ? last - base + 1 : kUnit, n16 = (n + 15) / 16 * 16;
     const int64_t from = first > base ? first - base : 0, from16 = from / 16 * 16;
-    if (a.half) load_unit<uint16_t>(a, slot, kv, base, from, n, kt, v);
-    else load_unit<float>(a, slot, kv, base, from, n, kt, v);
-    for (int64_t r = 0; r < rows; r += kGroup) {
-      const int64_t m = rows - r < kGroup ? rows - r : kGroup;
-      float* sr = s + r * kUnit;
-      for (int64_t j = from16; j < n16; j += 16) all_scores(m, row + r, kt + j, h, sr + j);
+    locate(a, slot, kv, base, from, n, at);
+    const int64_t left = last - base - kUnit + 1;
+    locate(a, slot, kv, base + kUnit, 0, left < kUnit ? left : kUnit, soon);
+    for (int64_t j = 0; j < kUnit; ++j) soon[j] = soon[j] ? soon[j] : at[from];
+    const int64_t stride = few ? 16 : kUnit;
+    for (int64_t j = from16; j < n16; j += 16) {
+      float* kt = few ? work.kt : work.kt + j;
+      transpose16(at + j, soon + j, h, kt, stride);
+      for (int64_t g = 0; few && g < groups; ++g) {
+        const int64_t r = g * rows / groups;
+        all_scores((g + 1) * rows / groups - r, row + r, kt, stride, h, work.s + r * kUnit + j);
+      }
+    }
+    for (int64_t j = from; !few && j < n; ++j)
+      for (int64_t c = 0; c < h; c += 8) store(work.v + j * h + c, widen(at[j] + h + c));
+
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t r = g * rows / groups, m = (g + 1) * rows / groups - r;
+      float* s = work.s + r * kUnit;
+      for (int64_t j = from16; !few && j < n16; j += 16) all_scores(m, row + r, work.kt + j, stride, h, s + j);
       bool any = false;
       for (int64_t i = 0; i < m; ++i) {
         const int64_t position = a.positions[tile.begin + (r + i) / group];
         const int64_t low = a.window > 0 ? position - a.window + 1 - base : 0;
-        float* si = sr + i * kUnit;
+        float* si = s + i * kUnit;
         if (position < base || low >= kUnit) {  // nothing of this unit: leave the row as it is
           memset(si, 0, kUnit * 4);
           continue;
         }
         for (int64_t j = 0; j < from16; ++j) si[j] = 0.0f;
         for (int64_t j = n16; j < kUnit; ++j) si[j] = 0.0f;
-        soften(a, low < 0 ? 0 : low, position - base, &state[r + i], si, acc + (r + i) * h);
+        soften(a, low < 0 ? 0 : low, position - base, &out.state[r + i], si, out.acc + (r + i) * h);
         any = true;
       }
-      if (any) all_values(m, sr + from16, v + from16 * h, h, n - from16, acc + r * h);
+      if (!any) continue;
+      float* acc = out.acc + r * h;
+      if (few) {
+        all_values(m, s, [&](int64_t j, int64_t c) {
+          if (c % line<T> == 0) prefetch(soon[j] + h + c);
+          return at[j] + h + c;
+        }, h, from, n, acc);
+      } else {
+        all_values(m, s, [&](int64_t j, int64_t c) { return work.v + j * h + c; }, h, from, n, acc);
+      }
     }
   }
+}
+
+// whole := whole and, after it, part. A row that has seen nothing in the segment stays as it is.
+void join(const AttentionArgs& a, int64_t rows, const Partial& whole, const Partial& part) {
+  for (int64_t r = 0; r < rows; ++r) {
+    Running &w = whole.state[r], p = part.state[r];
+    if (p.top == kMasked) continue;
+    const float now = w.top > p.top ? w.top : p.top;
+    float weight[8] = {w.top - now, p.top - now};  // the greater one becomes exactly 1
+    store(weight, exp(load(weight)));
+    float *x = whole.acc + r * a.head_dim, *y = part.acc + r * a.head_dim;
+    for (int64_t i = 0; i < a.head_dim; i += 8)
+      store(x + i, fma(load(y + i), set1(weight[1]), mul(load(x + i), set1(weight[0]))));
+    w = {now, w.sum * weight[0] + p.sum * weight[1]};
+  }
+}
+
+void finish(const AttentionArgs& a, const Tile& tile, int64_t kv, const Partial& whole) {
+  const int64_t h = a.head_dim, group = a.heads / a.kv_heads, rows = rows_of(a, tile);
   for (int64_t r = 0; r < rows; ++r) {
     float* out = a.out + ((tile.begin + r / group) * a.heads + kv * group + r % group) * h;
-    F8 sum = set1(state[r].sum);
-    for (int64_t i = 0; i < h; i += 8) store(out + i, div(load(acc + r * h + i), sum));
+    F8 sum = set1(whole.state[r].sum);
+    for (int64_t i = 0; i < h; i += 8) store(out + i, div(load(whole.acc + r * h + i), sum));
   }
+}
+
+Partial take(const AttentionArgs& a, int64_t rows, Scratch& scratch) {
+  return {scratch.take<Running>(rows), scratch.take<float>(rows * a.head_dim)};
+}
+
+struct Span {
+  int64_t first, last;
+};
+
+// The positions of segment `i` that a tile looks at which looks at [first, last].
+Span span_of(int64_t i, int64_t first, int64_t last) {
+  const int64_t begin = i * kSegment, end = begin + kSegment - 1;
+  return {begin > first ? begin : first, end < last ? end : last};
+}
+
+// A tile and kv head, its segments one after the other.
+template <class T>
+void attend_whole(const AttentionArgs& a, const float* q, const Tile& tile, int64_t kv) {
+  const int64_t rows = rows_of(a, tile), first = first_of(a, tile), begin = first / kSegment;
+  Scratch scratch(thread_arena(1));
+  const Workspace work = workspace(a, rows, scratch);
+  Partial whole = take(a, rows, scratch), part = take(a, rows, scratch);
+  clear(a, rows, whole);
+  for (int64_t i = begin; i <= tile.last / kSegment; ++i) {
+    const Span span = span_of(i, first, tile.last);
+    const Partial& into = i == begin ? whole : part;
+    if (i > begin) clear(a, rows, part);
+    attend<T>(a, q, tile, kv, span.first, span.last, work, into);
+    if (i > begin) join(a, rows, whole, part);
+  }
+  finish(a, tile, kv, whole);
+}
+
+// Few tiles: threads share their segments, so that none waits for the longest.
+template <class T>
+void attend_split(const AttentionArgs& a, const float* q, const Tile* tiles, int64_t count, Scratch& scratch) {
+  struct Piece {
+    int64_t tile, segment;
+  };
+  int64_t n = 0, *from = scratch.take<int64_t>(count + 1), *first = scratch.take<int64_t>(count);
+  for (int64_t i = 0; i < count; ++i) {
+    first[i] = first_of(a, tiles[i]);
+    from[i] = n;
+    n += tiles[i].last / kSegment - first[i] / kSegment + 1;
+  }
+  from[count] = n;
+  Piece* piece = scratch.take<Piece>(n);
+  Partial* part = scratch.take<Partial>(n * a.kv_heads);
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t j = from[i]; j < from[i + 1]; ++j) {
+      piece[j] = {i, first[i] / kSegment + j - from[i]};
+      for (int64_t kv = 0; kv < a.kv_heads; ++kv) part[j * a.kv_heads + kv] = take(a, rows_of(a, tiles[i]), scratch);
+    }
+  }
+  parallel(static_cast<int>(n * a.kv_heads), [&](int i) {  // neighbours read the same pages
+    const Piece& p = piece[i / a.kv_heads];
+    const Tile& tile = tiles[p.tile];
+    const Span span = span_of(p.segment, first[p.tile], tile.last);
+    Scratch mine(thread_arena(1));
+    const Workspace work = workspace(a, rows_of(a, tile), mine);
+    clear(a, rows_of(a, tile), part[i]);
+    attend<T>(a, q, tile, i % a.kv_heads, span.first, span.last, work, part[i]);
+  });
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t kv = 0; kv < a.kv_heads; ++kv) {
+      const Partial& whole = part[from[i] * a.kv_heads + kv];
+      for (int64_t j = from[i] + 1; j < from[i + 1]; ++j)
+        join(a, rows_of(a, tiles[i]), whole, part[j * a.kv_heads + kv]);
+      finish(a, tiles[i], kv, whole);
+    }
+  }
+}
+
+template <class T>
+void attend_all(const AttentionArgs& a, const float* q, const Tile* tiles, int64_t count, Scratch& scratch) {
+  const int64_t tasks = count * a.kv_heads;
+  if (threads() > 1 && tasks < 4 * threads()) return attend_split<T>(a, q, tiles, count, scratch);
+  parallel(static_cast<int>(tasks), [&](int i) {  // later tiles are longer (causality), so they start first
+    attend_whole<T>(a, q, tiles[count - 1 - i / a.kv_heads], i % a.kv_heads);
+  });
 }
 
 }  // namespace
@@ -317,10 +312,8 @@ void attention(const AttentionArgs& a) {
       tiles[count++] = {t, t + 1, a.positions[t]};
     }
   }
-  // Later tiles are longer (causality), so they start first.
-  parallel(static_cast<int>(count * a.kv_heads), [&](int i) {
-    attend(a, q, tiles[count - 1 - i / a.kv_heads], i % a.kv_heads);
-  });
+  if (a.half) attend_all<uint16_t>(a, q, tiles, count, scratch);
+  else attend_all<float>(a, q, tiles, count, scratch);
 }
 
 }  // namespace LLMOS_ISA

@@ -123,7 +123,7 @@ void attentions(const Kernels& kernels) {
       for (int64_t page : {5, 16})
         for (int64_t window : {0, 9})
           for (bool interleaved : {false, true}) {
-            const int64_t heads = 6, kv = 2, width = 30, slots = 2, positions = width * page;
+            const int64_t heads = 6, kv = 2, width = 40, slots = 2, positions = width * page;
             Exact<float> pool(static_cast<size_t>(slots * width * page * kv * 2 * h));
             memset(pool.data, 0, pool.size * 4);
             auto cos = floats(static_cast<size_t>(positions * h / 2)), sin = floats(cos.size), norm = floats(static_cast<size_t>(h));

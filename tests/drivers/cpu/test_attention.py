@@ -51,13 +51,13 @@ CASES = [
     Case(heads=2, kv_heads=2, head_dim=16, rope_dim=16, page=48),
     Case(heads=6, kv_heads=2, head_dim=24, rope_dim=24, page=5),
 ]
-SLOTS, WIDTH = 3, 320  # processes, positions that each has pages for
+SLOTS, WIDTH = 3, 1280  # processes, positions that each has pages for: several segments of the sum
 
 
 def _problem(
     case: Case, rng: np.random.Generator
 ) -> tuple[list[jax.Array], list[jax.Array], dict[str, object]]:
-    """Rows of three processes: one in prefill, one decoding far out, one at its first token and in a chunk."""
+    """Rows of three processes: one in prefill across a segment's end, one decoding far out, one in a chunk."""
     per = -(-WIDTH // case.page)
     pages = SLOTS * per + 1
     table = rng.permutation(pages)[: SLOTS * per].reshape(SLOTS, per).astype(np.int32)
@@ -65,7 +65,7 @@ def _problem(
     if case.half:
         pool = (pool.view(np.uint32) >> 16).astype(np.uint16)
     angles = np.arange(WIDTH)[:, None] * 0.5 ** np.arange(case.rope_dim // 2)
-    positions = np.concatenate([np.arange(100, 141), [250], np.arange(60, 71)])
+    positions = np.concatenate([np.arange(490, 531), [1250], np.arange(60, 71)])
     slots = np.repeat([0, 1, 2], [41, 1, 11])
     qkv = rng.standard_normal((len(slots), (case.heads + 2 * case.kv_heads) * case.head_dim))
     arrays = [
@@ -166,7 +166,7 @@ def test_unwritten_positions_are_never_read() -> None:
     t = _rows(qkv.shape[0])
     out, _ = cpu.attention(qkv, pool, positions, slots, table, t, *rope, **options)  # type: ignore[arg-type]
     poisoned = np.full_like(np.asarray(pool), np.nan)
-    for slot, last in ((0, 140), (1, 250), (2, 70)):
+    for slot, last in ((0, 530), (1, 1250), (2, 70)):
         at = np.arange(last + 1)
         pages, places = np.asarray(table)[slot][at // 16], at % 16
         poisoned[pages, places] = np.asarray(pool)[pages, places]
@@ -208,7 +208,7 @@ def test_a_donated_pool_is_updated_in_place() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"positions": 320}, "past the rope table"),
+        ({"positions": 1280}, "past the rope table"),
         ({"positions": -1}, "past the rope table"),
         ({"slots": 3}, "not a row of the page table"),
         ({"table": -1}, "not in the pool"),
