@@ -33,10 +33,12 @@ def settings(app: str, kind: type[T]) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        known = list(getattr(kind, "__annotations__", ()))
-        near = get_close_matches(key, known, 1)
-        do = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
-        raise ConfigError(
-            "an unknown key" if "unexpected" in first["type"] or first["type"] == "extra_forbidden" else first["msg"],
-            key=f"apps.{app}.{key}", do=do,
-        ) from None  # fmt: skip
+        what, do = first["msg"], ""
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = list(getattr(kind, "__annotations__", ()))
+            near = get_close_matches(key, known, 1)
+            what, do = (
+                "an unknown key",
+                f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(known)}",
+            )
+        raise ConfigError(what, key=f"apps.{app}.{key}", do=do) from None

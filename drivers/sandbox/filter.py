@@ -38,6 +38,7 @@ epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
 sendto recvfrom sendmsg recvmsg shutdown getsockname getpeername getsockopt
 """.split()
 
+LIBRARY = "libseccomp.so.2"
 _NAMESPACES = 0x7E020080  # CLONE_NEW*: user, mount, pid, net, ipc, uts, cgroup, time
 _TERMINAL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIOCLEX
 _PRCTL = (15, 16, 38)  # PR_SET_NAME, PR_GET_NAME, PR_SET_NO_NEW_PRIVS
@@ -84,7 +85,7 @@ def program() -> bytes:
 
 def _library() -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
+        library = ctypes.CDLL(LIBRARY, use_errno=True)
     except OSError as error:
         raise SandboxMissing(
             "the sandbox has no seccomp filter", why=f"libseccomp cannot be loaded: {error}",

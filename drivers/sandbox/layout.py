@@ -179,7 +179,7 @@ def _bwrap(
     for name in _ETC:
         line += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     line += ["--ro-bind-data", str(passwd), "/etc/passwd", "--ro-bind-data", str(group), "/etc/group"]
-    line += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
+    line += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/proc", "--dev", "/dev"]
     for place, mode in (("/dev/shm", "1777"), ("/tmp", "1777"), (WORK, "0755")):
         line += ["--perms", mode, "--size", str(limits.disk), "--tmpfs", place]
     for folder, source in zip(folders, sources, strict=True):
@@ -208,11 +208,13 @@ def _environment(limits: Limits) -> dict[str, str]:
         "MPLCONFIGDIR": "/tmp/.matplotlib",
         "XDG_CACHE_HOME": "/tmp/.cache",
         "XDG_CONFIG_HOME": "/tmp/.config",
-        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_COUNT": "3",
         "GIT_CONFIG_KEY_0": "user.name",
         "GIT_CONFIG_VALUE_0": "llmos",
         "GIT_CONFIG_KEY_1": "user.email",
         "GIT_CONFIG_VALUE_1": "llmos@sandbox",
+        "GIT_CONFIG_KEY_2": "init.defaultBranch",
+        "GIT_CONFIG_VALUE_2": "main",
     }
 
 

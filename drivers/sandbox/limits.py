@@ -30,13 +30,13 @@ class Limits:
         output: characters that are kept of what a cell or command prints; the middle is left out, and told.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    seconds: Annotated[float, Field(gt=0, le=600)] = 60.0
-    cpu_seconds: Annotated[int, Field(ge=1, le=1 << 30)] = 3600
-    cpus: Annotated[float, Field(ge=0.05, le=1024)] = 1.0
-    memory: Annotated[Bytes, Field(ge=64 << 20)] = 2 << 30
-    disk: Annotated[Bytes, Field(ge=1 << 20)] = 512 << 20
-    processes: Annotated[int, Field(ge=4, le=4096)] = 128
-    files: Annotated[int, Field(ge=32, le=65536)] = 256
-    output: Annotated[int, Field(ge=200, le=1 << 20)] = 16_000
+    seconds: Annotated[float, Field(strict=True, gt=0, le=600)] = 60.0
+    cpu_seconds: Annotated[int, Field(strict=True, ge=1, le=1 << 30)] = 3600
+    cpus: Annotated[float, Field(strict=True, ge=0.05, le=1024)] = 1.0
+    memory: Annotated[Bytes, Field(strict=True, ge=64 << 20)] = 2 << 30
+    disk: Annotated[Bytes, Field(strict=True, ge=1 << 20)] = 512 << 20
+    processes: Annotated[int, Field(strict=True, ge=4, le=4096)] = 128
+    files: Annotated[int, Field(strict=True, ge=32, le=65536)] = 256
+    output: Annotated[int, Field(strict=True, ge=200, le=1 << 20)] = 16_000

@@ -201,8 +201,8 @@ class Sandbox:
         heard = b""
         while len(heard) < len(layout.READY):
             data = self.receive(max(end - time.monotonic(), 0))
-            if not data:
-                raise self._refused(timed_out=data == b"")
+            if data is None or time.monotonic() > end:
+                raise self._refused(timed_out=data is not None)
             heard += data
         told = json.loads(os.read(info, CHUNK))
         reaper = int(told["child-pid"])
