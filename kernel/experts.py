@@ -99,8 +99,9 @@ class Experts(App):
                 await turn.aresult()
             exchange = await child.asettled()
         finally:
-            child.obey("KILL")
-            kernel.reap(child)
+            if not kernel.loop.closing:  # else the child goes on at the next boot, as its asker does
+                child.obey("KILL")
+                kernel.reap(child)
         if exchange is None:
             raise CallDenied(
                 f"the expert {name} gave no answer", do="ask in other words, or go on without it"

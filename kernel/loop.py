@@ -3,7 +3,8 @@
 What: one event loop on a thread of its own, and the ways in from other threads.
 Invariant: nothing on it blocks: retrieval and tokenising of long texts go to worker threads. What was started
     on it is cancelled and waited for when it closes.
-Interface: `Loop()`, `start(coroutine) -> Future`, `run(coroutine) -> value`, `call(function, *args)`, `close()`.
+Interface: `Loop()`, `start(coroutine) -> Future`, `run(coroutine) -> value`, `call(function, *args)`, `close()`,
+    `closing`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Loop:
     """Any thread may call any method."""
 
     def __init__(self) -> None:
+        self.closing = False  # what is cancelled from now on is cancelled because the kernel closes
         self.asyncio = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.asyncio.run_forever, name="llmos-loop", daemon=True)
         self._thread.start()
@@ -53,6 +55,7 @@ class Loop:
         """Cancel what runs, wait for it, stop the thread. Idempotent."""
         if self.asyncio.is_closed():
             return
+        self.closing = True
         self.run(_cancel_all())
         self.asyncio.call_soon_threadsafe(self.asyncio.stop)
         self._thread.join()

@@ -120,7 +120,9 @@ def test_bounds_become_grants_that_only_narrow() -> None:
     assert admitted("files.write", path="out/a.txt", text="x") and not admitted("files.write", text="x")
     for path in ("a.txt", "outside/a.txt", "/out/a.txt", "x/out/a.txt", "out"):
         assert not admitted("files.write", path=path), path
-    assert not admitted("memory.note", text="x") and not admitted("browser.open", url="https://docs.example.org/")
+    assert not admitted("memory.note", text="x") and not admitted(
+        "browser.open", url="https://docs.example.org/"
+    )
 
 
 def test_several_values_of_a_bound_are_choices() -> None:

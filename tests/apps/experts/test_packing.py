@@ -73,11 +73,15 @@ def test_a_pack_is_read_and_unpacked(expert: Expert, key: Key, tmp_path: Path) -
     made.unpack(folder)
     assert (folder / "knowledge/handbook/deep/pay.md").read_text() == "# Pay\nMonthly.\n"
     assert check_unpacked(folder) == key.public
-    assert all(stat.S_IMODE(f.stat().st_mode) & 0o111 == 0 for f in folder.rglob("*") if f.is_file()), "nothing can run"
+    assert all(stat.S_IMODE(f.stat().st_mode) & 0o111 == 0 for f in folder.rglob("*") if f.is_file()), (
+        "nothing can run"
+    )
 
 
 @pytest.mark.parametrize("what", ["changed", "added", "removed", "linked"])
-def test_what_was_changed_after_unpacking_is_noticed(expert: Expert, key: Key, tmp_path: Path, what: str) -> None:
+def test_what_was_changed_after_unpacking_is_noticed(
+    expert: Expert, key: Key, tmp_path: Path, what: str
+) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     Pack.read(pack(expert, key)).unpack(folder)
@@ -186,7 +190,7 @@ def test_links_and_devices(key: Key, kind: int) -> None:
 )  # fmt: skip
 def test_names_that_meet_on_some_file_systems(key: Key, names: tuple[str, str]) -> None:
     with pytest.raises(UnsafePack):
-        Pack.read(forge({FILE: EXPERT, **{name: b"x" for name in names}}, key))
+        Pack.read(forge({FILE: EXPERT, **dict.fromkeys(names, b"x")}, key))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
@@ -204,7 +208,7 @@ def test_members_that_no_table_knows(key: Key) -> None:
 def test_members_that_are_missing(key: Key) -> None:
     files = {FILE: EXPERT, "knowledge/a.md": b"x"}
     table = {"files": {n: {"sha256": "0" * 64, "bytes": 1} for n in (*files, "knowledge/b.md")}}
-    with pytest.raises(UnsafePack, match="b.md"):
+    with pytest.raises(UnsafePack, match=r"b\.md"):
         Pack.read(forge(files, key, table=table))
 
 
@@ -229,7 +233,9 @@ def test_a_member_larger_than_its_header_says(key: Key) -> None:
 @pytest.mark.parametrize("name", [FILE, "knowledge/a.md"])
 def test_wrong_hashes(key: Key, name: str) -> None:
     files = {FILE: EXPERT, "knowledge/a.md": b"x"}
-    table = {"files": {n: {"sha256": hashlib.sha256(d).hexdigest(), "bytes": len(d)} for n, d in files.items()}}
+    table = {
+        "files": {n: {"sha256": hashlib.sha256(d).hexdigest(), "bytes": len(d)} for n, d in files.items()}
+    }
     table["files"][name]["sha256"] = "0" * 64
     with pytest.raises(PackError, match="sha256 differs"):
         Pack.read(forge(files, key, table=table)).check()
@@ -255,7 +261,13 @@ def test_forged_and_missing_signatures(key: Key, tmp_path: Path) -> None:
         return out.getvalue()
 
     assert Pack.read(put()).signer == key.public
-    for wrong in (other.sign(parts[TABLE]).encode(), b"", b"AAAA", b"\xff\xfe", key.sign(parts[TABLE] + b" ").encode()):
+    for wrong in (
+        other.sign(parts[TABLE]).encode(),
+        b"",
+        b"AAAA",
+        b"\xff\xfe",
+        key.sign(parts[TABLE] + b" ").encode(),
+    ):
         with pytest.raises(BadSignature):
             Pack.read(put(signature=wrong))
     with pytest.raises(BadSignature, match="missing"):
@@ -277,7 +289,8 @@ def test_what_is_no_pack(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", [{"format": 2}, {"format": None}, {"files": []}, {"files": {FILE: {}}}, {"expert": 3}, {"version": None}]
+    "table",
+    [{"format": 2}, {"format": None}, {"files": []}, {"files": {FILE: {}}}, {"expert": 3}, {"version": None}],
 )
 def test_tables_that_cannot_be_read(key: Key, table: dict[str, Any]) -> None:
     with pytest.raises(PackError, match=TABLE):

@@ -71,7 +71,7 @@ def test_installed_used_upgraded_removed(shelf: Shelf, made: Made, key: Key) -> 
     assert shelf.find("clerk").manifest.version == "1.1.0", "the old one stays"
     installing.install(shelf, wide, machine(), person)
     assert person.asked[1:] == [["desk.write"]], "an upgrade that widens asks for what is new"
-    assert len([p for p in (shelf.state / "installed").iterdir()]) == 1
+    assert len(list((shelf.state / "installed").iterdir())) == 1
 
     installing.remove(shelf, "clerk")
     with pytest.raises(ConfigError, match="no expert 'clerk'"):
@@ -210,7 +210,9 @@ def test_published_searched_fetched(store: FolderStore, made: Made, key: Key) ->
     assert open_store(store.place).entries() == store.entries()
 
 
-def test_a_version_is_published_once_and_a_name_has_one_owner(store: FolderStore, made: Made, tmp_path: Path) -> None:
+def test_a_version_is_published_once_and_a_name_has_one_owner(
+    store: FolderStore, made: Made, tmp_path: Path
+) -> None:
     publish(store, made("1.0.0"))
     with pytest.raises(PackError, match="published already"):
         publish(store, made("1.0.0", "starters: [other]\n"))
@@ -235,7 +237,8 @@ def test_a_store_that_lies(store: FolderStore, made: Made, tmp_path: Path) -> No
     entry = json.loads(index.read_text())["experts"][0]
     for wrong_index in (
         "", "[]", "{}", '{"experts": 3}', "[" * 100_000, json.dumps({"experts": [{**entry, "expert": "../../etc"}]}),
-        json.dumps({"experts": [{**entry, "version": "1.0.0/../.."}]}), json.dumps({"experts": [{**entry, "bytes": -1}]}),
+        json.dumps({"experts": [{**entry, "version": "1.0.0/../.."}]}),
+        json.dumps({"experts": [{**entry, "bytes": -1}]}),
     ):  # fmt: skip
         index.write_text(wrong_index)
         with pytest.raises(PackError, match="damaged"):
