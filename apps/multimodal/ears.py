@@ -12,7 +12,9 @@ from typing import Annotated
 from pydantic import BaseModel
 
 from llmos.abi.app import App, Call, syscall
+from llmos.abi.config import Section
 from llmos.abi.errors import Cancelled
+from llmos.abi.settings import settings
 from llmos.apps.multimodal.places import load
 from llmos.drivers.media.hearing import Listener
 from llmos.drivers.media.sound import open_sound
@@ -37,11 +39,18 @@ class Transcript(BaseModel):
     pieces: list[Said] | None = None
 
 
+class Settings(Section):
+    """What `llmos.yaml` may say about this app: `model`, a whisper model of `llmos models list`; "" for the best that
+    is on this machine."""
+
+    model: str = ""
+
+
 class Ears(App):
     """Recordings: what is said in them."""
 
     def __init__(self, listener: Listener | None = None) -> None:
-        self._listener = listener or Listener()
+        self._listener = listener or Listener(settings("ears", Settings).model)
 
     @syscall(effect="read", retry="safe", deadline=1800)
     def hear(

@@ -1,7 +1,8 @@
 """Where an app's pictures and recordings come from and go to.
 
-What: files of the caller's working volume; a `data:` URL for callers that have none.
-Invariant: no path leads out of the volume (`drivers.beneath`); no other URL is ever opened.
+What: files of the caller's working volume and of the folders that the machine's owner has opened (`/photos/cat.jpg`),
+    as the app `files` names them; a `data:` URL for callers that have neither.
+Invariant: no path leads out (`drivers.beneath`), and no other URL is ever opened.
 Interface: `load(call, source)`, `store(call, path, data)`.
 """
 
@@ -10,9 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import cache
 
 from llmos.abi.app import Call
 from llmos.abi.limits import MAX_DOCUMENT_BYTES
+from llmos.abi.settings import settings
+from llmos.apps.files.volumes import Settings, Volumes
 from llmos.drivers.beneath import Beneath
 from llmos.drivers.media.errors import MediaError
 
@@ -24,7 +28,8 @@ def load(call: Call, source: str) -> bytes:
 
     Raises:
         PathError: no such file, or a path that leads out.
-        MediaError: no working volume, or a URL.
+        FilesError: no such folder, or no working volume.
+        MediaError: a URL.
     """
     if found := _DATA.match(source):
         try:
@@ -38,19 +43,24 @@ def load(call: Call, source: str) -> bytes:
             f"{source[:80]!r} is not opened", why="only files of the working volume are",
             do="download it there first",
         )  # fmt: skip
-    with _volume(call) as volume:
-        return volume.read(source, MAX_DOCUMENT_BYTES)
+    place = _volumes().place(call, source)
+    with Beneath(place.folder) as folder:
+        return folder.read(place.path, MAX_DOCUMENT_BYTES)
 
 
 def store(call: Call, path: str, data: bytes) -> None:
-    """Put a file into the working volume, whole or not at all; errors as `load`, and DiskFull."""
-    with _volume(call) as volume:
-        volume.write(path, data)
-
-
-def _volume(call: Call) -> Beneath:
-    if call.volume is None:
+    """Put a file there, whole or not at all; errors as `load`, and DiskFull."""
+    place = _volumes().place(call, path)
+    if not place.writable:
         raise MediaError(
-            "there is no working volume", why="the caller has none", do="pass a picture as a data: URL"
+            f"{path} may not be written",
+            why="its folder was opened for reading",
+            do="name a file without a /",
         )
-    return Beneath(call.volume)
+    with Beneath(place.folder) as folder:
+        folder.write(place.path, data)
+
+
+@cache
+def _volumes() -> Volumes:
+    return Volumes(settings("files", Settings))

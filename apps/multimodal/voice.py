@@ -12,7 +12,9 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from llmos.abi.app import App, Call, Target, syscall
+from llmos.abi.config import Section
 from llmos.abi.errors import Cancelled
+from llmos.abi.settings import settings
 from llmos.apps.multimodal.places import store
 from llmos.drivers.media.errors import MediaError
 from llmos.drivers.media.sound import Sound, joined, wav
@@ -32,11 +34,19 @@ class Spoken(BaseModel):
     why: str = ""
 
 
+class Settings(Section):
+    """What `llmos.yaml` may say about this app: `voice`, the one that speaks where a call names neither voice nor
+    language."""
+
+    voice: str = ""
+
+
 class Voice(App):
     """Speech: reads a text aloud into a WAV file."""
 
     def __init__(self, speaker: Speaker | None = None) -> None:
         self._speaker = speaker or Speaker()
+        self._usual = settings("voice", Settings).voice
 
     @syscall(effect="write", retry="safe", returns="user", deadline=1800)
     def say(
@@ -49,7 +59,7 @@ class Voice(App):
         speed: Annotated[float, Field(ge=SLOWEST, le=FASTEST)] = 1.0,
     ) -> Spoken:
         """Speak a text aloud into a sound file."""
-        chosen = self._speaker.choose(voice, language, speed)
+        chosen = self._speaker.choose(voice or ("" if language else self._usual), language, speed)
         said: list[Sound] = []
         for sentence, sound in chosen.speak(text):
             if call.cancelled:
