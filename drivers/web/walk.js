@@ -1,0 +1,235 @@
+// Runs inside Chromium, in a world of its own that the page's scripts cannot reach: walks what is displayed and says,
+// element by element, what a `Writer` needs. What hides a text is judged by computed styles and by where it lies.
+// Gives {events, title, url, frames}: events are [tag, attributes] for a start, 0 for an end, [1, text, reason].
+(limits) => {
+  const NEVER = new Set(["script", "style", "template", "head", "meta", "link", "base", "datalist", "param", "noscript"]);
+  const KEPT = ["href", "role", "alt", "src", "type", "name", "placeholder", "aria-label", "id", "colspan", "rowspan", "start"];
+  const nodes = [], events = [], labels = {};
+  let left = limits.nodes, comments = 0, letters = 0, templates = 0;
+  const view = document.documentElement, rtl = view && getComputedStyle(view).direction === "rtl";
+
+  const colours = new Map();
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  const colour = (text) => {  // [r, g, b, a] of any colour that CSS knows, r g b from 0 to 1
+    let found = colours.get(text);
+    if (found) return found;
+    const match = /^rgba?\((\d+), (\d+), (\d+)(?:, ([\d.]+))?\)$/.exec(text);
+    if (match) found = [match[1] / 255, match[2] / 255, match[3] / 255, match[4] === undefined ? 1 : +match[4]];
+    else {
+      canvas.clearRect(0, 0, 1, 1);
+      canvas.fillStyle = text;
+      canvas.fillRect(0, 0, 1, 1);
+      const d = canvas.getImageData(0, 0, 1, 1).data;
+      found = [d[0] / 255, d[1] / 255, d[2] / 255, d[3] / 255];
+    }
+    colours.set(text, found);
+    return found;
+  };
+  const over = (top, ground, opacity) => [0, 1, 2].map((i) => top[i] * top[3] * opacity + ground[i] * (1 - top[3] * opacity));
+  const light = (c) => {
+    const [r, g, b] = c.map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (a, b) => {
+    const x = light(a), y = light(b);
+    return (Math.max(x, y) + 0.05) / (Math.min(x, y) + 0.05);
+  };
+  const faint = new Map();
+  const tooFaint = (text, ground, opacity) => {
+    const key = text + "|" + ground + "|" + opacity;
+    let known = faint.get(key);
+    if (known === undefined) {
+      known = contrast(over(text, ground, opacity), ground.slice(0, 3)) < limits.contrast;
+      faint.set(key, known);
+    }
+    return known;
+  };
+
+  const clipped = (s, box) => {
+    if (s.clip !== "auto") {
+      const n = (s.clip.match(/-?[\d.]+/g) || []).map(Number);
+      if (n.length === 4 && (n[2] - n[0] <= limits.box || n[1] - n[3] <= limits.box)) return true;
+    }
+    const path = s.clipPath;
+    if (path !== "none") {
+      let m;
+      if ((m = /^inset\(([^)]*)\)/.exec(path))) {
+        const n = [...m[1].matchAll(/([\d.]+)(%|px)/g)].map((x, i) => x[2] === "%" ? +x[1] : (100 * x[1]) / ((i % 2 ? box.width : box.height) || 1));
+        const [t, r = t, b = t, l = r] = n;
+        if (t + b >= 99 || l + r >= 99) return true;
+      } else if ((m = /^(?:circle|ellipse)\(\s*([\d.]+)/.exec(path))) {
+        if (+m[1] < 1) return true;
+      } else if ((m = /^polygon\((.*)\)/.exec(path))) {
+        const points = m[1].split(",").map((p) => (p.match(/-?[\d.]+/g) || []).join(" "));
+        if (new Set(points).size < 3) return true;
+      }
+    }
+    return false;
+  };
+
+  // The state that an element hands down: why it is hidden, opacity, ground (null: a picture), the box that cuts it.
+  const judge = (element, state, s) => {
+    let {why, opacity, ground, cut} = state;
+    if (s.contentVisibility === "hidden") why = why || limits.words.notShown;
+    if (s.opacity !== "1") opacity *= +s.opacity;
+    const filter = /opacity\(([\d.]+)\)/.exec(s.filter);
+    if (filter) opacity *= +filter[1];
+    if (s.backgroundImage !== "none") ground = null;
+    else if (s.backgroundColor !== "rgba(0, 0, 0, 0)") {
+      const c = colour(s.backgroundColor);
+      if (c[3] >= 0.999) ground = c;
+      else if (ground) ground = [...over(c, ground, 1), 1];
+    }
+    if (!why && s.maskImage && s.maskImage !== "none" && /gradient/.test(s.maskImage) && !/rgba?\((?!0, 0, 0, 0\))/.test(s.maskImage)) why = limits.words.transparent;
+    const cuts = s.overflowX !== "visible" || s.overflowY !== "visible", placed = s.clip !== "auto" || s.clipPath !== "none";
+    const free = s.position === "fixed" || s.position === "absolute" ? (state.held || s.position === "fixed" ? null : cut) : cut;
+    cut = s.position === "static" || s.position === "relative" || s.position === "sticky" ? cut : free;
+    if (cuts || placed || s.transform !== "none" || s.scale !== "none") {
+      const box = element.getBoundingClientRect();
+      if (!why && clipped(s, box)) why = limits.words.cut;
+      const flat = box.width <= limits.box || box.height <= limits.box;
+      if (!why && flat && (s.transform !== "none" || s.scale !== "none") && element.textContent) why = limits.words.cut;
+      if (cuts && element !== document.body && element !== view) {
+        const inner = {left: box.left, top: box.top, right: box.right, bottom: box.bottom};
+        const scrolls = (v) => v === "auto" || v === "scroll";
+        // what can be scrolled to can be seen; a box of no size shows nothing whatever it does
+        if (scrolls(s.overflowX) && box.width > 8) { inner.left = -Infinity; inner.right = Infinity; }
+        if (scrolls(s.overflowY) && box.height > 8) { inner.top = -Infinity; inner.bottom = Infinity; }
+        if (s.overflowX === "visible") { inner.left = -Infinity; inner.right = Infinity; }
+        if (s.overflowY === "visible") { inner.top = -Infinity; inner.bottom = Infinity; }
+        cut = cut ? {left: Math.max(cut.left, inner.left), top: Math.max(cut.top, inner.top), right: Math.min(cut.right, inner.right), bottom: Math.min(cut.bottom, inner.bottom)} : inner;
+      }
+    }
+    return {why, opacity, ground, cut, style: s, held: s.position === "static" && state.held};
+  };
+
+  const covers = [];  // opaque boxes that are taken out of the flow: what lies below them is not seen
+  const range = document.createRange();
+  const reason = (node, state) => {
+    const s = state.style;
+    if (state.why) return state.why;
+    if (s.visibility !== "visible") return limits.words.invisible;
+    if (parseFloat(s.fontSize) < limits.size) return limits.words.tiny;
+    const shade = colour(s.webkitTextFillColor || s.color);
+    if (shade[3] * state.opacity < limits.opacity) return limits.words.transparent;
+    if (state.ground && tooFaint(shade, state.ground, state.opacity) && s.textShadow === "none") return limits.words.faint;
+    range.selectNodeContents(node);
+    const box = range.getBoundingClientRect();
+    if (box.width === 0 && box.height === 0) return node.nodeType === 3 ? limits.words.notShown : "";
+    if (box.height < limits.size || box.width < 0.5) return limits.words.tiny;
+    const x = scrollX, y = scrollY;
+    if (box.bottom + y <= 0 || (rtl ? box.left >= view.clientWidth : box.right + x <= 0)) return limits.words.away;
+    if (rtl ? box.right + x < -10 * limits.far : box.left + x > view.clientWidth + 10 * limits.far) return limits.words.away;
+    const c = state.cut;
+    if (c) {
+      const wide = Math.min(box.right, c.right) - Math.max(box.left, c.left), high = Math.min(box.bottom, c.bottom) - Math.max(box.top, c.top);
+      if (wide <= limits.box || high <= limits.box) return limits.words.cut;
+    }
+    events.boxes.push([events.length, node, box]);
+    return "";
+  };
+  events.boxes = [];
+
+  const attributes = (element, tag) => {
+    const found = {};
+    for (const name of KEPT) {
+      const value = element.getAttribute(name);
+      if (value !== null) found[name] = value.slice(0, 4096);
+    }
+    return found;
+  };
+  const words = (element) => (element.textContent || "").replace(/\s+/g, " ").trim().slice(0, 200);
+
+  const stack = [];
+  const enter = (element, state) => {
+    const tag = element.localName || "";
+    if (tag === "template") templates++;
+    if (NEVER.has(tag) || left-- <= 0) return;
+    const s = getComputedStyle(element);
+    let inner;
+    if (s.display === "none" || (s.display === "" && !state.why)) inner = {...state, why: state.why || limits.words.notShown, style: s};
+    else if (state.why && state.unlaid) inner = {...state, style: s};
+    else inner = judge(element, state, s);
+    if (s.display === "none") inner.unlaid = true;
+    if (!inner.why && !inner.unlaid && s.position !== "static" && s.position !== "relative" && s.position !== "fixed" && s.position !== "sticky") {
+      const c = s.backgroundImage !== "none" ? 1 : colour(s.backgroundColor)[3] * inner.opacity;
+      if (c > 0.95 && covers.length < 200) covers.push([element, element.getBoundingClientRect(), s]);
+    }
+    const a = attributes(element, tag);
+    const control = tag === "input" || tag === "select" || tag === "textarea" || tag === "button";
+    if (control || tag === "a" || (tag !== "body" && (element.onclick || a.role === "button"))) a[limits.node] = String(nodes.push(element) - 1);
+    if (tag === "a" && !a.href && !element.onclick && a.role !== "button") delete a[limits.node];
+    if (control || tag === "img") {
+      let why = inner.why || (s.visibility !== "visible" ? limits.words.invisible : inner.opacity < limits.opacity ? limits.words.transparent : "");
+      if (!why && tag !== "img") {
+        const box = element.getBoundingClientRect();
+        if (!box.width && !box.height) why = limits.words.notShown;
+      }
+      a[limits.hidden] = why;
+    }
+    if (tag === "input") { a.value = element.value; if (element.checked) a.checked = ""; }
+    if (tag === "textarea") a.value = element.value;
+    if (tag === "select") {
+      a.value = element.selectedOptions.length ? words(element.selectedOptions[0]) : "";
+      a[limits.options] = [...element.options].slice(0, limits.choices).map(words).join(" / ") + (element.options.length > limits.choices ? " / …" : "");
+    }
+    const name = tag === "title" ? "g" : (tag === "a" && !a.href) || (tag !== "button" && !control && tag !== "a" && a[limits.node]) ? "button" : tag;
+    if (tag === "label" && element.htmlFor) labels[element.htmlFor] = words(element);
+    events.push([name, a]);
+    if (tag === "input" || tag === "select" || tag === "textarea") { events.push(0); return; }
+    let children = element.shadowRoot ? element.shadowRoot.childNodes : element.childNodes;
+    if (tag === "slot" && element.assignedNodes().length) children = element.assignedNodes();
+    if (tag === "iframe" || tag === "frame") {
+      let inside = null;
+      try { inside = element.contentDocument; } catch (e) { inside = null; }
+      children = inside && inside.documentElement && inside.body && inside.body.childNodes.length ? [inside.documentElement] : [];
+    }
+    if (tag === "details" && !element.open) {
+      const summary = [...element.children].find((c) => c.localName === "summary");
+      const folded = {...inner, why: inner.why || limits.words.folded, unlaid: true};
+      stack.push({children: [...children].filter((c) => c !== summary), at: 0, state: folded, end: true});
+      if (summary) stack.push({children: [summary], at: 0, state: inner, end: false});
+      return;
+    }
+    stack.push({children, at: 0, state: inner, end: true});
+  };
+
+  const white = [1, 1, 1, 1];
+  if (view) enter(view, {why: "", opacity: 1, ground: white, cut: null, style: null, held: true, unlaid: false});
+  let size = 0, cutShort = false;
+  while (stack.length) {
+    const top = stack[stack.length - 1];
+    if (top.at >= top.children.length || cutShort) {
+      stack.pop();
+      if (top.end) events.push(0);
+      continue;
+    }
+    const child = top.children[top.at++];
+    if (child.nodeType === 1) enter(child, top.state);
+    else if (child.nodeType === 3) {
+      const text = child.data;
+      if (!/\S/.test(text)) { if (text) events.push([1, " ", ""]); continue; }
+      size += text.length;
+      if (size > limits.text || left <= 0) { cutShort = true; continue; }
+      events.push([1, text, top.state.unlaid ? top.state.why : reason(child, top.state)]);
+    } else if (child.nodeType === 8) { comments++; letters += child.data.trim().length; }
+  }
+
+  for (const [at, node, box] of covers.length ? events.boxes : []) {
+    for (const [cover, rect, s] of covers) {
+      if (rect.left > box.left + 1 || rect.right < box.right - 1 || rect.top > box.top + 1 || rect.bottom < box.bottom - 1) continue;
+      if (cover.contains(node)) continue;
+      const above = s.zIndex !== "auto" ? +s.zIndex >= 0 : true;
+      const later = cover.compareDocumentPosition(node) & Node.DOCUMENT_POSITION_PRECEDING;
+      if (!above || !(later || +s.zIndex > 0)) continue;
+      let own = node.parentElement, raised = false;
+      for (; own && !own.contains(cover); own = own.parentElement) {
+        const o = getComputedStyle(own);
+        if (o.position !== "static" && o.zIndex !== "auto" && (+o.zIndex > +s.zIndex || s.zIndex === "auto" && +o.zIndex > 0)) raised = true;
+      }
+      if (!raised) { events[at][2] = limits.words.covered; break; }
+    }
+  }
+  globalThis.llmosNodes = nodes;
+  return {events: [...events], title: document.title, url: location.href, labels, comments, letters, templates, cutShort, scripts: document.scripts.length};
+}

@@ -1,0 +1,526 @@
+"""A page's elements, in order, become text for a reader: headings, lists, tables, numbered links and fields.
+
+What: a `Writer` is told elements and texts as they come, by the light reader or by Chromium; it knows nothing of
+    either. Each text comes with what hides it from a person's eyes, or "".
+Invariant: every text that it is told is in the result once; what is hidden stands in `⟦hidden (how): …⟧`, and
+    no text of the page can write these signs itself. What surrounds the page's matter (menus, headers, footers)
+    comes after it, never instead of it. Links and controls are numbered in the order in which they are met.
+Interface: `Writer(base, labels)`: `start(tag, attributes)`, `end(tag)`, `text(words, reason)`, `finish() -> Written`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urljoin
+
+from llmos.drivers.web.characters import reveal
+
+MAX_LINKS = 5000  # of a page that are numbered
+MAX_OPTIONS = 40  # of a choice that are shown
+MAX_SPAN = 50  # columns of one cell
+MAX_INDENT = 8  # levels of lists that are told apart
+MAX_TITLE = 300  # characters
+OPEN, CLOSE = "⟦", "⟧"
+# What whoever tells the elements says about them, beside their own attributes: no page can write such a name.
+NODE, HIDDEN, OPTIONS = " node", " hidden", " options"
+_HEADINGS = {f"h{n}": n for n in range(1, 7)}
+_BLOCKS = frozenset(
+    """address article aside blockquote body center dd details dialog dir div dl dt fieldset figcaption figure footer
+    form h1 h2 h3 h4 h5 h6 header hgroup hr html legend li main menu nav ol optgroup p pre section summary table tbody
+    td tfoot th thead caption title tr ul video audio iframe""".split()
+)
+# Elements that mean something to `start` or `end`; all others only carry their text.
+_SPECIAL = _BLOCKS | frozenset("a area br button embed frame img input nav object select textarea".split())
+_AROUND = frozenset({"nav", "aside", "footer"})
+_AROUND_ROLES = frozenset({"navigation", "banner", "contentinfo", "complementary", "search"})
+_BUTTONS = frozenset({"submit", "button", "reset", "image"})
+_SPACE = re.compile(r"[ \t\n\r\f\v]+")
+
+Attributes = Mapping[str, "str | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link: `[L3]` in the text."""
+
+    number: int
+    words: str
+    url: str
+
+    @property
+    def name(self) -> str:
+        """As the text shows it."""
+        return f"L{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A field `[F1 …]` or a button `[B1 …]`; `node` says which element it is, to whoever told it, -1 unknown."""
+
+    name: str
+    kind: str  # text, password, choice, check, button, ...
+    words: str
+    node: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A page in text. `blocks` are in reading order; `marked` counts the stretches of hidden text; `link_nodes` are
+    the elements of links, by number."""
+
+    title: str
+    blocks: tuple[str, ...]
+    links: tuple[Link, ...]
+    controls: tuple[Control, ...]
+    marked: int
+    visible: int  # characters that a person sees
+    link_nodes: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Block:
+    text: str
+    reason: str = ""
+    item: bool = False  # of a list: no empty line between two
+
+
+@dataclass(slots=True)
+class _Table:
+    rows: list[list[str]] = field(default_factory=list)
+    cell: list[str] | None = None  # the lines of the open cell
+    spans: dict[int, tuple[int, str]] = field(
+        default_factory=dict
+    )  # column -> rows that it still fills, words
+    width: int = 1
+    height: int = 1
+    header: bool = False
+    layout: bool = False  # it holds another table: its cells are no table's
+
+
+class Writer:
+    """Collects one page.
+
+    Args:
+        base: what relative addresses are relative to.
+        labels: an element's id -> the words of its label.
+    """
+
+    def __init__(self, base: str, labels: Mapping[str, str] | None = None) -> None:
+        self._base, self._labels = base, labels or {}
+        self._origin = base[: base.find("/", base.find("://") + 3)] if "://" in base else base
+        self._main: list[_Block] = []
+        self._around: list[_Block] = []
+        self._depth_around = 0
+        self._open: list[tuple[str, bool]] = []  # tag, whether it began what surrounds the page
+        self._pieces: list[tuple[str, str]] = []
+        self._prefix = ""
+        self._lists: list[int] = []  # the next number of each open list, 0 for bullets
+        self._pre = 0
+        self._heading = 0
+        self._tables: list[_Table] = []
+        self._anchors: list[tuple[str, int, int]] = []  # address, where its words begin, node
+        self._links: dict[str, Link] = {}
+        self._link_nodes: dict[int, int] = {}
+        self._controls: list[Control] = []
+        self._numbers: dict[str, int] = {}  # of the last field F and the last button B
+        self._buttons: list[tuple[int, int, str]] = []  # where its words begin, node, words it has anyway
+        self._title: list[str] = []
+        self._in_title = False
+        self._visible = 0
+        self._marked = 0
+
+    # --- being told ---
+
+    def start(self, tag: str, attributes: Attributes) -> None:
+        """An element begins."""
+        if tag not in _SPECIAL and "role" not in attributes:
+            self._open.append((tag, False))
+            return
+        around = tag in _AROUND or (tag == "header" and not self._within("article", "main", "section"))
+        around = around or (bool(attributes) and attributes.get("role") in _AROUND_ROLES)
+        if tag in _BLOCKS or around:
+            self._flush()
+        if around:
+            self._depth_around += 1
+        self._open.append((tag, around))
+        match tag:
+            case "title":
+                self._in_title = not self._within("svg")
+            case "h1" | "h2" | "h3" | "h4" | "h5" | "h6":
+                self._heading = _HEADINGS[tag]
+            case "pre":
+                self._pre += 1
+            case "ul" | "menu" | "dir":
+                self._lists.append(0)
+            case "ol":
+                self._lists.append(_number(attributes.get("start"), 1))
+            case "li":
+                self._item()
+            case "br":
+                self._pieces.append(("\n", ""))
+            case "hr":
+                self._put(_Block("---"))
+            case "a" | "area":
+                self._anchor(attributes)
+            case "img":
+                self._picture(attributes)
+            case "table":
+                self._table()
+            case "tr" if self._tables:
+                self._tables[-1].rows.append([])
+            case "td" | "th" if self._tables:
+                self._cell(tag, attributes)
+            case "input" | "select" | "textarea":
+                self._field(tag, attributes)
+            case "button":
+                self._buttons.append(
+                    (len(self._pieces), _node(attributes), attributes.get("aria-label") or "")
+                )
+            case "iframe" | "frame" | "embed" | "object":
+                self._frame(attributes)
+
+    def text(self, words: str, reason: str = "") -> None:
+        """Text of the innermost element that is open; `reason` says what hides it from a person."""
+        if self._in_title:
+            self._title.append(words)
+            return
+        if words == " ":
+            if self._pieces:
+                self._pieces.append((words, ""))
+            return
+        if OPEN in words or CLOSE in words:
+            words = words.replace(OPEN, "[[").replace(CLOSE, "]]")
+        if reason:
+            self._pieces.append((words, reason))
+            return
+        if words.isascii():
+            self._pieces.append((words, ""))
+            self._visible += len(words)
+            return
+        pieces = reveal(words)
+        self._pieces += pieces
+        self._visible += sum(len(part) for part, hidden in pieces if not hidden)
+
+    def end(self, tag: str) -> None:
+        """The innermost element ends."""
+        opened, around = self._open.pop()
+        assert opened == tag, (opened, tag)
+        if tag not in _SPECIAL and not around:
+            return
+        match tag:
+            case "title":
+                self._in_title = False
+            case "a" | "area":
+                self._close_anchor()
+            case "button":
+                self._close_button()
+            case "td" | "th" if self._tables:
+                self._close_cell()
+            case "table":
+                self._close_table()
+        if tag in _BLOCKS or around:
+            self._flush()
+        match tag:
+            case "h1" | "h2" | "h3" | "h4" | "h5" | "h6":
+                self._heading = 0
+            case "pre":
+                self._pre -= 1
+            case "ul" | "ol" | "menu" | "dir":
+                if self._lists:
+                    self._lists.pop()
+        if around:
+            self._depth_around -= 1
+
+    def finish(self) -> Written:
+        """The page, once all of it was told."""
+        while self._open:
+            self.end(self._open[-1][0])
+        self._flush()
+        blocks = self._assembled(self._main)
+        if around := self._assembled(self._around):
+            blocks += ["--- around the page ---" if blocks else "", *around]
+        title = _plain(" ".join("".join(self._title).split())[:MAX_TITLE])
+        return Written(
+            title, tuple(filter(None, blocks)), tuple(self._links.values()), tuple(self._controls),
+            self._marked, self._visible, dict(self._link_nodes),
+        )  # fmt: skip
+
+    # --- blocks ---
+
+    def _within(self, *tags: str) -> bool:
+        return any(tag in tags for tag, _ in self._open)
+
+    def _put(self, block: _Block) -> None:
+        (self._around if self._depth_around else self._main).append(block)
+
+    def _flush(self) -> None:
+        """Close the block whose pieces were collected."""
+        pieces, self._pieces = self._pieces, []
+        if not pieces:
+            return
+        table = self._tables[-1] if self._tables else None
+        reasons = {reason for words, reason in pieces if reason or not words.isspace()}
+        if not reasons:
+            return
+        whole = reasons.pop() if len(reasons) == 1 else ""
+        words = self._joined([(words, "") for words, _ in pieces] if whole else pieces)
+        if not words and not whole:
+            return
+        if table is not None and not table.layout:
+            words = f"{OPEN}hidden ({whole}): {words}{CLOSE}" if whole else words
+            self._marked += bool(whole)
+            if table.cell is not None:
+                table.cell.append(words)
+            else:
+                self._put(_Block(words))  # text between rows, which browsers show before the table
+            return
+        prefix, self._prefix = self._prefix, ""
+        if self._heading:
+            prefix = "#" * self._heading + " "
+        if self._pre and not self._heading:
+            words = f"```\n{words}\n```"
+        self._put(_Block(prefix + words, whole, bool(self._lists)))
+
+    def _joined(self, pieces: list[tuple[str, str]]) -> str:
+        """The pieces of one block, hidden stretches marked."""
+        if len(pieces) == 1 and not pieces[0][1] and not self._pre:
+            return " ".join(pieces[0][0].split())
+        out: list[str] = []
+        run: list[str] = []
+        reason = ""
+
+        def close() -> None:
+            if (reason and (words := "".join(run)).strip()) or reason.startswith("zero-width"):
+                self._marked += 1
+                words = "".join(run).strip()
+                out.append(f"{OPEN}hidden ({reason}){': ' if words else ''}{words}{CLOSE}")
+            elif not reason:
+                out.append("".join(run))
+            elif run:
+                out.append(" ")
+            run.clear()
+
+        for words, why in pieces:
+            if why != reason:
+                close()
+                reason = why
+            run.append(words)
+        close()
+        text = "".join(out)
+        if self._pre:
+            return text.strip("\n")
+        if "\n" in text and any(words == "\n" for words, _ in pieces):  # <br>
+            lines = self._lines(pieces)
+            if lines is not None:
+                return lines
+        return _SPACE.sub(" ", text).strip()
+
+    def _lines(self, pieces: list[tuple[str, str]]) -> str | None:
+        """A block with line breaks of its own, where nothing of it is hidden."""
+        if any(reason for _, reason in pieces):
+            return None
+        lines: list[list[str]] = [[]]
+        for words, _ in pieces:
+            if words == "\n":
+                lines.append([])
+            else:
+                lines[-1].append(words)
+        texts = (_SPACE.sub(" ", "".join(line)).strip() for line in lines)
+        return "\n".join(filter(None, texts))
+
+    def _assembled(self, blocks: list[_Block]) -> list[str]:
+        """Hidden neighbours become one mark, list items one block."""
+        texts: list[str] = []
+        at = 0
+        while at < len(blocks):
+            end = at + 1
+            reason = blocks[at].reason
+            if reason:
+                while end < len(blocks) and blocks[end].reason == reason:
+                    end += 1
+                self._marked += 1
+                words = "\n".join(block.text for block in blocks[at:end])
+                texts.append(f"{OPEN}hidden ({reason}): {words}{CLOSE}")
+            elif blocks[at].item:
+                while end < len(blocks) and blocks[end].item and not blocks[end].reason:
+                    end += 1
+                texts.append("\n".join(block.text for block in blocks[at:end]))
+            else:
+                texts.append(blocks[at].text)
+            at = end
+        return texts
+
+    def _item(self) -> None:
+        depth = len(self._lists)
+        number = self._lists[-1] if self._lists else 0
+        self._prefix = "  " * min(max(depth - 1, 0), MAX_INDENT) + (f"{number}. " if number else "- ")
+        if number:
+            self._lists[-1] += 1
+
+    # --- links, pictures, fields ---
+
+    def _anchor(self, attributes: Attributes) -> None:
+        href = (attributes.get("href") or "").strip()
+        url = ""
+        if href and not href.startswith("#"):
+            if href[0] == "/" and href[1:2] not in ("/", "\\"):
+                url = self._origin + href
+            else:
+                try:
+                    url = urljoin(self._base, href)
+                except ValueError:
+                    url = ""
+        if not url.startswith(("http://", "https://")) or any(c <= " " for c in url):
+            url = ""
+        self._anchors.append((url, len(self._pieces), _node(attributes)))
+
+    def _close_anchor(self) -> None:
+        if not self._anchors:
+            return
+        url, begin, node = self._anchors.pop()
+        pieces = self._pieces[begin:]
+        words = " ".join("".join(part for part, _ in pieces).split())
+        if not url or not words or OPEN in words:
+            return
+        link = self._links.get(url)
+        if link is None:
+            if len(self._links) >= MAX_LINKS:
+                return
+            link = self._links[url] = Link(len(self._links) + 1, words[:200], url)
+            self._link_nodes[link.number] = node
+        self._pieces.append((f" [{link.name}]", pieces[-1][1]))
+
+    def _picture(self, attributes: Attributes) -> None:
+        words = " ".join((attributes.get("alt") or "").split())
+        if words:
+            self.text(f"[picture: {words}]", attributes.get(HIDDEN) or "")
+
+    def _frame(self, attributes: Attributes) -> None:
+        if (src := attributes.get("src") or "").startswith(("http://", "https://", "/")):
+            self._anchor({"href": src})
+            self.text("[frame]", attributes.get(HIDDEN) or "")
+            self._close_anchor()
+
+    def _field(self, tag: str, attributes: Attributes) -> None:
+        kind = (attributes.get("type") or "text").lower() if tag == "input" else tag
+        reason = attributes.get(HIDDEN) or ""
+        if kind == "hidden":
+            return
+        value = " ".join((attributes.get("value") or "").split())
+        if kind in _BUTTONS:
+            words = value or attributes.get("alt") or kind
+            self._control("B", "button", words, attributes, reason)
+            return
+        label = self._labels.get(attributes.get("id") or "", "") or attributes.get("aria-label")
+        words = " ".join((label or attributes.get("placeholder") or attributes.get("name") or kind).split())
+        options = attributes.get(OPTIONS) or ""
+        state = ""
+        if kind in ("checkbox", "radio"):
+            state = " = yes" if "checked" in attributes else " = no"
+            words = f"{words} {value}".strip() if value not in ("", "on") else words
+        elif kind != "password" and value:
+            state = f" = {value[:100]}"
+        self._control("F", kind, words, attributes, reason, state + (f" of: {options}" if options else ""))
+
+    def _control(
+        self, letter: str, kind: str, words: str, attributes: Attributes, reason: str, state: str = ""
+    ) -> None:
+        self._numbers[letter] = number = self._numbers.get(letter, 0) + 1
+        control = Control(f"{letter}{number}", kind, words[:200], _node(attributes))
+        self._controls.append(control)
+        shown = "button" if letter == "B" else kind
+        self.text(f" [{control.name} {shown}: {control.words}{state}] ", reason)
+
+    def _close_button(self) -> None:
+        if not self._buttons:
+            return
+        begin, node, label = self._buttons.pop()
+        pieces = self._pieces[begin:]
+        words = " ".join("".join(part for part, _ in pieces).split()) or label or "without words"
+        reason = pieces[0][1] if pieces else ""
+        del self._pieces[begin:]
+        self._control("B", "button", words, {NODE: str(node)}, reason)
+
+    # --- tables ---
+
+    def _table(self) -> None:
+        outer = self._tables[-1] if self._tables else None  # those around it hold a table already
+        if outer is not None and not outer.layout:
+            outer.layout = True
+            for words in (*(cell for row in outer.rows for cell in row if cell), *(outer.cell or ())):
+                self._put(_Block(words))
+        self._tables.append(_Table())
+
+    def _cell(self, tag: str, attributes: Attributes) -> None:
+        table = self._tables[-1]
+        if not table.rows:
+            table.rows.append([])
+        table.cell = []
+        table.width = max(1, min(_number(attributes.get("colspan"), 1), MAX_SPAN))
+        table.height = max(1, min(_number(attributes.get("rowspan"), 1), 1000))
+        table.header |= tag == "th" and len(table.rows) == 1
+
+    def _close_cell(self) -> None:
+        self._flush()
+        table = self._tables[-1]
+        if table.layout or table.cell is None:
+            return
+        words = " ".join(filter(None, table.cell)).replace("\n", " ").replace("|", "\\|")
+        table.cell = None
+        row = table.rows[-1]
+        _fill(table, row)
+        for column in range(len(row), len(row) + table.width):
+            if table.height > 1:
+                table.spans[column] = (table.height - 1, words)
+            row.append(words if column == len(row) else "")
+
+    def _close_table(self) -> None:
+        if not self._tables:
+            return
+        self._flush()
+        table = self._tables.pop()
+        rows = [row for row in table.rows if any(row)]
+        if table.layout or not rows:
+            return
+        width = max(map(len, rows))
+        if width == 1:
+            for row in rows:
+                self._put(_Block(row[0]))
+            return
+        lines = [f"| {' | '.join(row + [''] * (width - len(row)))} |" for row in rows]
+        if table.header:
+            lines.insert(1, "|" + "---|" * width)
+        text = "\n".join(lines)
+        outer = self._tables[-1] if self._tables else None
+        if outer is not None and outer.cell is not None and not outer.layout:
+            outer.cell.append(text)
+        else:
+            self._put(_Block(text))
+
+
+def _fill(table: _Table, row: list[str]) -> None:
+    """Cells of rows above that reach into this row, up to the next free column."""
+    while (held := table.spans.get(len(row))) is not None:
+        left, words = held
+        if left == 1:
+            del table.spans[len(row)]
+        else:
+            table.spans[len(row)] = (left - 1, words)
+        row.append(words)
+
+
+def _plain(text: str) -> str:
+    """A text that stands alone, with what it hides in its characters."""
+    text = text.replace(OPEN, "[[").replace(CLOSE, "]]")
+    return "".join(f"{OPEN}hidden ({why}): {words}{CLOSE}" if why else words for words, why in reveal(text))
+
+
+def _node(attributes: Attributes) -> int:
+    return _number(attributes.get(NODE), -1)
+
+
+def _number(text: str | None, otherwise: int) -> int:
+    text = (text or "").strip()
+    return int(text) if re.fullmatch(r"-?\d{1,6}", text) else otherwise
