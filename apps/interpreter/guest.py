@@ -55,8 +55,8 @@ def run(request: dict[str, Any], space: dict[str, Any], output: int) -> dict[str
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            value = evaluated(request["code"], f"cell {number}", space)
-            value = None if value is None else clipped(shown(value), limit)
+            found = evaluated(request["code"], f"cell {number}", space)
+            value = None if found is None else clipped(shown(found), limit)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
     except BaseException as raised:
@@ -67,6 +67,8 @@ def run(request: dict[str, Any], space: dict[str, Any], output: int) -> dict[str
         figures = saved_figures()
     except BaseException as raised:
         error = error or clipped(explained(raised), limit)
+    if figures and value and value.startswith(("<", "[<")):  # what `plt.plot` returns; the picture says more
+        value = None
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()

@@ -24,6 +24,7 @@ __all__ = ["Terminal"]
 
 MAX_PRINTED = 256 << 20  # bytes, after which a command is ended: it would never come to its end
 POLL_S = 0.05
+_SILENT = ("/bin/sh", "-c", 'exec "$@" </dev/null', "sh")  # nobody answers a command that asks
 
 
 class Terminal(App):
@@ -55,7 +56,7 @@ def run(command: str, volume: Path, limits: Limits, cancelled: Callable[[], bool
     """
 
     out = Clip(limits.output)
-    with Sandbox(["/bin/bash", "-c", command], limits) as sandbox:
+    with Sandbox([*_SILENT, "/bin/bash", "-c", command], limits) as sandbox:
         mirror = Mirror(sandbox, volume)
         try:
             mirror.push()

@@ -179,7 +179,17 @@ def _bwrap(
     for name in _ETC:
         line += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     line += ["--ro-bind-data", str(passwd), "/etc/passwd", "--ro-bind-data", str(group), "/etc/group"]
-    line += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/proc", "--dev", "/dev"]
+    line += [
+        "--proc",
+        "/proc",
+        "--ro-bind",
+        "/proc/sys",
+        "/proc/sys",
+        "--remount-ro",
+        "/proc",
+        "--dev",
+        "/dev",
+    ]
     for place, mode in (("/dev/shm", "1777"), ("/tmp", "1777"), (WORK, "0755")):
         line += ["--perms", mode, "--size", str(limits.disk), "--tmpfs", place]
     for folder, source in zip(folders, sources, strict=True):

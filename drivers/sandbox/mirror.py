@@ -35,13 +35,14 @@ class Changes:
     left: list[str] = field(default_factory=list)
 
     def words(self) -> str:
-        """For the reader of a result; "" where nothing changed."""
+        """For the reader of a result; "" where nothing changed. Hidden files (`.git/…`) are not listed."""
         parts = []
         for name, paths in (
             ("saved", self.written),
             ("removed", self.removed),
             ("not carried out", self.left),
         ):
+            paths = [path for path in paths if not f"/{path}".count("/.")]
             if paths:
                 more = f" and {len(paths) - 10} more" if len(paths) > 10 else ""
                 parts.append(f"{name}: {', '.join(paths[:10])}{more}")

@@ -1,0 +1,279 @@
+"""The interpreter: variables stay, results are told, files go in and out, and what is lost is said to be lost."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from llmos.abi.app import Call, Image, Text
+from llmos.abi.errors import AppError, ConfigError
+from llmos.abi.events import Result
+from llmos.abi.manifest import Manifest
+from llmos.abi.settings import VARIABLE
+from llmos.apps.interpreter import Interpreter
+from llmos.drivers.sandbox import SandboxEnded
+from llmos.testing import call
+
+_keys = itertools.count()
+Run = Callable[..., str]
+
+
+@dataclass
+class Caller:
+    """Who calls, in the place of the kernel."""
+
+    volume: Path | None
+    key: str = field(default_factory=lambda: f"key-{next(_keys)}")
+    cancelled: bool = False
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    folder = tmp_path / "work" / "7"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interpreter]:
+    monkeypatch.setenv(VARIABLE, '{"interpreter": {"seconds": 20, "output": 400, "disk": "32MiB"}}')
+    made = Interpreter()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def run(app: Interpreter, volume: Path) -> Run:
+    """Runs a cell; the text of its result."""
+
+    def told(code: str, caller: Caller | None = None) -> str:
+        parts = app.run(code, cast(Call, caller or Caller(volume)))
+        return "".join(part.text for part in parts if isinstance(part, Text))
+
+    return told
+
+
+def test_its_declaration() -> None:
+    manifest = Manifest.of(Interpreter)
+    assert manifest.stateful and not manifest.pure
+    assert {s.name: (s.effect, s.returns) for s in manifest.syscalls} == {
+        "interpreter.run": ("execute", "untrusted"),
+        "interpreter.reset": ("execute", "untrusted"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("1 + 1", "2"),
+        ("x = 1", "Done; nothing was printed."),
+        ("None", "Done; nothing was printed."),
+        ("", "Done; nothing was printed."),
+        ("print('a'); print('b', end='')", "a\nb"),
+        ("print('a')\n'b'", "a\n'b'"),
+        ("import sys; print('e', file=sys.stderr)", "e"),
+        ("import os; os.system('echo from a child') and None", "from a child"),
+        ("import numpy; numpy.float64(2.5)", "2.5"),
+        ("import numpy; numpy.arange(3)", "array([0, 1, 2])"),
+        ("def f():\n    return 'ä'\nf()", "'ä'"),
+        ("for i in range(2): i", "Done; nothing was printed."),
+        ("10 ** 5000", "ValueError: Exceeds the limit"),
+        ("class Bad:\n    def __repr__(self): raise KeyError('r')\nBad()", "KeyError: 'r'"),
+        ("import asyncio\nasync def f(): return 5\nasyncio.run(f())", "5"),
+        ("import multiprocessing as m\np = m.get_context('fork').Process(target=print, args=('child',))\n"
+         "p.start(); p.join()\np.exitcode", "0"),
+    ],
+)  # fmt: skip
+def test_what_a_cell_tells(run: Run, code: str, told: str) -> None:
+    assert told in run(code)
+
+
+def test_variables_stay(run: Run) -> None:
+    run("import math\nx = 20\ndef double(n): return 2 * n")
+    assert run("double(x) + math.floor(2.5)") == "42"
+    assert run("_") == "42"
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("x = 1\ny = x / 0\n", "cell 1, line 2\n    y = x / 0\nZeroDivisionError: division by zero"),
+        (
+            "def f(n):\n    return [][n]\n\nf(1)",
+            "cell 1, line 4\n    f(1)\n  cell 1, line 2, in f\n    return [][n]",
+        ),
+        ("a = 1\nb = (2", "cell 1, line 2\n    b = (2\n        ^\nSyntaxError: '(' was never closed"),
+        ("import numpy\nnumpy.zeros((2, 2)) @ numpy.zeros(3)", "cell 1, line 2"),
+        ("raise SystemExit(3)", "SystemExit: 3 (the session goes on)"),
+        ("import json\njson.loads('{')", "cell 1, line 2\n    json.loads('{')\nJSONDecodeError"),
+        ("def f(): f()\nf()", "RecursionError"),
+        ("x = '\0'", "SyntaxError: source code string cannot contain null bytes"),
+        ("x = bytearray(10 ** 10)", "MemoryError"),
+    ],
+)
+def test_errors_name_the_line(run: Run, code: str, line: str) -> None:
+    told = run(code)
+    assert line in told and "/usr" not in told and "site-packages" not in told
+    assert run("1") == "1", "and the session goes on"
+
+
+def test_long_output_keeps_head_and_tail(run: Run) -> None:
+    told = run("print('a' * 10_000 + 'z')")
+    assert told.startswith("aaa") and told.endswith("z") and "[9602 bytes left out]" in told
+    told = run("'b' * 10_000")
+    assert "characters left out]" in told and len(told) < 500
+
+
+def test_files_go_in_and_out(run: Run, volume: Path) -> None:
+    (volume / "data.csv").write_text("name,price\napple,1.5\npear,2.5\n")
+    assert run("import pandas\npandas.read_csv('data.csv').price.mean()") == "2.0"
+    told = run("pandas.read_csv('data.csv').describe().to_csv('out/stats.csv')")
+    assert "OSError" in told
+    told = run("import os\nos.mkdir('out')\npandas.read_csv('data.csv').to_csv('out/copy.csv', index=False)")
+    assert told == "[saved: out/copy.csv]"
+    assert (volume / "out/copy.csv").read_text() == (volume / "data.csv").read_text()
+    (volume / "data.csv").write_text("name,price\nfig,9\n")
+    assert run("pandas.read_csv('data.csv').price[0]") == "9"
+
+
+def test_plots_are_pictures_and_files(app: Interpreter, volume: Path) -> None:
+    code = "import matplotlib.pyplot as plt\nfor n in (1, 2):\n    plt.figure()\n    plt.plot([1, n])\nplt.show()"
+    parts = app.run(code, cast(Call, Caller(volume)))
+    pictures = [part for part in parts if isinstance(part, Image)]
+    assert [p.mime for p in pictures] == ["image/png"] * 2 and pictures[0].data != pictures[1].data
+    assert (volume / "figure-1.png").read_bytes() == pictures[0].data
+    assert isinstance(parts[0], Text) and parts[0].text == "[saved: figure-1.png, figure-2.png]"
+    parts = app.run("plt.plot([3]); 1", cast(Call, Caller(volume)))
+    assert (volume / "figure-3.png").exists(), "none is written over"
+    told = app.run("plt.title(r'$\\no$'); plt.plot([1])", cast(Call, Caller(volume)))[0]
+    assert isinstance(told, Text) and "ValueError" in told.text
+
+
+STUBBORN = """
+import time
+open("kept2", "w").write("1")
+while True:
+    try: time.sleep(100)
+    except BaseException: pass
+"""
+
+
+def test_a_cell_that_takes_too_long_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, app: Interpreter, volume: Path
+) -> None:
+    monkeypatch.setenv(VARIABLE, '{"interpreter": {"seconds": 0.5}}')
+    quick = Interpreter()
+    try:
+        run = lambda code: quick.run(code, cast(Call, Caller(volume)))[0]  # noqa: E731
+        assert run("x = 5\nopen('kept', 'w').write('1')\nwhile True: pass") == Text(
+            "Stopped after 0.5 s; variables are kept.\n[saved: kept]"
+        )
+        assert run("x") == Text("5")
+        with pytest.raises(SandboxEnded, match=r"variables are gone.*interrupted, and ran on"):
+            run(STUBBORN)
+        assert (volume / "kept2").read_text() == "1", "files are as they were"
+        assert "NameError" in run("x").text  # type: ignore[union-attr]
+    finally:
+        quick.close()
+
+
+def test_who_gives_up_stops_the_cell(app: Interpreter, volume: Path, run: Run) -> None:
+    run("x = 5")
+    caller = Caller(volume)
+    timer = threading.Timer(0.3, lambda: setattr(caller, "cancelled", True))
+    timer.start()
+    began = time.monotonic()
+    run("import time\ntime.sleep(15)", caller)
+    timer.join()
+    assert time.monotonic() - began < 14
+    assert run("x") == "5", "the cell stopped, the session did not"
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["import os; os._exit(3)", "import os; os.kill(os.getpid(), 9)", "import ctypes; ctypes.string_at(0)"],
+)
+def test_a_session_that_ends_is_told_and_begun_again(run: Run, volume: Path, end: str) -> None:
+    run("x = 5; open('f', 'w').write('1')")
+    with pytest.raises(SandboxEnded, match=r"all its variables are gone.*begin again, files are kept"):
+        run(end)
+    assert "NameError" in run("x") and run("open('f').read()") == "'1'"
+
+
+def test_after_a_crash_of_the_app_the_loss_is_told(run: Run, app: Interpreter, volume: Path) -> None:
+    run("x = 5")
+    app.close()  # its process is gone; another one takes its place, and knows only what lies in the volume
+    again = Interpreter()
+    try:
+        told = cast(Text, again.run("1", cast(Call, Caller(volume)))[0]).text
+        assert told.startswith("[This is a new Python session") and "1 cells" in told and told.endswith("\n1")
+        told = cast(Text, again.run("2", cast(Call, Caller(volume)))[0]).text
+        assert told == "2", "once is enough"
+    finally:
+        again.close()
+
+
+def test_a_reset_forgets(app: Interpreter, volume: Path, run: Run) -> None:
+    run("x = 5; open('f', 'w').write('1')")
+    assert "Files are kept" in app.reset(cast(Call, Caller(volume)))
+    assert "NameError" in run("x") and run("open('f').read()") == "'1'"
+
+
+def test_what_came_of_a_call_whose_result_was_lost(app: Interpreter, volume: Path, run: Run) -> None:
+    caller = Caller(volume)
+    assert app.ran("another", cast(Call, caller)) == []
+    run("print(6 * 7)\nimport matplotlib.pyplot as plt; plt.plot([1]); None", caller)
+    text, picture = app.ran(caller.key, cast(Call, caller))
+    assert isinstance(text, Text) and text.text.startswith("42\n") and isinstance(picture, Image)
+    (volume / ".llmos-interpreter").write_text('{"key": "k", "cells": 3}')  # it began, and no more is known
+    (told,) = app.ran("k", cast(Call, caller))
+    assert isinstance(told, Text) and "variables are gone" in told.text and "run it again" in told.text
+    (volume / ".llmos-interpreter").write_text("no JSON")
+    assert app.ran("k", cast(Call, caller)) == []
+
+
+def test_settings_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, '{"interpreter": {"memroy": "1GiB"}}')
+    with pytest.raises(ConfigError, match=r"apps.interpreter.memroy: an unknown key.*'memory'"):
+        Interpreter()
+    monkeypatch.setenv(VARIABLE, '{"interpreter": {"memory": "1KiB"}}')
+    with pytest.raises(ConfigError, match=r"apps.interpreter.memory: .*greater"):
+        Interpreter()
+
+
+def test_without_a_folder_there_is_no_session(app: Interpreter) -> None:
+    with pytest.raises(AppError, match="no folder"):
+        app.run("1", cast(Call, Caller(None)))
+
+
+# --- in a kernel ---
+
+
+def _results(process: Any, question: str) -> list[str]:
+    return [event.text for event in process.ask(question) if isinstance(event, Result)]
+
+
+def test_agents_have_sessions_of_their_own_and_settings(scripted_kernel: Callable[..., Any]) -> None:
+    def script(window: str) -> str:
+        question = window.rpartition("CODE:")[2]
+        return "Well." if '"code"' in question else call("interpreter.run", code=question.partition("!")[0])
+
+    kernel = scripted_kernel(script, apps={"interpreter": {"seconds": 1}})
+    one, two = (kernel.spawn(grants=["interpreter"]) for _ in range(2))
+    assert _results(one, "CODE:x = 1!") == ["Done; nothing was printed."]
+    assert "NameError" in _results(two, "CODE:x!")[0]
+    assert _results(one, "CODE:x + 1!") == ["2"]
+    assert "Stopped after 1 s" in _results(one, "CODE:while True: pass!")[0]
+    for server in kernel.apps.ps():
+        os.kill(server.os_pid, signal.SIGKILL)
+    answers = [_results(one, "CODE:x!")[0] for _ in range(2)]
+    assert any("This is a new Python session" in a and "NameError" in a for a in answers), answers
