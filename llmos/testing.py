@@ -1,9 +1,12 @@
-"""For authors of apps: a kernel whose model says what a test tells it.
+"""For authors of apps: a kernel whose model says what a test tells it, and the checks that every app has to pass.
 
-What: a pytest fixture. Everything but the model is real: grammar, monitor, journal, app processes.
+What: a pytest fixture, and a test made of the conformance suite. Everything but the model is real: grammar, monitor,
+    journal, app processes.
 Invariant: no weights, no jax, no state outside of the test's temporary folder.
-Interface: the fixture `scripted_kernel(script, apps=…, ask=…)`, and `call(syscall, **arguments)`. Enable it by
-    `pytest_plugins = ["llmos.testing"]` in your conftest.
+Interface: the fixture `scripted_kernel(script, apps=…, ask=…)`, and `call(syscall, **arguments)`; enable the fixture by
+    `pytest_plugins = ["llmos.testing"]` in your conftest. `conformance(app, …)` is a test, one case for each check:
+
+    test_it_conforms = conformance("my_package:MyApp", examples={"myapp.add": {"note": "milk"}})
 
     def test_my_app(scripted_kernel):
         def script(window):
@@ -16,7 +19,7 @@ Interface: the fixture `scripted_kernel(script, apps=…, ask=…)`, and `call(s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,12 +27,13 @@ from typing import Any
 import pytest
 
 from llmos.abi.config import Config, PolicyConfig
+from llmos.conformance import CHECKS, QUIET, Examples, examine
 from llmos.drivers.yamlfile import check
 from llmos.kernel.engine.scripted import Script, ScriptedRunner, byte_tokenizer, call, chat_template
 from llmos.kernel.kernel import Asker, Kernel
 from llmos.kernel.trace import OFF, Trace
 
-__all__ = ["call", "scripted_kernel"]
+__all__ = ["call", "conformance", "scripted_kernel"]
 
 Make = Callable[..., Kernel]
 
@@ -66,3 +70,22 @@ def scripted_kernel(tmp_path: Path) -> Iterator[Make]:
             return kernels.enter_context(kernel)
 
         yield make
+
+
+def conformance(
+    app: str, *, examples: Examples | None = None, effects: Iterable[str] = QUIET
+) -> Callable[[str], None]:
+    """A pytest test of an app, one case for each check of the suite: bind it to a name that begins with `test_`.
+
+    Args:
+        app: the name of an installed app, or `module:Class`.
+        examples: full name of a syscall -> arguments to call it with, or several.
+        effects: which syscalls may be called with made-up arguments too.
+    """
+
+    @pytest.mark.parametrize("check", CHECKS)
+    def test(check: str) -> None:
+        faults = examine(app, examples=examples, effects=effects, only=[check]).faults
+        assert not faults, "\n".join(map(str, faults))
+
+    return test

@@ -26,6 +26,7 @@ Digits = Annotated[int, Field(ge=1, le=50), "of a rounded answer"]
 Date = Annotated[str, "YYYY-MM-DD"]
 Amount = Annotated[int, Field(ge=-4_000_000, le=4_000_000), "negative for before"]
 Bound = Annotated[float, Field(allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), "0 to 100"]
 Numbers = Annotated[
     list[int | Bound], Field(min_length=1, max_length=statistics.MAX_NUMBERS), "such as [3, 4.5, 8]"
 ]
@@ -53,7 +54,7 @@ class Calculator(App, pure=True):
     def percentile(
         self,
         numbers: Numbers,
-        percent: Annotated[int | Bound, Field(ge=0, le=100), "0 to 100"],
+        percent: Percent,
         digits: Digits = 15,
     ) -> str:
         """The value that so many per cent of a list of numbers lie below (percentile, quartile)."""

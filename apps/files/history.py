@@ -83,13 +83,13 @@ class History:
             FilesError: the file is too large to be kept, or a lost call met a file that others have changed since.
             DiskFull: there is no room for what would be replaced; nothing was.
         """
-        with self._locked(), self._open() as db:
+        with self._locked(), self._open(change=True) as db:
             return self._change(db, files, path, what, key, default, make)
 
     def undo(self, files: Beneath, path: str, key: str, default: Label) -> str:
         """Take back the last change that was not taken back yet; FilesError where there is none, or where the file
         is another by now."""
-        with self._locked(), self._open() as db:
+        with self._locked(), self._open(change=True) as db:
 
             def back(now: bytes | None, _: Label) -> Made:
                 row = db.execute(
@@ -223,7 +223,7 @@ class History:
 
     @property
     def _file(self) -> Path:
-        return self._folder / "history.db"
+        return self._folder.absolute() / "history.db"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -237,13 +237,15 @@ class History:
             os.close(fd)
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, *, change: bool = False) -> Iterator[sqlite3.Connection]:
         try:
-            db = sqlite3.connect(self._file, timeout=_BUSY_SECONDS)
+            mode = "rwc" if change else "ro"
+            db = sqlite3.connect(f"{self._file.as_uri()}?mode={mode}", timeout=_BUSY_SECONDS, uri=True)
             try:
                 db.row_factory = sqlite3.Row
-                db.execute("PRAGMA synchronous=FULL")
-                db.executescript(_SCHEMA)
+                if change:
+                    db.execute("PRAGMA synchronous=FULL")
+                    db.executescript(_SCHEMA)
                 yield db
             finally:
                 db.close()
