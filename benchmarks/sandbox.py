@@ -1,7 +1,9 @@
 """The interpreter's sandbox: hostile programs contained, as root and as an ordinary user, and what starting one costs.
 
 What: `snippets` (programs of `sandbox_corpus`), `contained` (those that are, whoever starts them), the same by user
-    and by kind; `cold_p50_ms` (from nothing to the first cell's answer), `warm_p50_ms` (a cell in a session that runs).
+    and by kind; `cold_p50_ms` (from nothing to the first cell's answer), `warm_p50_ms` (a cell in a session that runs),
+    `cold_cpu_ms` (processor time of a start and its end, all processes together: what a busy machine does not
+    lengthen).
 Invariant: a snippet is judged by what it did, not by what it says (`sandbox_world`). Times are of whole calls, with
     files looked through before and after. The system call filter is compiled once a program, before the first sandbox.
 Interface: `run`.
@@ -10,6 +12,7 @@ Interface: `run`.
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -64,14 +67,24 @@ def run(quick: bool, progress: Progress) -> Figures:
 
 def _times(folder: Path, divided: int) -> dict[str, float]:
     filter.program()
+    began = _cpu_ms()
     cold = [_cold(folder) for _ in range(COLD // divided)]
+    cpu = (_cpu_ms() - began) / len(cold)
     session = Session(Limits(), folder)
     try:
         session.run("x = 1")
         warm = [_timed_ms(lambda: session.run("x + 1")) for _ in range(WARM // divided)]
     finally:
         session.close()
-    return {"cold_p50_ms": statistics.median(cold), "warm_p50_ms": statistics.median(warm)}
+    return {
+        "cold_p50_ms": statistics.median(cold), "cold_cpu_ms": cpu, "warm_p50_ms": statistics.median(warm),
+    }  # fmt: skip
+
+
+def _cpu_ms() -> float:
+    """Processor time of this program and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used) * 1e3
 
 
 def _cold(folder: Path) -> float:

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmos.abi.errors import DiskFull
 from llmos.drivers.beneath import Beneath, Entry, PathError
 from llmos.drivers.sandbox.errors import SandboxFull
 from llmos.drivers.sandbox.sandbox import Sandbox
@@ -82,13 +81,15 @@ class Mirror:
         for path, entry in found.items():
             known = self._known.get(path)
             if known is None or known[0] != _mark(entry):
-                data = b"" if entry.kind == "folder" else self._outer.read(path, self._limit)
-                mode = _mode(self._outer, entry)
+                data, mode = _taken(self._outer, entry, self._limit)
                 try:
                     with _as(self._owner):
                         self._put(self._inner, entry, data, mode)
-                except DiskFull:
-                    raise SandboxFull(f"{path} does not fit the sandbox's disk", do="remove files") from None
+                except OSError as error:
+                    why = error.strerror or ""
+                    raise SandboxFull(
+                        f"{path} cannot be put into the sandbox", why=why, do="remove files"
+                    ) from None
                 inside = self._inner.look(path)
                 if inside is not None:
                     self._known[path] = (_mark(entry), _mark(inside))
@@ -108,15 +109,14 @@ class Mirror:
                 if known is not None and known[1] == _mark(entry):
                     continue
                 try:
-                    data = b"" if entry.kind == "folder" else self._inner.read(entry.path, budget)
+                    data, mode = _taken(self._inner, entry, budget)
                     budget -= len(data)
-                    mode = _mode(self._inner, entry)
                     if known is not None and known[0][0] != entry.kind:
                         _remove(self._outer, entry.path, known[0])
                     self._put(self._outer, entry, data, mode)
                     outside = self._outer.look(entry.path)
-                except (PathError, DiskFull) as error:
-                    changes.left.append(f"{entry.path} ({error.what})")
+                except (PathError, OSError) as error:
+                    changes.left.append(f"{entry.path} ({getattr(error, 'what', None) or error})")
                     continue
                 if outside is not None:
                     self._known[entry.path] = (_mark(outside), _mark(entry))
@@ -143,35 +143,42 @@ class Mirror:
 
     @staticmethod
     def _put(side: Beneath, entry: Entry, data: bytes, mode: int) -> None:
-        if entry.kind == "folder":
-            with _above(side, entry.path) as (folder, name), suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=folder)
-            return
-        here = side.look(entry.path)
-        if here is not None and here.kind == "link":  # made since by somebody else; the file takes its place
-            side.remove(entry.path)
-        side.write(entry.path, data)
-        fd = side.file(entry.path)
-        try:
-            os.fchmod(fd, mode)
-            os.utime(fd, ns=(entry.modified, entry.modified))
-        finally:
-            os.close(fd)
+        """Make it there, whole or not at all; a file or a link of that name is replaced. Not written through to the
+        disk: who has many files should not wait for each."""
+        with _above(side, entry.path) as (folder, name):
+            if entry.kind == "folder":
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=folder)
+                return
+            fresh = f".llmos-{os.getpid()}"
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fchmod(fd, mode)
+                    os.utime(fd, ns=(entry.modified, entry.modified))
+                os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(fresh, dir_fd=folder)
+                raise
 
 
 def _mark(entry: Entry) -> _Mark:
     return ("folder", 0, 0) if entry.kind == "folder" else (entry.kind, entry.size, entry.modified)
 
 
-def _mode(side: Beneath, entry: Entry) -> int:
-    """0o644, or 0o755 for what may be executed."""
+def _taken(side: Beneath, entry: Entry, limit: int) -> tuple[bytes, int]:
+    """What is in a file, and its rights: 0o644, or 0o755 for what may be executed. PathError where it is too long."""
     if entry.kind == "folder":
-        return 0o755
-    fd = side.file(entry.path)
-    try:
-        return 0o755 if os.fstat(fd).st_mode & 0o100 else 0o644
-    finally:
-        os.close(fd)
+        return b"", 0o755
+    with os.fdopen(side.file(entry.path), "rb") as file:
+        found = os.fstat(file.fileno())
+        data = file.read(limit + 1) if found.st_size <= limit else b""
+        if max(found.st_size, len(data)) > limit:
+            raise PathError(f"{entry.path} has {found.st_size} bytes, of which {limit} are carried")
+        return data, 0o755 if found.st_mode & 0o100 else 0o644
 
 
 def _remove(side: Beneath, path: str, mark: _Mark) -> None:
