@@ -51,16 +51,16 @@ class Files(App):
     # --- looking ---
 
     @syscall(effect="read", retry="safe")
-    def list(self, call: Call, folder: Folder = "", pattern: Annotated[str, 'such as "*.csv"'] = "") -> str:
+    def list(self, call: Call, path: Folder = "", pattern: Annotated[str, 'such as "*.csv"'] = "") -> str:
         """List the files in a folder, with their sizes; with a pattern, all files below it whose names fit."""
-        if folder.strip() == "/":
+        if path.strip() == "/":
             return _joined(
                 [f"/{name}/" for name in self._volumes.names], "there are no folders that begin with /"
             )
-        with self._at(call, folder) as (place, files):
+        with self._at(call, path) as (place, files):
             if pattern:
                 found = [
-                    place.name(path) for path in islice(matching(files, place.path, pattern), MAX_LISTED + 1)
+                    place.name(one) for one in islice(matching(files, place.path, pattern), MAX_LISTED + 1)
                 ]
                 return _joined(found, f"no file below {place.name(place.path)} fits {pattern}")
             labels = self._history(place).labels()
@@ -109,13 +109,13 @@ class Files(App):
         self,
         text: Annotated[str, Field(min_length=1, max_length=500), "words to look for"],
         call: Call,
-        folder: Folder = "",
+        path: Folder = "",
     ) -> str:
         """Find the files and lines that hold a text, in all files below a folder."""
-        with self._at(call, folder) as (place, files):
+        with self._at(call, path) as (place, files):
             found = search(files, place.path, text, lambda: call.cancelled)
-            rows = [f"file {place.name(path)}" for path in found.names]
-            rows += [f"{place.name(path)}:{number}: {line}" for path, number, line in found.lines]
+            rows = [f"file {place.name(one)}" for one in found.names]
+            rows += [f"{place.name(one)}:{number}: {line}" for one, number, line in found.lines]
             rows += [f"[{found.left_out}]"] if found.left_out else []
             return "\n".join(rows) or f"nothing below {place.name(place.path)} holds {text!r}"
 
