@@ -124,7 +124,7 @@ def sandbox() -> list[Finding]:
         Finding(part.replace("_", " "), result is True, "works" if result is True else f"{result}", how[part])
         for part, result in tried.items()
     ]
-    return [_bubblewrap(), *found, _cgroups()]
+    return [_bubblewrap(), _seccomp_library(), *found, _groups()]
 
 
 def _bubblewrap() -> Finding:
@@ -151,20 +151,29 @@ def _bubblewrap() -> Finding:
     return Finding("bubblewrap", True, program)
 
 
-def _cgroups() -> Finding:
-    """Version 2, with a group of one's own in which a new one can be made."""
-    part, do = "cgroups v2", "run it under: systemd-run --user --scope -p Delegate=yes"
-    root = Path("/sys/fs/cgroup")
-    if not (root / "cgroup.controllers").exists():
-        return Finding(part, False, "not mounted", "boot with systemd.unified_cgroup_hierarchy=1")
+def _seccomp_library() -> Finding:
+    """What the sandbox's filter is compiled by."""
+    from llmos.abi.errors import AppError
+    from llmos.drivers.sandbox import filter
+
     try:
-        own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
-        folder = root / own.lstrip("/") / f"llmos-doctor-{os.getpid()}"
-        folder.mkdir()
-        folder.rmdir()
-    except OSError as error:
-        return Finding(part, False, f"no group can be made: {error.strerror}", do)
-    return Finding(part, True, "works")
+        instructions = len(filter.program()) // 8
+    except AppError as error:
+        return Finding("libseccomp", False, error.why or error.what, error.do)
+    return Finding("libseccomp", True, f"works; a filter of {instructions} instructions")
+
+
+def _groups() -> Finding:
+    """A control group of one's own, with limits on memory, processes and processors."""
+    from llmos.abi.errors import AppError
+    from llmos.drivers.sandbox.groups import Group
+    from llmos.drivers.sandbox.limits import Limits
+
+    try:
+        Group(Limits()).remove()
+    except AppError as error:
+        return Finding("control groups", False, error.why or error.what, error.do)
+    return Finding("control groups", True, "works")
 
 
 def devices() -> Finding:

@@ -60,7 +60,8 @@ def test_what_cannot_be_reached_keeps_nobody_waiting(monkeypatch: pytest.MonkeyP
 
 def test_the_sandbox_is_tried() -> None:
     found = {f.part: f for f in doctor.sandbox()}
-    assert found.keys() == {"bubblewrap", "user namespaces", "landlock", "seccomp", "cgroups v2"}
+    parts = {"bubblewrap", "libseccomp", "user namespaces", "landlock", "seccomp", "control groups"}
+    assert found.keys() == parts
     assert all(f.ok or f.do for f in found.values()), "what lacks says how to get it"
 
 
