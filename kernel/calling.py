@@ -31,15 +31,23 @@ class Calling:
     """The calls of one turn."""
 
     def __init__(
-        self, process: Process, question: str, layout: Layout, table: SyscallTable, *, free: bool
+        self,
+        process: Process,
+        question: str,
+        layout: Layout,
+        table: SyscallTable,
+        *,
+        free: bool,
+        first: bool = False,
     ) -> None:
         """
         Args:
             question: the user's words; empty where a whole conversation was given, whose last words of the user count.
             layout: as the turn begins; what stands in the window behind it is results.
             free: whether the asker leaves it open to call or not.
+            first: whether it must begin with a call; what follows the result is open.
         """
-        self._process, self._table, self._free = process, table, free
+        self._process, self._table, self._free, self._first = process, table, free, first
         self._given = len(layout.said)
         self._choice = choice_of(process.kernel.runner.identity)
         self._asked: Asked | None = None
@@ -65,6 +73,8 @@ class Calling:
             made = [(syscalls[c.syscall], json.dumps(c.arguments, ensure_ascii=False)) for c in calls]
             left = self._choice.left(question, syscalls.values(), made) if made else []
             self._offered, self._must = self._table.only(left) if left else None, bool(left)
+            return None
+        if self._first:
             return None
         process, kernel = self._process, self._process.kernel
         await process.going.wait()

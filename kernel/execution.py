@@ -85,8 +85,15 @@ class Execution:
         self.question, self.asking, self.layout = question, asking, layout
         self.table = table
         self._kernel = process.kernel
-        free = asking.choice == "auto" and asking.schema is None
-        self._calling = None if table is None else Calling(process, question, layout, table, free=free)
+        self._first_calls = (
+            asking.choice == "required" and not asking.tools
+        )  # of one's own: one call, then free
+        free = (asking.choice == "auto" or self._first_calls) and asking.schema is None
+        self._calling = (
+            None
+            if table is None
+            else Calling(process, question, layout, table, free=free, first=self._first_calls)
+        )
         self._grounded = grounded
         self._started, self._resumed = started, resumed
         self._stream: ProcessStream | None = None
@@ -280,6 +287,8 @@ class Execution:
         grammar: InnerGrammar
         if self._calling is not None:
             must = asking.choice not in ("auto", "none")
+            if self._first_calls:
+                must = not self._usage["syscalls"]
             grammar = kernel.grammars.compile(self._calling.lark(must, asking.schema))
         elif asking.schema is not None:
             grammar = kernel.grammars.compile(answer_lark(asking.schema))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from llmos.apps.experts.grants import Consents, granted
+from llmos.apps.experts.knowledge import allowed
 from llmos.apps.experts.launch import check_base, specialist
 from llmos.apps.experts.shelf import Shelf
 
@@ -40,4 +41,4 @@ class MachineDirectory:
         expert = self._shelf.find(name if name in names else name.replace("/", " ").removesuffix(".yaml"))
         check_base(expert, self._config.kernel.model)
         state = self._shelf.state
-        return specialist(expert, granted(expert, syscalls, Consents(state)), state)
+        return specialist(expert, granted(expert, syscalls, Consents(state)), state, allowed(self._config))

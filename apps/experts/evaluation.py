@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import LLMOSError
@@ -106,6 +107,7 @@ def evaluate(
     ready: Specialist,
     *,
     only: Sequence[int] = (),
+    sites: Mapping[str, str] = MappingProxyType({}),
     tell: Callable[[int, Outcome], None] = lambda number, outcome: None,
 ) -> Report:
     """Ask every test of the expert.
@@ -113,6 +115,7 @@ def evaluate(
     Args:
         kernel: one of this process's own: files of tests go into its processes' working volumes.
         only: numbers of tests, from 1; all where there are none.
+        sites: where the folders that are the web of its tests are served.
         tell: told of each as it is done.
     """
     outcomes = []
@@ -122,7 +125,7 @@ def evaluate(
         started = time.perf_counter()
         failures, answers = [], []
         for seed in case.expect.seeds:
-            seen, wrong = _ask(kernel, case, ready, seed)
+            seen, wrong = _ask(kernel, case, ready, seed, sites)
             answers.append(seen.answer)
             many = f"seed {seed}: " if len(case.expect.seeds) > 1 else ""
             failures += [many + failure for failure in (*wrong, *([] if wrong else judge(case.expect, seen)))]
@@ -133,7 +136,9 @@ def evaluate(
     return Report(manifest.expert, manifest.version, kernel.config.kernel.model, tuple(outcomes))
 
 
-def _ask(kernel: Kernel, case: Case, ready: Specialist, seed: int) -> tuple[Seen, list[str]]:
+def _ask(
+    kernel: Kernel, case: Case, ready: Specialist, seed: int, sites: Mapping[str, str]
+) -> tuple[Seen, list[str]]:
     """What came of asking once, and why it could not be asked at all."""
     process = None
     try:
@@ -143,7 +148,8 @@ def _ask(kernel: Kernel, case: Case, ready: Specialist, seed: int) -> tuple[Seen
             assert volume is not None
             source, target = _there(path), volume / Path(path).name
             shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
-        turn = process.ask(case.ask, **ready.asked(seed=seed))
+        asked = case.ask.replace("{site}", sites[case.site]) if case.site in sites else case.ask
+        turn = process.ask(asked, **ready.asked(seed=seed))
         made: dict[int, Call] = {}
         good: list[int] = []
         for event in turn:

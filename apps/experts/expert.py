@@ -110,15 +110,17 @@ def paths_of(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for n, case in enumerate(manifest.tests):
         yield from ((f"tests.{n}.mounts", path) for path in case.mounts)
         yield from ((f"tests.{n}.files", path) for path in case.files)
+        if case.site is not None:
+            yield f"tests.{n}.site", case.site
 
 
 def with_paths(manifest: Manifest, new: Callable[[str], str]) -> Manifest:
     """The manifest with every path of `paths_of` replaced."""
 
     def moved(case: Case) -> Case:
-        return case.model_copy(
-            update={"mounts": tuple(map(new, case.mounts)), "files": tuple(map(new, case.files))}
-        )
+        site = None if case.site is None else new(case.site)
+        places = {"mounts": tuple(map(new, case.mounts)), "files": tuple(map(new, case.files)), "site": site}
+        return case.model_copy(update=places)
 
     return manifest.model_copy(
         update={

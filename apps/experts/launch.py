@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from llmos.abi.errors import ConfigError
 from llmos.abi.limits import PAGE_TOKENS
@@ -18,16 +19,17 @@ from llmos.abi.specialist import Specialist
 from llmos.apps.experts.errors import ExpertError, KnowledgeGone
 from llmos.apps.experts.expert import Expert
 from llmos.apps.experts.grants import Consent, Consents, granted, syscalls
-from llmos.apps.experts.knowledge import fetched
+from llmos.apps.experts.knowledge import allowed, fetched
 from llmos.apps.experts.shelf import Shelf
 
 
-def specialist(expert: Expert, grants: Sequence[str], state: Path) -> Specialist:
+def specialist(expert: Expert, grants: Sequence[str], state: Path, allow: Sequence[str] = ()) -> Specialist:
     """The expert as a kernel takes it.
 
     Args:
         grants: that somebody has agreed to.
         state: of the shelf; what is fetched is kept there.
+        allow: addresses that may be fetched from although they are not public, as the browser has them.
 
     Raises:
         KnowledgeGone: a document that it answers from is not there, or cannot be fetched.
@@ -43,14 +45,18 @@ def specialist(expert: Expert, grants: Sequence[str], state: Path) -> Specialist
     mounts = []
     for knowledge in expert.knowledge:
         readers = None if knowledge.readers is None else frozenset(knowledge.readers)
-        path = fetched(knowledge, state) if knowledge.remote else Path(knowledge.path)
+        path = fetched(knowledge, state, allow) if knowledge.remote else Path(knowledge.path)
         if not path.exists():
             raise KnowledgeGone(
                 f"the expert {expert.name} has lost what it answers from", why=f"there is nothing at {path}",
                 do=f"put it back, or change `knowledge:` in {expert.file}",
             )  # fmt: skip
         mounts.append(Mount(path, knowledge.trust, readers))
-    options = {name: getattr(manifest.sampling, name) for name in manifest.sampling.model_fields_set}
+    options: dict[str, Any] = {
+        name: getattr(manifest.sampling, name) for name in manifest.sampling.model_fields_set
+    }
+    if manifest.calls == "required" and grants:
+        options["tool_choice"] = "required"
     budget = manifest.window.budget
     return Specialist(
         name=expert.name,
@@ -93,4 +99,4 @@ def prepare(shelf: Shelf, name: str, consent: Consent | None) -> tuple[Expert, S
     expert = shelf.find(name)
     known = syscalls(shelf.config) if expert.manifest.grants else {}
     grants = granted(expert, known, Consents(shelf.state), consent)
-    return expert, specialist(expert, grants, shelf.state)
+    return expert, specialist(expert, grants, shelf.state, allowed(shelf.config))

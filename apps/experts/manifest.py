@@ -128,11 +128,13 @@ class Expect(Section):
 
 
 class Case(Section):
-    """A test: a question, what is within reach for it alone, and what its answer has to be."""
+    """A test: a question, what is within reach for it alone (documents, files of its working volume, a folder that is
+    the web), and what its answer has to be. `{site}` in the question is where the folder is served."""
 
     ask: str = Field(min_length=1)
     mounts: Places = ()
     files: Places = ()
+    site: Place | None = None
     expect: Expect
 
 
@@ -150,6 +152,7 @@ class Manifest(Section):
     grants: dict[
         Annotated[str, AfterValidator(check_pattern)], Annotated[Bounds, AfterValidator(check_bounds)] | None
     ] = Field(default_factory=dict)
+    calls: Literal["auto", "required"] = "auto"  # required: every answer begins with a call
     sampling: Sampling = Field(default_factory=Sampling)
     window: WindowBudget = Field(default_factory=WindowBudget)
     starters: Texts = ()
@@ -170,6 +173,7 @@ def laid_over(child: Manifest, parent: Manifest) -> Manifest:
             ),
             "knowledge": (*parent.knowledge, *child.knowledge),
             "grants": {**parent.grants, **child.grants},
+            "calls": child.calls if "calls" in child.model_fields_set else parent.calls,
             "sampling": parent.sampling.model_copy(update=_given(child.sampling)),
             "window": parent.window.model_copy(update=_given(child.window)),
             "starters": child.starters or parent.starters,

@@ -190,6 +190,7 @@ def test(arguments: argparse.Namespace) -> int:
 def tested(arguments: argparse.Namespace, only: tuple[int, ...] = (), *, quiet: bool = False) -> Report:
     """Ask the tests in a kernel of our own; what came of all of them is kept for publishing."""
     from llmos.apps.experts.evaluation import evaluate
+    from llmos.apps.experts.site import served
     from llmos.cli.who import who
 
     arguments.expert = arguments.name
@@ -219,9 +220,9 @@ def tested(arguments: argparse.Namespace, only: tuple[int, ...] = (), *, quiet: 
                 print(f"           it said: {neutralise(' '.join(outcome.answers[-1].split()))[:300]}")
             sys.stdout.flush()
 
-    with connect(config, attach=False, progress=bar) as kernel:
+    with served(expert, config) as (machine, sites), connect(machine, attach=False, progress=bar) as kernel:
         bar.close()
-        report = evaluate(kernel, expert, ready, only=only, tell=tell)
+        report = evaluate(kernel, expert, ready, only=only, sites=sites, tell=tell)
     if not only:
         _keep(here, expert, report)
     return report

@@ -1,0 +1,3 @@
+def greet(name: str) -> str:
+    # TODO: say it in the user's language
+    return f"Hello, {name}!"
