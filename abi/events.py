@@ -56,13 +56,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a call, as the model reads it; `ok` is False where `text` is an error."""
+    """What came of a call, as the model reads it; `ok` is False where `text` is an error. `files` are the paths of
+    pictures and files that came with it and lie in the working volume."""
 
     number: int
     syscall: str
     ok: bool
     text: str
     label: Label = UNTRUSTED
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmos.abi.mount import Mount
@@ -41,12 +42,13 @@ class Specialist:
         *,
         mounts: Iterable[Mount] = (),
         grants: Iterable[str] = (),
+        work: str | Path | None = None,
         progress: Progress | None = None,
     ) -> AnyProcess:
-        """A process of the expert, with further documents and grants of whoever runs it."""
+        """A process of the expert, with further documents and grants, and the folder, of whoever runs it."""
         return kernel.spawn(
             [*self.mounts, *mounts], grants=[*self.grants, *grants], instructions=self.instructions,
-            expert=self.name, quotas=self.quotas, seed=self.options.get("seed", 0), progress=progress,
+            expert=self.name, quotas=self.quotas, seed=self.options.get("seed", 0), work=work, progress=progress,
         )  # fmt: skip
 
     def asked(self, **given: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from llmos.abi.loading import GROUP
 from llmos.abi.manifest import Manifest, Syscall
 from llmos.kernel.apphost import AppHost, CallContext, Entry, Http, Ours, Stdio
 from llmos.kernel.apphost.values import AppProcess, Outcome
+from llmos.kernel.keeping import keep
 from llmos.kernel.secret import resolve
 from llmos.kernel.system import SYSTEM
 from llmos.kernel.systemcall import SystemCall
@@ -43,6 +44,7 @@ class Answer:
     value: Any
     error: dict[str, str] | None
     label: Label
+    files: tuple[str, ...] = ()  # kept in the caller's working volume
 
 
 class Apps:
@@ -82,10 +84,11 @@ class Apps:
                 name, method, SystemCall(process, intent.key, label), intent.arguments
             )
         context = self._context(process, name, intent.key, label)
-        return _answer(await asyncio.wrap_future(self._host.call(syscall.name, intent.arguments, context)))
+        outcome = await asyncio.wrap_future(self._host.call(syscall.name, intent.arguments, context))
+        return await self._answer(process, outcome, intent.call)
 
-    async def query(self, process: Process, syscall: Syscall, key: str) -> Answer | None:
-        """What came of the call with that key before a crash; None where it never took effect."""
+    async def query(self, process: Process, syscall: Syscall, key: str, number: int) -> Answer | None:
+        """What came of call `number`, with that key, before a crash; None where it never took effect."""
         name, _, method = syscall.name.partition(".")
         if name in self._system:
             companion = dict(syscalls_of(type(self._system[name])))[method].query
@@ -93,7 +96,7 @@ class Apps:
             return None if found.value is None and found.error is None else found
         context = self._context(process, name, key, USER)
         outcome = await asyncio.wrap_future(self._host.took_effect(syscall.name, context))
-        return None if outcome.absent else _answer(outcome)
+        return None if outcome.absent else await self._answer(process, outcome, number)
 
     def release(self, pid: int) -> None:
         """A process has ended: what its apps kept for it goes."""
@@ -117,6 +120,17 @@ class Apps:
             secrets=self._kernel.secrets(self.manifests[app].secrets),
             on_ask=lambda prompt, schema: self._asked(process, label, prompt, schema),
         )
+
+    async def _answer(self, process: Process, outcome: Outcome, number: int) -> Answer:
+        """What an app's call came to; pictures and files go to the caller's working volume."""
+        if outcome.error is not None:
+            error = outcome.error
+            return Answer(None, {"type": type(error).__name__, "message": str(error)}, outcome.label)
+        if not outcome.parts:
+            return Answer(outcome.value, None, outcome.label)
+        folder = self._kernel.workspace(process.pid)
+        text, files = await asyncio.to_thread(keep, outcome.parts, folder, number)
+        return Answer(text, None, outcome.label, files)
 
     def _asked(
         self, process: Process, label: Label, prompt: str, schema: Mapping[str, Any] | None
@@ -171,10 +185,3 @@ def _entry(name: str, config: AppConfig | None, state: Path) -> Entry:
     else:
         source = Stdio(tuple(shlex.split(config.mcp or "")), resolve(config.env, state))
     return Entry(name=name, source=source, effects=dict(config.effects), stateful=config.stateful)
-
-
-def _answer(outcome: Outcome) -> Answer:
-    if outcome.error is not None:
-        error = outcome.error
-        return Answer(None, {"type": type(error).__name__, "message": str(error)}, outcome.label)
-    return Answer(outcome.text if outcome.parts else outcome.value, None, outcome.label)

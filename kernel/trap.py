@@ -83,7 +83,9 @@ class Trap:
             else:
                 record = await self._again(execution, syscall, before)
         text = error_text(record.error) if record.error is not None else result_text(record.value)
-        await execution.tell(Result(number, syscall.name, record.error is None, text, record.label))
+        folder = self._kernel.workspace(self._process.pid) if record.files else None
+        files = () if folder is None else tuple(str(folder / name) for name in record.files)
+        await execution.tell(Result(number, syscall.name, record.error is None, text, record.label, files))
         return Part("result", self._head(number, text), record.label, syscall.name)
 
     async def _fresh(
@@ -118,11 +120,16 @@ class Trap:
             await self._process.going.wait()  # until somebody who has looked says CONT
             return await self._keep(ResultRecord(intent.turn, intent.call, None, UNKNOWN, label))
         if intent.retry == "query":
-            found = await self._kernel.apps.query(self._process, syscall, intent.key)
+            found = await self._kernel.apps.query(self._process, syscall, intent.key, intent.call)
             if found is not None:
                 return await self._keep(
                     ResultRecord(
-                        intent.turn, intent.call, found.value, found.error, join([label, found.label])
+                        intent.turn,
+                        intent.call,
+                        found.value,
+                        found.error,
+                        join([label, found.label]),
+                        found.files,
                     )
                 )
         return await self._keep(await self._make(syscall, intent, label))
@@ -161,7 +168,7 @@ class Trap:
         with self._kernel.trace.app(self._process.pid, intent.call, syscall.name, apps.ps):
             outcome = await apps.call(self._process, syscall, intent)
         label = join([label, outcome.label])
-        return ResultRecord(intent.turn, intent.call, outcome.value, outcome.error, label)
+        return ResultRecord(intent.turn, intent.call, outcome.value, outcome.error, label, outcome.files)
 
     async def _keep(self, record: ResultRecord) -> ResultRecord:
         await self._kernel.durable(self._process.pid, record)

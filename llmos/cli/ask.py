@@ -22,6 +22,7 @@ examples:
   llmos ask --raw "Once upon a time" --temperature 0.8 --seed 7
   llmos ask "Who wrote it?" --mount book.pdf --json | jq .citations
   llmos ask "What is 17 % of 2340?" --grant calculator
+  llmos ask "What is the mean of the column price in sales.csv?" --grant interpreter --work .
   llmos ask "Which day of the week was 1 May 1975?" --expert analyst
 
 What is piped in is added below the question. The answer goes to stdout, citations and the ledger to stderr.
@@ -61,7 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     mounts = mount_list(arguments.mount, arguments.trust, config)
     bar = Bar(sys.stderr)
     with connect(config, progress=bar, asker=at_terminal(config.policy.ask), trace=arguments.trace) as kernel:
-        process = expert.spawn(kernel, mounts=mounts, grants=arguments.grant, progress=bar)
+        process = expert.spawn(
+            kernel, mounts=mounts, grants=arguments.grant, work=arguments.work, progress=bar
+        )
         bar.close()
         how = {
             "max_tokens": arguments.max_tokens,

@@ -137,6 +137,11 @@ def grants(parser: argparse.ArgumentParser) -> None:
         help="what the model may call: an app (calculator), a syscall (files.read_*), or one with bound arguments "
         "(mail.send(to=*@example.org)); repeatable",
     )
+    group.add_argument(
+        "--work",
+        metavar="FOLDER",
+        help="where apps may read and write files (default: a folder of the process's own)",
+    )
 
 
 def expert(parser: argparse.ArgumentParser) -> None:

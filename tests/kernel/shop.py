@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from llmos.abi.app import App, Call, Payload, Target, query, syscall
+from llmos.abi.app import App, Call, Image, Payload, Target, query, syscall
 
 
 class Shop(App, name="shop"):
@@ -27,6 +27,11 @@ class Shop(App, name="shop"):
     def catalogue(self, pages: int) -> str:
         """A long list."""
         return "".join(f"item {i}\n" for i in range(pages * 100))
+
+    @syscall(effect="read", retry="safe", returns="user")
+    def picture(self) -> Image:
+        """What the shop looks like."""
+        return Image(b"\x89PNG and what follows")
 
     @syscall(effect="fetch", retry="safe")
     def reviews(self, item: Annotated[str, Target]) -> str:
