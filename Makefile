@@ -20,10 +20,22 @@ BUILT_FROM := pyproject.toml $(wildcard setup.py drivers/cpu/*.cc drivers/cpu/*.
 
 LIBRARY := drivers/cpu/_build/libllmos_cpu.so
 
+# Debian's packages that apps stand on: the interpreter's walls; a browser, a voice, a sound device. Where they may not
+# be installed by whoever runs make, the apps that need them say which and how.
+WALLS := bubblewrap libseccomp2
+OUTSIDE := $(WALLS) chromium espeak-ng libportaudio2
+packages = command -v apt-get >/dev/null || exit 0; \
+  missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \
+  test -n "$$missing" || exit 0; \
+  test $$(id -u) = 0 || { echo "some apps need: sudo apt-get install $$missing"; exit 0; }; \
+  echo "installing $$missing"; \
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; } \
+    >/dev/null || echo "$$missing did not install: what needs them will say so"
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow bench lint clean install
+.PHONY: help demo test test-slow bench lint clean install walls outside
 
 help:
 	@sed -n '2,6s/^# *//p' Makefile
@@ -58,7 +70,13 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	  echo "llama-cpp-python did not install: the benchmarks run without the comparison"
 	@touch $@
 
-demo: install
+walls:
+	@$(call packages,$(WALLS))
+
+outside:
+	@$(call packages,$(OUTSIDE))
+
+demo: install walls
 	@$(BIN)/llmos models pull $(MODELS)
 	@$(BIN)/python -m examples.demo --seed $(SEED)
 
@@ -67,11 +85,11 @@ lint: install $(VENV)/.installed-dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint
+test: lint outside
 	@$(BIN)/llmos models pull $(TEST_MODELS)
 	@$(BIN)/python -m pytest $(PYTEST)
 
-test-slow: install $(VENV)/.installed-dev
+test-slow: install $(VENV)/.installed-dev outside
 	@$(BIN)/llmos models pull $(TEST_MODELS)
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST)
 
