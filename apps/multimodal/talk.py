@@ -24,7 +24,7 @@ import numpy as np
 from llmos.abi.errors import DiskFull
 from llmos.abi.events import Event, Token
 from llmos.abi.machine import AnyProcess, AnyTurn
-from llmos.drivers.media.errors import MediaError
+from llmos.drivers.media.errors import MediaError, NothingSaid
 from llmos.drivers.media.hearing import Listener
 from llmos.drivers.media.sentences import Sentences, sayable
 from llmos.drivers.media.sound import Sound
@@ -95,13 +95,14 @@ class Talk:
             heard: told the question as soon as it is understood.
 
         Raises:
-            MediaError: nobody speaks in the sound, or a part that is needed is missing.
+            NothingSaid: nobody speaks in the sound; nobody was asked.
+            MediaError: a part that is needed is missing.
         """
         began = time.perf_counter()
         listened = self._listener.hear(sound, self._language)
         question = " ".join(piece.text for piece in listened.pieces)
         if not question:
-            raise MediaError(
+            raise NothingSaid(
                 "nothing was said", why=f"{sound.seconds:.1f} seconds without speech", do="speak up"
             )
         heard(question)

@@ -55,7 +55,7 @@ class Voice(App):
         call: Call,
         file: Annotated[str, Target, "the WAV file to write in the working volume"] = "speech.wav",
         language: Annotated[str, 'the language of the text, such as "en" or "fr"'] = "",
-        voice: Annotated[str, "one of voice.voices; empty for the language's own"] = "",
+        voice: Annotated[str, "one of voice.voices, or espeak-ng; empty for the language's own"] = "",
         speed: Annotated[float, Field(ge=SLOWEST, le=FASTEST)] = 1.0,
     ) -> Spoken:
         """Speak a text aloud into a sound file."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llmos.drivers.media.errors import MediaError, part
+from llmos.drivers.media.errors import MediaError, NothingSaid, part
 from llmos.drivers.media.sound import HEARD_RATE, Samples, Sound
 
 BLOCK = 0.1  # seconds between two looks at the level
@@ -33,7 +33,8 @@ def record(
     """One utterance from the microphone, at 16 kHz.
 
     Raises:
-        MediaError: no microphone, or nobody spoke.
+        MediaError: no microphone.
+        NothingSaid: nobody spoke.
     """
     audio = _portaudio()
     try:
@@ -59,7 +60,7 @@ def utterance(
     """From the first loud moment to a pause, of what `read(count)` gives: the next `count` samples at 16 kHz.
 
     Raises:
-        MediaError: nobody spoke.
+        NothingSaid: nobody spoke.
     """
     block = round(BLOCK * HEARD_RATE)
     heard: list[Samples] = []
@@ -76,7 +77,7 @@ def utterance(
         if began and quiet >= pause:
             break
     if not began:
-        raise MediaError(
+        raise NothingSaid(
             "nobody spoke", why=f"{patience:.0f} seconds of quiet", do="speak up, or check the microphone"
         )
     return Sound(np.concatenate(heard), HEARD_RATE)

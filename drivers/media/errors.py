@@ -1,8 +1,9 @@
 """What goes wrong with pictures and sound.
 
-What: the one error of these drivers and their apps, and how a missing part is told.
+What: the errors of these drivers and their apps, and how a missing part is told.
 Invariant: three parts, as everywhere: what, why, what to do.
-Interface: `MediaError`; `part(module)` imports a library of the extra `media`; `model(name)` finds a catalogue model.
+Interface: `MediaError`, `NothingSaid`; `part(module)` imports a library of the extra `media`; `model(name)` finds a
+    catalogue model.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 class MediaError(AppError):
     """A picture or sound that cannot be read or made, or a part of this machine that is missing for it."""
+
+
+class NothingSaid(MediaError):
+    """A sound in which nobody speaks."""
 
 
 def part(module: str) -> Any:

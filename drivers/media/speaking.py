@@ -17,7 +17,7 @@ from llmos.drivers.media.kokoro import LANGUAGES, Kokoro
 from llmos.drivers.media.sentences import sayable, sentences
 from llmos.drivers.media.sound import Sound
 
-MODEL = "kokoro-82m"
+MODEL, PLAIN = "kokoro-82m", "espeak-ng"
 DEFAULT = "af_heart"
 PAUSE = 0.25  # seconds between two sentences
 SLOWEST, FASTEST = 0.5, 2.0
@@ -76,8 +76,8 @@ class Speaker:
         """A voice by name or by language.
 
         Args:
-            voice: one of Kokoro's ("af_heart"), or a language of espeak-ng ("de"); "" for the language's own.
-            language: "en", "fr", "de", ...; "" for the voice's own, else English.
+            voice: one of Kokoro's ("af_heart"), or "espeak-ng"; "" for the best of the language.
+            language: "en", "fr", "de", "pt-br", ...; "" for English.
             speed: 1 is usual.
 
         Raises:
@@ -85,34 +85,38 @@ class Speaker:
         """
         if not SLOWEST <= speed <= FASTEST:
             raise MediaError(f"a speed of {speed}", do=f"choose one from {SLOWEST} to {FASTEST}")
+        wanted = (language or LANGUAGES.get(voice[:1], "") * ("_" in voice) or "en").lower().replace("_", "-")
+        if voice == PLAIN:
+            return _plain(wanted, speed, "")
         try:
             voices = self.voices()
         except MediaError as error:
-            return self._plain(voice, language, speed, str(error))
+            return _plain(wanted, speed, str(error))
         if voice in voices:
             return Chosen(MODEL, voice, "", speed, self._kokoro)
-        if voice and voice not in espeak.languages():
+        if voice:
             raise MediaError(
-                f"there is no voice {voice!r}", do=f"choose one of {', '.join(voices)}, or a language"
+                f"there is no voice {voice!r}", do=f"choose one of {', '.join(voices)}, or {PLAIN}"
             )
-        wanted = (voice or language or "en").lower().replace("_", "-")
-        found = [name for name in (DEFAULT, *voices) if LANGUAGES[name[0]] == wanted] or [
-            name for name in (DEFAULT, *voices) if _tongue(LANGUAGES[name[0]]) == _tongue(wanted)
-        ]
+        ours = {name: LANGUAGES[name[0]] for name in (DEFAULT, *voices)}
+        found = [name for name, own in ours.items() if own == wanted]
+        found += [name for name, own in ours.items() if _tongue(own) == _tongue(wanted)]
         if found:
             return Chosen(MODEL, found[0], "", speed, self._kokoro)
-        return self._plain("", wanted, speed, f"{MODEL} does not speak {wanted}")
+        return _plain(wanted, speed, f"{MODEL} does not speak {wanted}")
 
-    def _plain(self, voice: str, language: str, speed: float, why: str) -> Chosen:
-        wanted = voice if voice in espeak.languages() else language or LANGUAGES.get(voice[:1], "en-us")
-        wanted = wanted.lower().replace("_", "-")
-        if wanted not in espeak.languages():
-            wanted = _tongue(wanted)
-        if wanted not in espeak.languages():
-            raise MediaError(
-                f"nothing here speaks {wanted!r}", why=why, do="give a language's code: en, de, fr, pt-br"
-            )
-        return Chosen("espeak-ng", "en-us" if wanted == "en" else wanted, why, speed, None)
+
+def _plain(language: str, speed: float, why: str) -> Chosen:
+    """espeak-ng in a language, or in that language without its region."""
+    known = espeak.languages()
+    spoken = next((code for code in (language, _tongue(language)) if code in known), None)
+    if language == "en" or (spoken is None and _tongue(language) == "en"):
+        spoken = "en-us"
+    if spoken is None:
+        raise MediaError(
+            f"nothing here speaks {language!r}", why=why, do="give a language's code: en, de, fr, pt-br"
+        )
+    return Chosen(PLAIN, spoken, why, speed, None)
 
 
 def _tongue(language: str) -> str:

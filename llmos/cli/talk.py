@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,9 +48,14 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
         metavar="FOLDER",
         help="write answers there in place of the loudspeaker (default with recordings: the current folder)",
     )
-    group.add_argument("--voice", metavar="V", default="", help="a voice (af_heart) or a language (de)")
     group.add_argument(
-        "--language", metavar="L", default="", help="that you speak (default: told from the sound)"
+        "--voice", metavar="V", default="", help="that answers: af_heart, bf_emma, ..., or espeak-ng"
+    )
+    group.add_argument(
+        "--language",
+        metavar="L",
+        default="",
+        help="that both of you speak, such as de (default: told from the sound; answers in English)",
     )
     group.add_argument("--listener", metavar="M", default="", help="a whisper model of `llmos models list`")
     options.mounts(parser)
@@ -68,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from llmos.apps.shell.approval import at_terminal
     from llmos.cli.inputs import mount_list
     from llmos.connect import connect, load_config
+    from llmos.drivers.media.errors import NothingSaid
     from llmos.drivers.media.hearing import Listener
     from llmos.drivers.media.speaking import Speaker
 
@@ -100,8 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
             ),
         )
         for sound in sounds or _spoken():
-            with sink.next() as out:
-                exchange = talk.turn(sound, out, _no_echo if arguments.json else _echo)
+            try:
+                with sink.next() as out:
+                    exchange = talk.turn(sound, out, _no_echo if arguments.json else _echo)
+            except NothingSaid:
+                if sounds:
+                    raise
+                continue  # a door, a cough: listen on
             _tell(exchange, sink.last, as_json=arguments.json)
     return 0
 
@@ -116,10 +127,12 @@ def _opened(path: Path) -> Sound:
 def _spoken() -> Iterator[Sound]:
     """Utterances from the microphone, until Ctrl-C."""
     from llmos.drivers.media.device import record
+    from llmos.drivers.media.errors import NothingSaid
 
+    _note("listening ...")
     while True:
-        _note("listening ...")
-        yield record()
+        with suppress(NothingSaid):
+            yield record()
 
 
 class _Answers(AbstractContextManager["_Answers"]):

@@ -57,8 +57,9 @@ def test_voices_by_name_and_language(speaker: Speaker) -> None:
         "en": "a", "en-GB": "b", "en_AU": "a", "fr": "f", "pt": "p", "de": "d",
     }  # fmt: skip
     assert chosen["de"].engine == "espeak-ng" and "does not speak de" in chosen["de"].why
-    assert speaker.choose(voice="de").engine == "espeak-ng"
+    assert speaker.choose("espeak-ng", "en-gb").voice == "en-gb"
     for bad, words in (
+        ({"voice": "de"}, "no voice"),
         ({"voice": "af_nobody"}, "no voice"),
         ({"language": "tlh-klingon"}, "nothing here speaks"),
         ({"speed": 0.1}, "speed"),
