@@ -13,6 +13,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -167,6 +168,27 @@ class AppConfig(Section):
         return dict(self.model_extra or {})
 
 
+class RemoteConfig(Section):
+    """A model on another machine, behind an endpoint that speaks OpenAI's protocol; `url` is the protocol's root there,
+    such as `https://example.org/v1`."""
+
+    url: str = Field(pattern=r"^https?://[^\s@?#\\]+$", max_length=2048)
+    model: str = ""  # what it is called there; left out: as here
+    key: str | None = Field(default=None, pattern=r"^secret:[A-Za-z0-9_-]{1,64}$")
+    stall: float = Field(default=60.0, gt=0, le=3600)  # seconds without a byte
+    seconds: float = Field(default=600.0, gt=0, le=86400)  # for one answer in all
+    retries: int = Field(default=3, ge=0, le=10)
+
+    @model_validator(mode="after")
+    def _key_in_the_clear(self) -> RemoteConfig:
+        host = urlsplit(self.url).hostname or ""
+        if self.key and self.url.startswith("http:") and host not in ("127.0.0.1", "::1", "localhost"):
+            raise PydanticCustomError(
+                "url", "expected https:// where there is a key: it would be sent in the clear"
+            )
+        return self
+
+
 class PolicyConfig(Section):
     """What the owner allows beforehand, and who is asked about the rest."""
 
@@ -182,4 +204,5 @@ class Config(Section):
     memory: MemoryConfig = Field(default_factory=MemoryConfig)
     apps: dict[VolumeName, AppConfig | None] = Field(default_factory=dict)
     experts: Annotated[tuple[Path | str, ...], BeforeValidator(_experts)] = ()
+    remotes: dict[VolumeName, RemoteConfig] = Field(default_factory=dict)
     policy: PolicyConfig = Field(default_factory=PolicyConfig)
