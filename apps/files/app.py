@@ -51,32 +51,6 @@ class Files(App):
     # --- looking ---
 
     @syscall(effect="read", retry="safe")
-    def list(self, call: Call, path: Folder = "", pattern: Annotated[str, 'such as "*.csv"'] = "") -> str:
-        """List the files in a folder, with their sizes; with a pattern, all files below it whose names fit."""
-        if path.strip() == "/":
-            return _joined(
-                [f"/{name}/" for name in self._volumes.names], "there are no folders that begin with /"
-            )
-        with self._at(call, path) as (place, files):
-            if pattern:
-                found = [
-                    place.name(one) for one in islice(matching(files, place.path, pattern), MAX_LISTED + 1)
-                ]
-                return _joined(found, f"no file below {place.name(place.path)} fits {pattern}")
-            labels = self._history(place).labels()
-            rows = []
-            for entry in files.names(place.path):
-                name = place.name(entry.path)
-                if entry.kind == "folder":
-                    rows.append(f"{name}/")
-                elif entry.kind == "file":
-                    words = labels.get(mark(entry), place.label).integrity.name.lower()
-                    rows.append(f"{name}  {entry.size} bytes  {_time(entry.modified / 1e9)}  {words}")
-                else:
-                    rows.append(f"{name}  ({entry.kind}, not followed)")
-            return _joined(rows, f"{place.name(place.path)} is empty")
-
-    @syscall(effect="read", retry="safe")
     def read(
         self,
         path: Path,
@@ -86,7 +60,7 @@ class Files(App):
         numbered: Annotated[bool, "with a number before each line"] = False,
         version: Annotated[int, Field(ge=0), "of an earlier version; 0 is the file as it is"] = 0,
     ) -> str:
-        """Read a text file, or some of its lines."""
+        """Read a file: the text in it, or some of its lines."""
         with self._at(call, path) as (place, files):
             name = place.name(place.path)
             if version:
@@ -105,13 +79,40 @@ class Files(App):
         return "\n".join(text)
 
     @syscall(effect="read", retry="safe")
+    def list(self, call: Call, path: Folder = "", pattern: Annotated[str, 'such as "*.csv"'] = "") -> str:
+        """List the names and sizes of the files in a folder; with a pattern, of all files below it that fit."""
+        if path.strip() == "/":
+            return _joined(
+                [f"/{name}/" for name in self._volumes.names], "there are no folders that begin with /"
+            )
+        with self._at(call, path) as (place, files):
+            if pattern:
+                found = [
+                    place.name(one) for one in islice(matching(files, place.path, pattern), MAX_LISTED + 1)
+                ]
+                return _joined(found, f"no file below {place.name(place.path)} fits {pattern}")
+            labels = self._history(place).labels()
+            here = files.look(place.path)
+            rows = []
+            for entry in [here] if here is not None and here.kind == "file" else files.names(place.path):
+                name = place.name(entry.path)
+                if entry.kind == "folder":
+                    rows.append(f"{name}/")
+                elif entry.kind == "file":
+                    words = labels.get(mark(entry), place.label).integrity.name.lower()
+                    rows.append(f"{name}  {entry.size} bytes  {_time(entry.modified / 1e9)}  {words}")
+                else:
+                    rows.append(f"{name}  ({entry.kind}, not followed)")
+            return _joined(rows, f"{place.name(place.path)} is empty")
+
+    @syscall(effect="read", retry="safe")
     def search(
         self,
         text: Annotated[str, Field(min_length=1, max_length=500), "words to look for"],
         call: Call,
         path: Folder = "",
     ) -> str:
-        """Find the files and lines that hold a text, in all files below a folder."""
+        """Find a text in the names and lines of all files below a folder."""
         with self._at(call, path) as (place, files):
             found = search(files, place.path, text, lambda: call.cancelled)
             rows = [f"file {place.name(one)}" for one in found.names]
@@ -161,7 +162,7 @@ class Files(App):
     def write(
         self, path: Path, text: Annotated[str, Payload, "all that the file shall say"], call: Call
     ) -> str:
-        """Write a file; what it said before is replaced, and kept as an earlier version."""
+        """Write a text into a file. What it said before is replaced, and kept as an earlier version."""
 
         def make(now: bytes | None, _: Label) -> Made:
             data = text.encode()
@@ -172,7 +173,7 @@ class Files(App):
 
     @syscall(effect="write", retry="keyed", returns="user")
     def append(self, path: Path, text: Annotated[str, Payload, "lines to add"], call: Call) -> str:
-        """Add lines at the end of a file; a file that is not there is made."""
+        """Add lines to the end of a file; it is made where it is not there."""
 
         def make(now: bytes | None, was: Label) -> Made:
             old = now or b""
