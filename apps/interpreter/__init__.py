@@ -42,12 +42,12 @@ class Interpreter(App, stateful=True):
     @syscall(effect="execute", retry="query", deadline=660)
     def run(
         self,
-        code: Annotated[str, "Python; print what you want to see, the value of the last line is shown too"],
+        code: Annotated[
+            str, "with pandas, numpy, scipy, sympy, matplotlib; print what you want to see; variables stay"
+        ],
         call: Call,
     ) -> Parts:
-        """Run Python code to calculate, read and write files, analyse data or draw a plot with matplotlib. Variables
-        stay for the next call. Files are in the current folder: open them by name, as in
-        pandas.read_csv("data.csv")."""
+        """Run Python code: calculate, read data from csv files, count, sum, mean, fit, plot."""
         volume = _volume(call)
         with self._lock:
             note = self._begin(volume)
@@ -83,7 +83,7 @@ class Interpreter(App, stateful=True):
 
     @syscall(effect="execute", retry="safe")
     def reset(self, call: Call) -> str:
-        """Forget all variables and begin a new Python session; files stay."""
+        """Forget all Python variables; files stay."""
         with self._lock:
             self.close()
             _mark(_volume(call), cells=0)

@@ -41,7 +41,7 @@ class Terminal(App):
         ],
         call: Call,
     ) -> str:
-        """Run a shell command on the files of the current folder. There is no network; nothing runs on behind it."""
+        """Run a shell command: list, find, search, sort or count files, lines and words; git."""
         if call.volume is None:
             raise AppUnavailable("there is no folder to work in", do="call it from a process of the kernel")
         return run(command, call.volume, self._limits, lambda: call.cancelled)
