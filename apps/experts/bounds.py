@@ -3,7 +3,7 @@
 What: `browser.read: {hosts: [docs.example.org]}` becomes `browser.read(url=https://docs.example.org/*)`, and so on.
 Invariant: a bound only narrows, and nothing in it can be read as a wider one: hosts and folders are taken literally,
     and what the kernel's grants cannot hold is refused.
-Interface: `check_pattern(pattern)`, `check_bounds(bounds)` for the models; `grants_of(grants) -> texts`.
+Interface: `check_grant(text)`, `check_pattern(pattern)`, `check_bounds(bounds)` for the models; `grants_of(grants) -> texts`.
 
 `hosts` bounds the argument `url`, `under` the argument `path`; any other key is an argument's own name, with a pattern
 (or several) for its value.
@@ -41,12 +41,7 @@ Bounds = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_values)]
 
 def check_pattern(pattern: str) -> str:
     """A grant's pattern, without bounds: those stand behind it."""
-    try:
-        parsed = Grant.parse(pattern)
-    except ConfigError as error:
-        raise PydanticCustomError(
-            "grant", "expected a syscall like `files.read` or `calculator.*`"
-        ) from error
+    parsed = check_grant(pattern)
     if parsed.bindings:
         raise PydanticCustomError(
             "grant", "expected a syscall without arguments: write its bounds behind the colon"
@@ -56,6 +51,14 @@ def check_pattern(pattern: str) -> str:
             "grant", "expected an app's name before the dot: nobody is granted everything"
         )
     return pattern
+
+
+def check_grant(text: str) -> Grant:
+    """A grant as the kernel reads it."""
+    try:
+        return Grant.parse(text)
+    except ConfigError:
+        raise PydanticCustomError("grant", "expected a syscall like `files.read` or `calculator.*`") from None
 
 
 def check_bounds(bounds: Bounds) -> Bounds:

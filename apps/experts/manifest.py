@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from llmos.abi.config import Section
 from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.mount import Trust
-from llmos.apps.experts.bounds import Bounds, check_bounds, check_pattern
+from llmos.apps.experts.bounds import Bounds, check_bounds, check_grant, check_pattern
 
 NAME = r"^[a-z][a-z0-9-]{0,62}$"
 VERSION = r"^\d{1,6}\.\d{1,6}\.\d{1,6}$"
@@ -123,7 +123,7 @@ class Expect(Section):
         if not self.model_fields_set - {"seeds"}:
             raise PydanticCustomError("expect", "expected at least one thing that the answer has to be")
         for pattern in self.calls or ():
-            check_pattern(pattern)
+            check_grant(pattern)
         return self
 
 
