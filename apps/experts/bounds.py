@@ -3,7 +3,8 @@
 What: `browser.read: {hosts: [docs.example.org]}` becomes `browser.read(url=https://docs.example.org/*)`, and so on.
 Invariant: a bound only narrows, and nothing in it can be read as a wider one: hosts and folders are taken literally,
     and what the kernel's grants cannot hold is refused.
-Interface: `check_grant(text)`, `check_pattern(pattern)`, `check_bounds(bounds)` for the models; `grants_of(grants) -> texts`.
+Interface: `check_grant(text)`, `check_pattern(pattern)`, `check_bounds(bounds)` for the models;
+    `grants_of(grants) -> texts`.
 
 `hosts` bounds the argument `url`, `under` the argument `path`; any other key is an argument's own name, with a pattern
 (or several) for its value.

@@ -22,10 +22,10 @@ from llmos.abi.errors import ConfigError
 from llmos.apps.experts.errors import BadSignature, ConsentMissing, ExpertError, PackError
 from llmos.apps.experts.expert import FILE, load
 from llmos.apps.experts.grants import Consent, Consents, wanted
-from llmos.apps.experts.packing import Pack, check_unpacked
 from llmos.apps.experts.shelf import Installed, Shelf, shipped_names
 from llmos.apps.experts.signing import short
 from llmos.apps.experts.store import order
+from llmos.apps.experts.unpacking import Pack, check_unpacked
 
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall

@@ -23,7 +23,7 @@ from llmos.apps.experts.bounds import grants_of
 from llmos.apps.experts.errors import BadSignature, PackError
 from llmos.apps.experts.files import write_whole
 from llmos.apps.experts.manifest import NAME, VERSION
-from llmos.apps.experts.packing import MAX_PACK_BYTES, SUFFIX, Pack
+from llmos.apps.experts.unpacking import MAX_PACK_BYTES, SUFFIX, Pack
 
 INDEX = "index.json"
 MAX_INDEX_BYTES = 64 << 20

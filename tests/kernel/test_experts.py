@@ -17,8 +17,9 @@ from llmos.abi.labels import UNTRUSTED, USER
 from llmos.abi.manifest import Manifest
 from llmos.abi.specialist import Specialist
 from llmos.apps.experts import installing
-from llmos.apps.experts.packing import Pack, pack
+from llmos.apps.experts.packing import pack
 from llmos.apps.experts.shelf import Shelf
+from llmos.apps.experts.unpacking import Pack
 from llmos.drivers.yamlfile import check
 from llmos.kernel.experts import CHAIN, narrowed
 from llmos.kernel.grants import Grant

@@ -16,9 +16,10 @@ import pytest
 
 from llmos.apps.experts.errors import BadSignature, KnowledgeGone, PackError, UnsafePack
 from llmos.apps.experts.expert import Expert
-from llmos.apps.experts.packing import FILE, SIGNATURE, TABLE, Pack, check_unpacked, pack
+from llmos.apps.experts.packing import FILE, pack
 from llmos.apps.experts.shelf import Shelf
 from llmos.apps.experts.signing import Key, verify
+from llmos.apps.experts.unpacking import SIGNATURE, TABLE, Pack, check_unpacked
 
 Write = Callable[..., Path]
 

@@ -13,10 +13,11 @@ from llmos.abi.errors import ConfigError
 from llmos.apps.experts import installing
 from llmos.apps.experts.errors import BadSignature, ConsentMissing, ExpertError, PackError
 from llmos.apps.experts.grants import Consents, granted
-from llmos.apps.experts.packing import Pack, pack
+from llmos.apps.experts.packing import pack
 from llmos.apps.experts.shelf import Shelf
 from llmos.apps.experts.signing import Key
 from llmos.apps.experts.store import Entry, FolderStore, newest, open_store, search
+from llmos.apps.experts.unpacking import Pack
 from tests.apps.experts.apps import machine
 from tests.apps.experts.test_consent import Person
 from tests.apps.experts.test_packing import EXPERT, FILE, forge
