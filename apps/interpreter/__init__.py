@@ -9,9 +9,10 @@ Interface: `Interpreter`. Configuration: the keys of `Limits`, under `apps: inte
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +20,11 @@ from llmos.abi.app import App, Call, Image, Text, query, syscall
 from llmos.abi.errors import AppUnavailable
 from llmos.abi.settings import settings
 from llmos.apps.interpreter.session import Cell, Session
-from llmos.drivers.beneath import Beneath, PathError
 from llmos.drivers.sandbox import Limits
 
 __all__ = ["Interpreter"]
 
 MARK = ".llmos-interpreter"  # in the working volume, which does not show such names: what outlives a session
-MAX_PICTURES = 8 << 20  # bytes of all pictures of one result
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 Parts = list[Text | Image]
 
@@ -62,8 +60,9 @@ class Interpreter(App, stateful=True):
                 _mark(volume, key=call.key, cells=cells, text=str(error))
                 raise
             text = note + _words(cell, self._limits)
-            _mark(volume, key=call.key, cells=cell.number, text=text, figures=cell.figures)
-            return _parts(volume, text, cell.figures)
+            encoded = [base64.b64encode(figure).decode() for figure in cell.figures]
+            _mark(volume, key=call.key, cells=cell.number, text=text, figures=encoded)
+            return _parts(text, cell.figures)
 
     @query(run)
     def ran(self, key: str, call: Call) -> Parts:
@@ -72,7 +71,7 @@ class Interpreter(App, stateful=True):
         if mark.get("key") != key:
             return []
         if "text" in mark:
-            return _parts(volume, mark["text"], tuple(mark.get("figures", ())))
+            return _parts(mark["text"], map(base64.b64decode, mark.get("figures", ())))
         _mark(volume, cells=0)
         return [
             Text(
@@ -127,21 +126,13 @@ def _words(cell: Cell, limits: Limits) -> str:
         lines.append(cell.value)
     if told := cell.changes.words():
         lines.append(f"[{told}]")
-    return "\n".join(lines) or "Done; nothing was printed."
+    if not lines:
+        lines.append(f"Done; {len(cell.figures)} drawn." if cell.figures else "Done; nothing was printed.")
+    return "\n".join(lines)
 
 
-def _parts(volume: Path, text: str, figures: tuple[str, ...]) -> Parts:
-    """The text, and those figures that are pictures indeed."""
-    parts: Parts = [Text(text)]
-    left = MAX_PICTURES
-    with Beneath(volume) as folder:
-        for name in figures:
-            with suppress(PathError):  # the cell that made it may have told another name, or removed it
-                data = folder.read(name, left)
-                if data.startswith(_PNG):
-                    parts.append(Image(data))
-                    left -= len(data)
-    return parts
+def _parts(text: str, figures: Iterable[bytes]) -> Parts:
+    return [Text(text), *map(Image, figures)]
 
 
 def _mark(volume: Path, **what: Any) -> None:

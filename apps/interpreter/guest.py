@@ -9,7 +9,9 @@ Interface: `main()`. Standard library only.
 """
 
 import ast
+import base64
 import contextlib
+import io
 import json
 import linecache
 import os
@@ -22,6 +24,7 @@ import warnings
 from typing import Any
 
 MAX_FIGURES = 8
+MAX_BASE64 = 10 << 20
 OUTPUT = "/tmp/.output"
 
 
@@ -36,7 +39,7 @@ def main() -> None:
         os.dup2(wanted, got)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    warnings.filterwarnings("ignore", message=".*non-interactive.*")  # plt.show(): the figures are saved
+    warnings.filterwarnings("ignore", message=".*non-interactive.*")  # plt.show(): the figures are told
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     with os.fdopen(ask, "rb") as requests:
@@ -64,7 +67,7 @@ def run(request: dict[str, Any], space: dict[str, Any], output: int) -> dict[str
         error = clipped(explained(raised), limit)
     figures = []
     try:
-        figures = saved_figures()
+        figures = drawn()
     except BaseException as raised:
         error = error or clipped(explained(raised), limit)
     if figures and value and value.startswith(("<", "[<")):  # what `plt.plot` returns; the picture says more
@@ -123,22 +126,22 @@ def explained(error: BaseException) -> str:
     return "\n".join([*lines, f"{name}: {text}" if text else name])
 
 
-def saved_figures() -> list[str]:
-    """Save the open figures into the working folder, and close them; their names."""
+def drawn() -> list[str]:
+    """The open figures as PNG in base64; they are closed."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return []
-    names: list[str] = []
-    number = 1
+    found = []
     try:
-        for figure in pyplot.get_fignums()[:MAX_FIGURES]:
-            while os.path.lexists(path := f"{os.environ['HOME']}/figure-{number}.png"):
-                number += 1
-            pyplot.figure(figure).savefig(path)
-            names.append(f"figure-{number}.png")
+        for number in pyplot.get_fignums()[:MAX_FIGURES]:
+            picture = io.BytesIO()
+            pyplot.figure(number).savefig(picture, format="png")
+            found.append(base64.b64encode(picture.getvalue()).decode())
+        if (size := sum(map(len, found))) > MAX_BASE64:
+            raise ValueError(f"figures of {size} bytes are too large; draw them smaller")
     finally:
         pyplot.close("all")
-    return names
+    return found
 
 
 def printed(output: int, limit: int) -> str:

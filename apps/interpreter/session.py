@@ -9,11 +9,12 @@ Interface: `Session(limits, volume)`: `run(code, cancelled)` -> `Cell`; `close`.
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -29,6 +30,7 @@ MAX_FRAME = 16 << 20  # bytes of an answer; the loop keeps far below
 GRACE_S = 2.0  # for a cell that was interrupted at its limit
 CANCEL_GRACE_S = 0.5  # for one that nobody waits for any more: who gave it up kills us all soon after
 POLL_S = 0.05
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class _Answer(BaseModel):
@@ -45,14 +47,14 @@ class _Answer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What came of a cell. `error` is a traceback; `stopped` says that it was interrupted at its time limit."""
+    """What came of a cell. `error` is a traceback, `figures` are PNG; `stopped`: it was interrupted at its limit."""
 
     number: int
     output: str
     value: str | None
     error: str | None
     stopped: bool
-    figures: tuple[str, ...]
+    figures: tuple[bytes, ...]
     changes: Changes
 
 
@@ -112,7 +114,7 @@ class Session:
             value=None if answer.value is None else clean(answer.value),
             error=None if answer.error is None else clean(answer.error),
             stopped=answer.interrupted,
-            figures=tuple(answer.figures),
+            figures=tuple(_pictures(answer.figures)),
             changes=self._mirror.pull(),
         )
 
@@ -155,6 +157,15 @@ class Session:
             return _Answer.model_validate(json.loads(data))
         except (ValidationError, ValueError, RecursionError):
             raise _garbled() from None
+
+
+def _pictures(figures: list[str]) -> Iterator[bytes]:
+    """Those of the loop's pictures that are some."""
+    for figure in figures:
+        with suppress(ValueError):
+            data = base64.b64decode(figure, validate=True)
+            if data.startswith(_PNG):
+                yield data
 
 
 def _garbled() -> SandboxEnded:

@@ -6,7 +6,7 @@ What: starts a program behind four layers, none of which is optional: an unprivi
 Invariant: where a layer cannot be had nothing is run: `SandboxMissing` says which one and how to get it. Who holds a
     `Sandbox` can always end it, whatever runs in it; its end is the end of every process in it. No file of the host can
     be written from inside: the working folder is in memory, and `Mirror` carries regular files out and in.
-Interface: `Sandbox(program, limits)`, `Limits`, `Mirror(sandbox, volume)`, `Clip`, `clean(text)`; `doctor()`.
+Interface: `Sandbox(program, limits)`, `Limits`, `Mirror(sandbox, volume)`, `Clip`, `clean(text)`.
     Errors: SandboxMissing, SandboxEnded, SandboxFull.
 """
 

@@ -135,7 +135,10 @@ def command(
     have = programs()
     folders = python_folders()
     root = os.geteuid() == 0
-    place = next(p for p in _PLACES if Path(p).is_dir() and not any(f.is_relative_to(p) for f in folders))
+    place = next((p for p in _PLACES if _usable(p, folders)), None)
+    if place is None:
+        why = f"this Python lies below each of {', '.join(_PLACES)}, or they are not there"
+        raise SandboxMissing("there is no place to begin a sandbox in", why=why, do="mkdir /mnt")
     sources = [f"{place}/{n}" if root else str(folder) for n, folder in enumerate(folders)]
     inside = _bwrap(have["bwrap"], limits, folders, sources, filter, passwd, group, info)
     start = ["/bin/sh", "-c", _BEGIN, "sh", *_rlimits(have["prlimit"], limits), *program]
@@ -154,6 +157,10 @@ def command(
         ]
         outside += [place, str(NOBODY), *map(str, folders), "--"]
     return Command((*outside, *inside, *start), {"PATH": _PATH})
+
+
+def _usable(place: str, folders: Sequence[Path]) -> bool:
+    return Path(place).is_dir() and not any(folder.is_relative_to(place) for folder in folders)
 
 
 def _bwrap(

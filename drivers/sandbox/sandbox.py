@@ -224,7 +224,8 @@ class Sandbox:
         words = self.errors.text.strip() or f"status {self._process.returncode}"
         namespaces = (
             "allow user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 "
-            "kernel.apparmor_restrict_unprivileged_userns=0; `llmos doctor` tells more"
+            "kernel.apparmor_restrict_unprivileged_userns=0, in a container also its own filter (docker run --cap-add "
+            "SYS_ADMIN --security-opt seccomp=unconfined); `llmos doctor` tells more"
         )
         return SandboxMissing("the sandbox cannot be made on this machine", why=words, do=namespaces)
 
