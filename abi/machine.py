@@ -3,8 +3,8 @@
 What: the protocols of kernel, process and turn, and the values that they tell about themselves.
 Invariant: `kernel.Kernel` and `attach.RemoteKernel` both fit `Machine`; mypy and one scenario that tests run on
     both see to it. What is here needs no jax and no engine.
-Interface: `Machine`, `AnyProcess`, `AnyTurn`; `Stat`, `Exit`, `AppStat`, `Top`, `Region`; `Divergence`, `Replay`;
-    `Signal`, `State`. Times are seconds.
+Interface: `Machine`, `AnyProcess`, `AnyTurn`; `Stat`, `Exit`, `AppStat`, `Top`, `Region`, `Passed`, `Holdings`;
+    `Divergence`, `Replay`, `Influence`, `Why`; `Signal`, `State`, `Place`. Times are seconds.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from llmos.abi.mount import Mount
 
 Signal = Literal["INT", "STOP", "CONT", "TERM", "KILL"]
+Place = Literal["pinned", "in", "out", ""]
+"""Where something that can be read stands: in every window, in those with room, in none, or as the kernel sees fit."""
 State = Literal["new", "ready", "running", "waiting", "swapped", "stopped", "zombie"]
 
 
@@ -90,6 +92,55 @@ class Region:
     def pages(self) -> tuple[int, int]:
         """The first and the last page of the window that it touches."""
         return self.start // PAGE_TOKENS, max(self.start + self.tokens - 1, self.start) // PAGE_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A stretch of the last turn with its words as the model reads and writes them, special words included; the answer
+    is the last, `answer` True."""
+
+    region: Region
+    text: str
+    answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """What a stretch of the window does for words that were written behind it: `logprob` is theirs, in all, where the
+    model does not see that stretch; `text` is its beginning."""
+
+    region: Region
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What an answer or a call stood on.
+
+    Attributes:
+        text: what was written; `tokens` of it.
+        logprob: of all these tokens, as the window stood (natural logarithm).
+        influences: each stretch of the window, in the order in which the model reads them.
+    """
+
+    turn: int
+    text: str
+    tokens: int
+    logprob: float
+    influences: tuple[Influence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a process's owner has given it: grants, documents, a working folder; `placed` says where he wants what it
+    can read (`AnyProcess.place`), `turn` is the number of its last turn."""
+
+    grants: tuple[str, ...]
+    mounts: tuple[Mount, ...]
+    work: str
+    placed: Mapping[str, Place]
+    turn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +286,11 @@ class AnyProcess(Protocol):
     ) -> AnyTurn: ...
     async def aask(self, question: str, **options: Any) -> AnyTurn: ...
     def mount(self, mount: Mount, progress: Progress = silent) -> None: ...
-    def forget(self) -> None: ...
+    def unmount(self, path: str | Path) -> None: ...
+    def grant(self, grants: Sequence[str]) -> None: ...
+    def place(self, reference: str, place: Place) -> None: ...
+    def holdings(self) -> Holdings: ...
+    def forget(self, since: int = 0) -> None: ...
     def fork(self, count: int = 1) -> Sequence[AnyProcess]: ...
     def send(self, to: int, content: Any, *, label: Label = USER, timeout: float | None = None) -> None: ...
     async def asend(
@@ -249,7 +304,7 @@ class AnyProcess(Protocol):
     def checkpoint(self, path: str | Path) -> Path: ...
     def stat(self) -> Stat: ...
     def correct(self, turn: int, text: str) -> None: ...
-    def prefer(self, turn: int, over: int) -> None: ...
+    def prefer(self, turn: int, over: int, of: int = 0) -> None: ...
     def good(self, turn: int) -> None: ...
     def bad(self, turn: int) -> None: ...
 
@@ -278,6 +333,7 @@ class Machine(Protocol):
         priority: str = "interactive",
         quotas: Mapping[str, float] | None = None,
         seed: int = 0,
+        work: str | Path | None = None,
         progress: Progress | None = None,
     ) -> AnyProcess: ...
     def process(self, pid: int) -> AnyProcess: ...
@@ -285,6 +341,10 @@ class Machine(Protocol):
     def stat(self, pid: int) -> Stat: ...
     def top(self) -> Top: ...
     def pmap(self, pid: int) -> Sequence[Region]: ...
-    def next_distribution(self, text: str, k: int = 10) -> list[tuple[str, float]]: ...
+    def passed(self, pid: int) -> Sequence[Passed]: ...
+    def why(self, pid: int, *, call: bool = False, progress: Progress = silent) -> Why: ...
+    def next_distribution(self, text: str, k: int = 10, pid: int = 0) -> list[tuple[str, float]]: ...
+    @property
+    def syscalls(self) -> Mapping[str, Syscall]: ...
     def replay(self, pid: int) -> Replay: ...
     def resume(self, path: str | Path) -> AnyProcess: ...

@@ -32,16 +32,15 @@ from llmos.kernel.journal.records import (
     Body,
     Finished,
     Forced,
-    Intent,
     Parked,
     Record,
     Sampled,
     Sent,
     Signalled,
     Spawned,
-    Started,
 )
-from llmos.kernel.journal.state import MachineState, ProcessState, RunningTurn, dump, fold, fold_all, load
+from llmos.kernel.journal.state import MachineState, ProcessState, RunningTurn, dump, fold_all, load
+from llmos.kernel.lastturn import last_turn
 from llmos.kernel.layout import Layout, resumed
 from llmos.memory.pagefile import Damaged, Page, put, seal, unseal
 from llmos.memory.pages import KEY_BYTES
@@ -66,7 +65,7 @@ def save(process: Process, path: Path) -> Path:
     state = kernel.journal.unfinished().processes.get(pid)
     if state is None or state.ended is not None:
         raise CheckpointError(f"process {pid} has ended", why="there is nothing left to go on with")
-    turn = state.turn or _last_turn(kernel, process)
+    turn = state.turn or last_turn(kernel, process)
     pages = {} if turn is None else _pages(kernel, _keys(kernel, turn))
     about = {
         "format": FORMAT, "llmos": version("llmos"), "weights": kernel.runner.identity,
@@ -205,18 +204,6 @@ def _turn_records(turn: RunningTurn) -> Iterator[Body]:
 
 
 # -- the KV of a window ------------------------------------------------------------------------------------------
-
-
-def _last_turn(kernel: Kernel, process: Process) -> RunningTurn | None:
-    """The last turn that a process began, or that its parent had when it was forked."""
-    born = fold(MachineState(), Record(0, 0.0, process.pid, Spawned()))
-    state = born
-    for record in kernel.journal.records(process.pid, kinds=[Started, Sampled, Forced, Intent]):
-        state = fold(born if isinstance(record.body, Started) else state, record)
-    turn = state.processes[process.pid].turn
-    if turn is None and process.spawned.forked and process.parent:
-        return _last_turn(kernel, kernel.process(process.parent))
-    return turn
 
 
 def _keys(kernel: Kernel, turn: RunningTurn) -> list[bytes]:

@@ -4,8 +4,8 @@ What: owns everything that a machine has while it runs, and hands out processes.
 Invariant: nothing here knows what computes: the runner may be a model on a device or a script. What is closed
     leaves nothing running. One engine thread, one loop, one writer of the journal; this object
     may be used from any thread.
-Interface: `spawn`, `process`, `ps`, `stat`, `top`, `pmap`, `replay`, `resume`, `next_distribution`, `close`; for the
-    other modules of this floor: `append`, `durable`, `restore`, `library`, `ended`, `reap`.
+Interface: `spawn`, `process`, `ps`, `stat`, `top`, `pmap`, `passed`, `why`, `replay`, `resume`, `next_distribution`,
+    `close`; for the other modules of this floor: `append`, `durable`, `restore`, `library`, `ended`, `reap`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llmos.abi.errors import ConfigError
 from llmos.abi.events import Ask
-from llmos.abi.machine import AppStat, Region, Replay, Stat, Top
+from llmos.abi.machine import AppStat, Passed, Region, Replay, Stat, Top, Why
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.kernel import private
@@ -160,6 +160,7 @@ class Kernel:
         quotas: Mapping[str, float] | None = None,
         seed: int = 0,
         fidelity: Fidelity = "exact",
+        work: str | Path | None = None,
         progress: Progress | None = None,
     ) -> Process:
         """A new process.
@@ -174,9 +175,11 @@ class Kernel:
             seed: of its turns, where they give none.
             fidelity: `exact` computes what it reads as it stands; `blend` puts passages together that were computed
                 before, and computes those that the question is about: many more at once, in a fraction of the time.
+            work: its working volume, the folder in which its apps read and write; default one of its own, which
+                lies in the machine's state. Its forks work in the same.
 
         Raises:
-            ConfigError: a grant, quota, class or fidelity that does not exist.
+            ConfigError: a grant, quota, class, fidelity or folder that does not exist.
             ProcessError: too many processes.
         """
         parsed = [Grant.parse(grant) for grant in grants]
@@ -185,6 +188,8 @@ class Kernel:
         settings: dict[str, Any] = {"instructions": instructions} if instructions else {}
         if _fidelity(fidelity, self._blends) == "blend":
             settings["fidelity"] = "blend"
+        if work is not None:
+            settings["work"] = str(_folder(work))
         given = [as_mount(mount) for mount in mounts]
         if given:
             settings["mounts"] = [mount.dump() for mount in given]
@@ -233,6 +238,19 @@ class Kernel:
             counters.emitted, counters.preemptions, pool.pages - 1, pool.leaked,
             self.engine.swap.faults, self.engine.swap.lost, *self.pages.held,
         )  # fmt: skip
+
+    def passed(self, pid: int) -> list[Passed]:
+        """The last turn of a process as the model read and wrote it, special words too. ProcessError: it had none."""
+        from llmos.kernel.why import passed
+
+        return passed(self, self.process(pid))
+
+    def why(self, pid: int, *, call: bool = False, progress: Progress = silent) -> Why:
+        """What the last answer of a process stood on, or with `call` its last call: each stretch of the window is
+        masked, and the model looks again. ProcessError: there is none."""
+        from llmos.kernel.why import why
+
+        return why(self, self.process(pid), call=call, progress=progress)
 
     def replay(self, pid: int) -> Replay:
         """Run a process again from the journal, with the recorded results of its calls, and compare its words."""
@@ -323,7 +341,9 @@ class Kernel:
         return GrammarCompiler(self.tokenizer, self.runner.vocab)
 
     def workspace(self, pid: int) -> Path:
-        """The folder of a process's working volume, made on first use."""
+        """The folder of a process's working volume; one of its own is made on first use."""
+        if given := self.process(pid).spawned.settings.get("work"):
+            return Path(str(given))
         folder = self.state / "work" / str(pid)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
@@ -346,9 +366,16 @@ class Kernel:
         self.asker = "deny" if allowed is None else "user"  # read before anything else can run on the loop
         return bool(allowed)
 
-    def next_distribution(self, text: str, k: int = 10) -> list[tuple[str, float]]:
-        """The `k` likeliest next tokens after `text`, read as a base model would, with their probabilities."""
-        (item,) = self.engine.submit(Request(tokens=tuple(self.raw_tokens(text)), max_tokens=1, top=k))
+    def next_distribution(self, text: str, k: int = 10, pid: int = 0) -> list[tuple[str, float]]:
+        """The `k` likeliest next tokens after `text`, read as a base model would, with their probabilities. With `pid`:
+        where that process's last answer begins, had it begun with `text`."""
+        if pid:
+            from llmos.kernel.why import window_of
+
+            tokens = (*window_of(self, self.process(pid)), *self.tokenizer.encode(text))
+        else:
+            tokens = tuple(self.raw_tokens(text))
+        (item,) = self.engine.submit(Request(tokens=tokens, max_tokens=1, top=k))
         name = self.tokenizer.token_bytes
         return [(name(i).decode("utf-8", "replace"), exp(logprob)) for i, logprob in item.top]
 
@@ -376,6 +403,15 @@ def _fidelity(name: str, blends: bool) -> str:
             "this device cannot blend", why="its pages have a form of its own", do='choose "exact"'
         )
     return name
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder} cannot be a working volume", why="it is no folder", do="make it, or name another"
+        )
+    return folder.resolve()
 
 
 def _settle(future: asyncio.Future[None]) -> None:

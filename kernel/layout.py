@@ -150,6 +150,7 @@ def lay_out(
     tools: Sequence[Mapping[str, Any]] = (),
     tools_label: Label = USER,
     blend: bool = False,
+    pinned: Callable[[Passage | Exchange], bool] = lambda _: False,
 ) -> Layout:
     """Lay a window of `budget` tokens out; leave out what does not fit.
 
@@ -160,9 +161,10 @@ def lay_out(
         resident: the turns that stood in the window before: events tell what changed.
         policy: what leaves first.
         blend: passages stand where what was computed for them can be put together (see blending.py).
+        pinned: whether something never leaves.
 
     Raises:
-        WindowOverflow: the question does not fit.
+        WindowOverflow: the question does not fit, with all that is pinned.
     """
     found = list(passages or ())
     items: list[Passage | Exchange] = [*found, *conversation]
@@ -190,7 +192,7 @@ def lay_out(
         if over <= 0 or leaving == []:
             break
         if leaving is None:
-            held = _held(found, conversation, worth, tokenizer, _frame(prompt))
+            held = _held(found, conversation, worth, tokenizer, _frame(prompt), pinned)
             leaving = policy.leaving(held)[::-1]
         while over > 0 and leaving:
             out.add(gone := leaving.pop())
@@ -212,11 +214,13 @@ def _held(
     worth: Callable[[Sequence[Exchange]], Sequence[float]] | None,
     tokenizer: Tokenizer,
     frame: int,
+    pinned: Callable[[Passage | Exchange], bool],
 ) -> list[Held]:
     """What may leave, with the tokens that it takes; `frame` of them are the template's, of each exchange."""
     values = worth(conversation) if worth is not None else [0.0] * len(conversation)
     knowledge = [
-        Held("knowledge", len(tokenizer.encode(p.text)), p.score, age) for age, p in enumerate(passages)
+        Held("knowledge", len(tokenizer.encode(p.text)), p.score, age, pinned(p))
+        for age, p in enumerate(passages)
     ]
     exchanges = [
         Held(
@@ -224,6 +228,7 @@ def _held(
             len(tokenizer.encode(e.question)) + len(tokenizer.encode(e.answer)) + frame,
             value,
             len(conversation) - 1 - n,
+            pinned(e),
         )
         for n, (e, value) in enumerate(zip(conversation, values, strict=True))
     ]

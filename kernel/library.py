@@ -2,7 +2,7 @@
 
 What: opens each when it is first wanted, over one encoder.
 Invariant: a volume is open once, whoever mounted it. Mounting may fetch the encoder; asking never does.
-Interface: `Library(config, progress)`: `mount`, `search`, `passages`, `notes`, `encoder`, `encode`, `close`.
+Interface: `Library(config, progress)`: `mount`, `search`, `passages`, `named`, `notes`, `encoder`, `encode`, `close`.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ class Library:
     def passages(self, mount: Mount, ids: Sequence[int]) -> list[Passage]:
         """Passages of a mount by their numbers there."""
         return self._volume(mount).passages(ids)
+
+    def named(self, mounts: Sequence[Mount], reference: str) -> list[Passage]:
+        """The passages of a document by its name, or the one at a position of it: `leave.md, lines 3-9`."""
+        return [p for mount in mounts for p in self._volume(mount).named(reference)]
 
     def close(self) -> None:
         """Let go of the files. Idempotent."""

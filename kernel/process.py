@@ -4,9 +4,9 @@ What: keeps a conversation, mounts, grants, quotas and a mailbox; takes question
     signals; is forked, waited for and reaped.
 Invariant: one turn at a time, the others queue or are refused. All state changes on the kernel's loop or under
     `_lock`; whatever must outlive the kernel is journalled before it is seen.
-Interface: `ask`, `aask`, `mount`, `forget`, `fork`, `send`, `receive`, `signal`, `wait`, `close`, `checkpoint`;
-    `stat`, `state`;
-    `correct`, `prefer`, `good`, `bad` for what the user thought of a turn.
+Interface: `ask`, `aask`, `fork`, `send`, `receive`, `signal`, `wait`, `close`, `checkpoint`; `stat`, `state`,
+    `holdings`; for its owner: `mount`, `unmount`, `grant`, `place`, `forget`, and `correct`, `prefer`, `good`, `bad`
+    for what the user thought of a turn.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmos.abi.errors import ProcessError, TurnRefused
 from llmos.abi.labels import USER, Label
-from llmos.abi.machine import Exit, Signal, Stat, State
+from llmos.abi.machine import Exit, Holdings, Place, Signal, Stat, State
 from llmos.abi.manifest import Syscall
 from llmos.abi.progress import Progress, silent
 from llmos.kernel.execution import Asking
-from llmos.kernel.grants import Grant, covers
+from llmos.kernel.grants import Grant, check, covers
 from llmos.kernel.journal.records import (
     Asked,
     Exceeded,
     Exited,
     Feedback,
     Forgot,
+    Granted,
     Mounted,
+    Placed,
     Received,
     Sent,
     Signalled,
@@ -115,7 +117,8 @@ class Process:
             messages: a whole conversation, in place of the question and of what this process remembers.
             tools: syscalls that whoever asks carries out: a turn that makes such calls ends by `reason` "calls",
                 and `turn.result.calls` has them. In place of the process's own.
-            tool_choice: `auto`, `required`, `none`, or the name of the one that must be called.
+            tool_choice: `auto`, `required`, `none`, or the name of the one that must be called. Without `tools`,
+                `required` makes the answer begin with a call of the process's own; the rest is open.
             max_tokens: of the answer; None for as many as the window leaves, at most 512.
             seed: of the random bits, where temperature is above 0.
             temperature: 0 (also None) is greedy.
@@ -164,15 +167,69 @@ class Process:
     def mount(self, mount: Mount, progress: Progress = silent) -> None:
         """Put a body of documents within this process's reach."""
         self.kernel.library.mount(mount, progress)
-        mounts = [*self.mounts, mount]
+        self._mounted([*self.mounts, mount])
+
+    def unmount(self, path: str | Path) -> None:
+        """Take a body of documents out of this process's reach. ProcessError: it was not within it."""
+        gone = Path(path).expanduser().resolve()
+        left = [mount for mount in self.mounts if mount.path.resolve() != gone]
+        if len(left) == len(self.mounts):
+            names = ", ".join(str(mount.path) for mount in self.mounts) or "nothing"
+            raise ProcessError(f"{path} is not mounted", why=f"mounted is {names}", do="name one of these")
+        self._mounted(left)
+
+    def _mounted(self, mounts: list[Mount]) -> None:
         dumped = tuple(known.dump() for known in mounts)
         self.kernel.append(self.pid, Mounted(dumped))
         self.mounts, self.spawned = mounts, self.spawned.mounting(dumped)
 
-    def forget(self) -> None:
-        """Empty the conversation; mounts stay."""
-        self.conversation.clear()
-        self.kernel.append(self.pid, Forgot())
+    def grant(self, grants: Sequence[str]) -> None:
+        """Change what this process may call: to this, by its owner's word. Children keep what they have.
+
+        Raises:
+            ConfigError: a grant that no syscall answers to.
+            ProcessError: its parent, which is an agent, may not do that itself.
+            TurnRefused: a turn is running.
+        """
+        self._between_turns("grant")
+        parsed = tuple(map(Grant.parse, grants))
+        if parsed:
+            check(parsed, self.kernel.syscalls)
+        if self.parent and not self.kernel.process(self.parent).may_grant(parsed):
+            raise ProcessError(
+                f"process {self.pid} cannot be granted that", why=f"its parent {self.parent} has less",
+                do="grant it to the parent first",
+            )  # fmt: skip
+        self.kernel.append(self.pid, Granted(tuple(grants)))
+        self.grants, self.spawned = parsed, replace(self.spawned, grants=tuple(grants))
+
+    def place(self, reference: str, place: Place) -> None:
+        """Say where something stands from the next question on: `pinned` in every window, `in` every window that has
+        room, `out` of all, or "" wherever retrieval and memory put it.
+
+        Args:
+            reference: `turn 3`, a document's name as the window's map shows it, or its name and a position.
+
+        Raises:
+            ProcessError: nothing of that name is within its reach.
+        """
+        if place and not self.view.knows(reference):
+            raise ProcessError(
+                f"there is no {reference!r} within the reach of process {self.pid}",
+                why="it is no turn of its conversation, and nothing that its mounts hold",
+                do="take a source that `pmap` shows, or `turn N` of its history",
+            )
+        self.kernel.append(self.pid, Placed(reference, place))
+        self.spawned = self.spawned.placing(reference, place)
+
+    def forget(self, since: int = 0) -> None:
+        """Empty the conversation, from turn `since` on; mounts stay."""
+        self.conversation[:] = [exchange for exchange in self.conversation if exchange.turn < since]
+        self.kernel.append(self.pid, Forgot(since))
+
+    def _between_turns(self, what: str) -> None:
+        if not self.questions.idle:
+            raise TurnRefused(f"process {self.pid} is answering", do=f"{what} between two turns")
 
     def served(self) -> None:
         """On the loop: nothing is asked any more."""
@@ -272,8 +329,7 @@ class Process:
         Raises:
             TurnRefused: a turn is running; ProcessError: too many processes.
         """
-        if not self.questions.idle:
-            raise TurnRefused(f"process {self.pid} is answering", do="fork it between two turns")
+        self._between_turns("fork it")
         return [self.branch() for _ in range(count)]
 
     def branch(self) -> Process:
@@ -300,9 +356,9 @@ class Process:
         """What turn `turn` should have answered. ProcessError: there was no such turn."""
         self._feedback(Feedback(turn, "correct", text))
 
-    def prefer(self, turn: int, over: int) -> None:
-        """The answer of `turn` was better than that of `over`."""
-        self._feedback(Feedback(turn, "prefer", over=over))
+    def prefer(self, turn: int, over: int, of: int = 0) -> None:
+        """The answer of `turn` was better than that of `over`, a turn of process `of` or of this one."""
+        self._feedback(Feedback(turn, "prefer", over=over, of=0 if of == self.pid else of))
 
     def good(self, turn: int) -> None:
         """The answer of `turn` was good."""
@@ -313,10 +369,13 @@ class Process:
         self._feedback(Feedback(turn, "bad"))
 
     def _feedback(self, feedback: Feedback) -> None:
-        for turn in (feedback.turn, feedback.turn if feedback.over is None else feedback.over):
-            if not 0 < turn <= self.questions.count:
+        judged = [(self, feedback.turn)]
+        if feedback.over is not None:
+            judged.append((self.kernel.process(feedback.of) if feedback.of else self, feedback.over))
+        for process, turn in judged:
+            if not 0 < turn <= process.questions.count:
                 raise ProcessError(
-                    f"process {self.pid} has had no turn {turn}", why=f"it has had {self.questions.count}",
+                    f"process {process.pid} has had no turn {turn}", why=f"it has had {process.questions.count}",
                     do="name one by its number (`turn.number`)",
                 )  # fmt: skip
         self.kernel.journal.wait(self.kernel.append(self.pid, feedback))
@@ -371,6 +430,13 @@ class Process:
         return Stat(
             self.pid, self.parent, self.expert or "agent", self.state, self.priority.name.lower(), self.questions.count,
             ledger.tokens, ledger.syscalls, ledger.pages, time() - self._born,
+        )  # fmt: skip
+
+    def holdings(self) -> Holdings:
+        """What its owner has given it, and where."""
+        return Holdings(
+            grants=self.spawned.grants, mounts=tuple(self.mounts), work=str(self.kernel.workspace(self.pid)),
+            placed=dict(self.spawned.settings.get("placed", {})), turn=self.questions.count,
         )  # fmt: skip
 
     def checkpoint(self, path: str | Path) -> Path:

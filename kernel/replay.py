@@ -19,6 +19,7 @@ from llmos.abi.errors import LLMOSError, NoSuchProcess
 from llmos.abi.machine import Divergence, Replay
 from llmos.kernel.engine.sequence import Emitted, Finished, Item, Request, Stream
 from llmos.kernel.execution import Asking, Execution
+from llmos.kernel.grants import Grant
 from llmos.kernel.journal import MachineState, Record, read
 from llmos.kernel.journal.records import Body, Booted, Exceeded, Exited, Signalled, Spawned
 from llmos.kernel.journal.records import Finished as TurnFinished
@@ -192,6 +193,7 @@ class _Rerun:
         compared = _Comparison(started.turn, iter(recorded.bursts(stops=bool(asking.stop))))
         self._engine.compared = compared
         process.conversation = list(recorded.before.conversation)
+        process.grants = tuple(map(Grant.parse, recorded.before.spawned.grants))
         layout = Layout.load(started.window, started.layout, self._kernel.tokenizer)
         execution = Execution(
             process, Turn(process.pid, started.turn, lambda: None, detached=True), question, asking, layout,

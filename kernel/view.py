@@ -3,13 +3,14 @@
 What: from a question to a window of the process's size, with its syscall table, what retrieval finds in its mounts, and
     what of its conversation bears on the question.
 Invariant: room for an answer is left. Nothing here runs on the loop: retrieval and tokenising take their time.
-Interface: `View(process)`: `lay_out`, `table`, `worth`, `size`.
+Interface: `View(process)`: `lay_out`, `table`, `worth`, `knows`, `size`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmos.abi.errors import ConfigError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from llmos.kernel.journal.state import Exchange
     from llmos.kernel.process import Process
     from llmos.kernel.prompt import Message
+    from llmos.memory.volume import Passage
+
+PAGED_IN = 2.0  # the score of a passage that was asked for by name: above all that retrieval finds
 
 
 class View:
@@ -53,7 +57,8 @@ class View:
             return lay_out_messages(kernel.prompt, kernel.tokenizer, budget, messages, tools, described)
         blend = process.spawned.settings.get("fidelity") == "blend"
         wanted = grounding.BLENDED if blend else grounding.PASSAGES
-        passages = kernel.library.search(question, process.mounts, wanted) if process.mounts else None
+        passages = self._passages(question, wanted) if process.mounts else None
+        placed = self._placed
         layout = lay_out(
             kernel.prompt,
             kernel.tokenizer,
@@ -62,15 +67,47 @@ class View:
             label=label,
             instructions=str(process.spawned.settings.get("instructions", "")),
             passages=passages,
-            conversation=process.conversation,
+            conversation=[e for e in process.conversation if placed.get(f"turn {e.turn}") != "out"],
             worth=lambda exchanges: self.worth(question, exchanges),
             resident=self._resident,
             tools=tools,
             tools_label=described,
             blend=blend,
+            pinned=lambda item: self._place(item) == "pinned",
         )
         self._resident = layout.resident
         return layout
+
+    @property
+    def _placed(self) -> Mapping[str, str]:
+        """What the owner has said about things that can be read: reference -> place."""
+        found: Mapping[str, str] = self._process.spawned.settings.get("placed", {})
+        return found
+
+    def _place(self, item: Passage | Exchange) -> str:
+        placed = self._placed
+        names = names_of(item)
+        return next((placed[name] for name in names if name in placed), "")
+
+    def _passages(self, question: str, wanted: int) -> list[Passage]:
+        """What was paged in by its owner, then what retrieval finds but for what was paged out."""
+        process, library = self._process, self._process.kernel.library
+        named = [
+            replace(passage, score=PAGED_IN)
+            for reference, place in self._placed.items()
+            if place != "out" and not reference.startswith("turn ")
+            for passage in library.named(process.mounts, reference)
+        ]
+        found = library.search(question, process.mounts, wanted)
+        one_each = {(p.source, p.position): p for p in [*found, *named]}
+        return [p for p in one_each.values() if self._place(p) != "out"]
+
+    def knows(self, reference: str) -> bool:
+        """Whether there is something of that name to page in or out."""
+        process = self._process
+        return any(f"turn {e.turn}" == reference for e in process.conversation) or (
+            bool(process.mounts) and bool(process.kernel.library.named(process.mounts, reference))
+        )
 
     def worth(self, question: str, exchanges: Sequence[Exchange]) -> list[float]:
         """How much earlier exchanges bear on a question."""
@@ -101,3 +138,10 @@ class View:
             return None
         granted = [s for s in kernel.syscalls.values() if any(g.names(s.name) for g in process.grants)]
         return SyscallTable(granted, kernel.tokenizer) if granted else None
+
+
+def names_of(item: Passage | Exchange) -> tuple[str, ...]:
+    """What something that can be read is called, the narrower name first."""
+    if hasattr(item, "turn"):
+        return (f"turn {item.turn}",)
+    return (f"{item.source}, {item.position}", item.source)

@@ -416,6 +416,15 @@ class Store:
         with self._lock, disk_errors(self.folder):
             return int(self._db.execute("SELECT count(*) FROM chunks").fetchone()[0])
 
+    def named(self, reference: str) -> list[int]:
+        """Ids of the chunks of a document in order, by its name or by a name that begins with it and a comma."""
+        query = (
+            "SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.source = ?1"
+            " OR substr(?1, 1, length(d.source) + 2) = d.source || ', ' ORDER BY d.source, c.ordinal"
+        )
+        with self._lock, disk_errors(self.folder):
+            return [id_ for (id_,) in self._db.execute(query, (reference,))]
+
     def rows(self, ids: Sequence[int]) -> dict[int, ChunkRow]:
         """The chunks with these ids that (still) exist."""
         query = (

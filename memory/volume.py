@@ -127,6 +127,11 @@ class Volume:
         """Passages by their numbers; those that are gone are left out."""
         return [_passage(row) for row in self._store.rows(ids).values()]
 
+    def named(self, reference: str) -> list[Passage]:
+        """The passages of the document of that name, in order, or the one that is called so with its position."""
+        found = [_passage(row) for row in self._store.rows(self._store.named(reference)).values()]
+        return [p for p in found if reference in (p.source, f"{p.source}, {p.position}")]
+
     def _candidates(
         self, vector: np.ndarray, terms: Sequence[str], k: int
     ) -> tuple[dict[int, float], dict[int, float], dict[str, int]]:

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, ValidationError, validate_call
 from llmos.abi import wire
 from llmos.abi.errors import ProcessError, TurnRefused
 from llmos.abi.labels import USER, Label, load_label
-from llmos.abi.machine import Signal
+from llmos.abi.machine import Place, Signal
 from llmos.abi.manifest import Syscall
 from llmos.abi.mount import Mount
 from llmos.abi.progress import Progress, Unit
@@ -88,6 +88,7 @@ async def spawn(
     quotas: dict[str, float] | None = None,
     seed: int = 0,
     fidelity: Literal["exact", "blend"] = "exact",
+    work: str | None = None,
 ) -> dict[str, Any]:
     """A new process, which is this client's."""
     _open(request)
@@ -96,7 +97,7 @@ async def spawn(
         kernel: Kernel = request.kernel
         return kernel.spawn(
             mounts, grants=grants, instructions=instructions, expert=expert, priority=priority, quotas=quotas,
-            seed=seed, fidelity=fidelity, progress=progress,
+            seed=seed, fidelity=fidelity, work=work, progress=progress,
         )  # fmt: skip
 
     process = await _told(request, make, undo=lambda made: made.signal("KILL"))
@@ -128,9 +129,37 @@ async def mount(request: Any, *, pid: int, mount: Mounted) -> None:
 
 
 @verb
-async def forget(request: Any, *, pid: int) -> None:
-    """Empty its conversation."""
-    request.process(pid).forget()
+async def unmount(request: Any, *, pid: int, path: str) -> None:
+    """Take documents out of a process's reach."""
+    request.process(pid).unmount(path)
+
+
+@verb
+async def grant(request: Any, *, pid: int, grants: tuple[str, ...]) -> None:
+    """Change what a process may call."""
+    await asyncio.to_thread(request.process(pid).grant, grants)
+
+
+@verb
+async def place(request: Any, *, pid: int, reference: str, place: Place) -> None:
+    """Say where something stands that a process can read."""
+    await asyncio.to_thread(request.process(pid).place, reference, place)
+
+
+@verb
+async def holdings(request: Any, *, pid: int) -> Any:
+    """What a process was given."""
+    held = request.process(pid).holdings()
+    return {
+        "grants": list(held.grants), "mounts": [mount.dump() for mount in held.mounts], "work": held.work,
+        "placed": dict(held.placed), "turn": held.turn,
+    }  # fmt: skip
+
+
+@verb
+async def forget(request: Any, *, pid: int, since: int = 0) -> None:
+    """Empty its conversation, from a turn on."""
+    request.process(pid).forget(since)
 
 
 @verb
@@ -178,15 +207,17 @@ async def feedback(
     turn: int,
     text: str | None = None,
     over: int | None = None,
+    of: int = 0,
 ) -> None:
     """What the user thought of a turn."""
     asked: Process = request.process(pid)
     more = [value for value in (text, over) if value is not None]
-    if len(more) != (verdict in ("correct", "prefer")) or (verdict == "correct") != (text is not None):
+    right = len(more) == (verdict in ("correct", "prefer")) and (verdict == "correct") == (text is not None)
+    if not right or (of and verdict != "prefer"):
         raise ProcessError(
             f"feedback {verdict!r} was asked for wrongly", do="`correct` has a text, `prefer` over"
         )
-    await asyncio.to_thread(getattr(asked, verdict), turn, *more)
+    await asyncio.to_thread(getattr(asked, verdict), turn, *more, *((of,) if of else ()))
 
 
 # -- turns -------------------------------------------------------------------------------------------------------
@@ -284,9 +315,30 @@ async def pmap(request: Any, *, pid: int) -> list[Any]:
 
 
 @verb
-async def next_distribution(request: Any, *, text: str, k: int = 10) -> list[Any]:
+async def next_distribution(request: Any, *, text: str, k: int = 10, pid: int = 0) -> list[Any]:
     """What the model thinks comes next."""
-    return await asyncio.to_thread(request.kernel.next_distribution, text, k)
+    return await asyncio.to_thread(request.kernel.next_distribution, text, k, pid)
+
+
+@verb
+async def passed(request: Any, *, pid: int) -> list[Any]:
+    """A process's last turn as it passed."""
+    return [wire.dump(one) for one in await asyncio.to_thread(request.kernel.passed, pid)]
+
+
+@verb
+async def why(request: Any, *, pid: int, call: bool = False) -> Any:
+    """What its last answer or call stood on."""
+    return wire.dump(
+        await _told(request, lambda progress: request.kernel.why(pid, call=call, progress=progress))
+    )
+
+
+@verb
+async def syscalls(request: Any) -> list[Any]:
+    """Every syscall of the machine."""
+    found = await asyncio.to_thread(lambda: request.kernel.syscalls)
+    return [syscall.model_dump(mode="json") for syscall in found.values()]
 
 
 @verb

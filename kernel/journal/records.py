@@ -83,6 +83,12 @@ class Spawned(_Strict):
         """The same process with these mounts."""
         return replace(self, settings={**self.settings, "mounts": list(mounts)})
 
+    def placing(self, reference: str, place: str) -> Spawned:
+        """The same process with something in its place."""
+        placed = {**self.settings.get("placed", {}), reference: place}
+        kept = {name: where for name, where in placed.items() if where}
+        return replace(self, settings={**self.settings, "placed": kept})
+
 
 @dataclass(frozen=True, slots=True)
 class Asked(_Strict):
@@ -146,13 +152,15 @@ class Intent(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Result(_Strict):
-    """What came of a syscall: a value, or the error (type and message) that the process will see."""
+    """What came of a syscall: a value, or the error (type and message) that the process will see; `files` are the
+    names of what it brought into the working volume."""
 
     turn: int
     call: int
     value: Json = None
     error: Mapping[str, str] | None = None
     label: Label = USER
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +204,25 @@ class Mounted(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Forgot(_Strict):
-    """The conversation was emptied."""
+    """The conversation was emptied, from turn `since` on."""
+
+    since: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Granted(_Strict):
+    """Its owner has changed what the process may call: to this."""
+
+    grants: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(_Strict):
+    """Its owner has said where something stands that the process can read (`turn 3`, a source, or a source and a
+    position): always in its windows, there while there is room, never there, or (empty) as the kernel sees fit."""
+
+    reference: str
+    place: Literal["pinned", "in", "out", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,12 +272,14 @@ class Reaped(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Feedback(_Strict):
-    """What the user thought of a turn: `text` corrects it, `over` is the turn that it was preferred to."""
+    """What the user thought of a turn: `text` corrects it, `over` is the turn that it was preferred to, of the process
+    `of` where that is another one."""
 
     turn: int
     verdict: Literal["good", "bad", "correct", "prefer"]
     text: str = ""
     over: int | None = None
+    of: int = 0
 
 
 Body = (
@@ -275,6 +303,8 @@ Body = (
     | Reaped
     | Feedback
     | Mounted
+    | Granted
+    | Placed
 )
 KINDS: Mapping[str, type[Body]] = {kind.__name__.lower(): kind for kind in get_args(Body)}
 _NAMES = {kind: name for name, kind in KINDS.items()}

@@ -26,10 +26,12 @@ from llmos.kernel.journal.records import (
     Finished,
     Forced,
     Forgot,
+    Granted,
     Intent,
     Json,
     Mounted,
     Parked,
+    Placed,
     Reaped,
     Received,
     Record,
@@ -187,8 +189,12 @@ def _step(p: ProcessState, body: object) -> ProcessState:
             return replace(p, asked=(*p.asked, body), turns=max(p.turns, body.turn))
         case Mounted():
             return replace(p, spawned=p.spawned.mounting(body.mounts))
+        case Granted():
+            return replace(p, spawned=replace(p.spawned, grants=body.grants))
+        case Placed():
+            return replace(p, spawned=p.spawned.placing(body.reference, body.place))
         case Forgot():
-            return replace(p, conversation=())
+            return replace(p, conversation=tuple(e for e in p.conversation if e.turn < body.since))
         case Signalled():
             return _signalled(p, body.signal)
         case Received():

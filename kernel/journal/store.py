@@ -156,10 +156,10 @@ def _rolled_back(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _judged(body: object) -> list[int]:
+def _judged(pid: int, body: object) -> list[tuple[int, int]]:
     if not isinstance(body, Feedback):
         return []
-    return [body.turn] if body.over is None else [body.turn, body.over]
+    return [(pid, body.turn)] + ([] if body.over is None else [(body.of or pid, body.over)])
 
 
 _ROW = (int, int, int, str, bytes, bytes)
@@ -321,9 +321,9 @@ class Store:
     def turns_with_feedback(self) -> set[tuple[int, int]]:
         """(pid, turn) of every turn that somebody judged."""
         return {
-            (row.pid, turn)
+            judged
             for row, _ in self.rows(kinds=("feedback",))
-            for turn in _judged(decode(row.kind, row.body))
+            for judged in _judged(row.pid, decode(row.kind, row.body))
         }
 
     # --- snapshots --------------------------------------------------------------------------------------------

@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmos.abi import wire
 from llmos.abi.config import Config
 from llmos.abi.errors import ConfigError
-from llmos.abi.machine import Region, Replay, Stat, Top
+from llmos.abi.machine import Passed, Region, Replay, Stat, Top, Why
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.attach.connection import Connection
 from llmos.attach.process import RemoteProcess, absolute, reported
 from llmos.attach.turn import Asker
+
+if TYPE_CHECKING:
+    from llmos.abi.manifest import Syscall
 
 
 def attach(
@@ -95,6 +98,7 @@ class RemoteKernel:
         quotas: Mapping[str, float] | None = None,
         seed: int = 0,
         fidelity: Literal["exact", "blend"] = "exact",
+        work: str | Path | None = None,
         progress: Progress | None = None,
     ) -> RemoteProcess:
         """A new process; see `Kernel.spawn`."""
@@ -109,6 +113,7 @@ class RemoteKernel:
             quotas=None if quotas is None else dict(quotas),
             seed=seed,
             fidelity=fidelity,
+            work=None if work is None else str(Path(work).expanduser().absolute()),
         )
         return RemoteProcess(self._connection, named, self._asker)
 
@@ -133,9 +138,27 @@ class RemoteKernel:
         top: Top = wire.load(Top, self._connection.call("top"))
         return top
 
-    def next_distribution(self, text: str, k: int = 10) -> list[tuple[str, float]]:
-        """The `k` likeliest next tokens after `text`, with their probabilities."""
-        return [(token, share) for token, share in self._connection.call("next_distribution", text=text, k=k)]
+    def passed(self, pid: int) -> list[Passed]:
+        """The last turn of a process as the model read and wrote it."""
+        return [wire.load(Passed, one) for one in self._connection.call("passed", pid=pid)]
+
+    def why(self, pid: int, *, call: bool = False, progress: Progress = silent) -> Why:
+        """What the last answer of a process stood on, or its last call; see `Kernel.why`."""
+        found: Why = wire.load(Why, self._connection.collect("why", reported(progress), pid=pid, call=call))
+        return found
+
+    def next_distribution(self, text: str, k: int = 10, pid: int = 0) -> list[tuple[str, float]]:
+        """The `k` likeliest next tokens after `text`, with their probabilities; see `Kernel.next_distribution`."""
+        rows = self._connection.call("next_distribution", text=text, k=k, pid=pid)
+        return [(token, share) for token, share in rows]
+
+    @property
+    def syscalls(self) -> Mapping[str, Syscall]:
+        """Every syscall of this machine by its full name."""
+        from llmos.abi.manifest import Syscall
+
+        found = [Syscall.model_validate(one) for one in self._connection.call("syscalls")]
+        return {syscall.name: syscall for syscall in found}
 
     def replay(self, pid: int) -> Replay:
         """Run a process again from the journal; see `Kernel.replay`."""

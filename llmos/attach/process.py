@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmos.abi import wire
 from llmos.abi.labels import USER, Label, dump_label
-from llmos.abi.machine import AnyExchange, AnyMail, Exit, Signal, Stat, State
+from llmos.abi.machine import AnyExchange, AnyMail, Exit, Holdings, Place, Signal, Stat, State
 from llmos.abi.mount import Mount
 from llmos.abi.progress import Progress, silent
 from llmos.attach.connection import Connection
@@ -89,9 +89,27 @@ class RemoteProcess:
         """Put a body of documents within this process's reach."""
         self._connection.collect("mount", reported(progress), pid=self.pid, mount=absolute(mount))
 
-    def forget(self) -> None:
-        """Empty the conversation; mounts stay."""
-        self._call("forget")
+    def unmount(self, path: str | Path) -> None:
+        """Take a body of documents out of this process's reach."""
+        self._call("unmount", path=str(Path(path).expanduser().absolute()))
+
+    def grant(self, grants: Sequence[str]) -> None:
+        """Change what this process may call; see `Process.grant`."""
+        self._call("grant", grants=list(grants))
+
+    def place(self, reference: str, place: Place) -> None:
+        """Say where something stands from the next question on; see `Process.place`."""
+        self._call("place", reference=reference, place=place)
+
+    def holdings(self) -> Holdings:
+        """What its owner has given it, and where."""
+        told = self._call("holdings")
+        mounts = tuple(Mount.load(mount) for mount in told["mounts"])
+        return Holdings(tuple(told["grants"]), mounts, told["work"], told["placed"], told["turn"])
+
+    def forget(self, since: int = 0) -> None:
+        """Empty the conversation, from turn `since` on; mounts stay."""
+        self._call("forget", since=since)
 
     def fork(self, count: int = 1) -> list[RemoteProcess]:
         """Children that know what this process knows; see `Process.fork`."""
@@ -148,9 +166,9 @@ class RemoteProcess:
         """What turn `turn` should have answered."""
         self._call("feedback", verdict="correct", turn=turn, text=text)
 
-    def prefer(self, turn: int, over: int) -> None:
-        """The answer of `turn` was better than that of `over`."""
-        self._call("feedback", verdict="prefer", turn=turn, over=over)
+    def prefer(self, turn: int, over: int, of: int = 0) -> None:
+        """The answer of `turn` was better than that of `over`, a turn of process `of` or of this one."""
+        self._call("feedback", verdict="prefer", turn=turn, over=over, of=of)
 
     def good(self, turn: int) -> None:
         """The answer of `turn` was good."""
