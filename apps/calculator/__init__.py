@@ -38,16 +38,19 @@ class Calculator(App, pure=True):
     @syscall(effect="none", retry="safe", deadline=5)
     def evaluate(
         self,
-        expression: Annotated[str, 'such as "2^64 + 1", "15% of 80", "sqrt(2)", "3 ft + 2 in to cm"'],
+        expression: Annotated[
+            str,
+            "of numbers, + - * / ^ % !, functions (sqrt, ln, sin, round, median, ...), pi, e and units, such as "
+            '"2^64 + 1", "15% of 80", "sqrt(2)", "60 km/h to m/s"',
+        ],
         digits: Digits = 15,
     ) -> str:
-        """Calculate an expression: + - * / ^ % ! and parentheses, functions (sqrt, ln, log, sin, round, gcd, ...),
-        constants (pi, e) and units ("60 km/h to m/s")."""
+        """Calculate an expression, or convert units."""
         return evaluate(expression).show(digits)
 
     @syscall(effect="none", retry="safe", deadline=5)
     def statistics(self, numbers: Numbers, digits: Digits = 15) -> dict[str, str]:
-        """Sum, mean (average), median, mode, min, max, range, standard deviation and variance of a list of numbers."""
+        """Mean, median, mode, sum and deviation of numbers."""
         return statistics.summary([statistics.exact(n) for n in numbers], digits)
 
     @syscall(effect="none", retry="safe", deadline=5)
@@ -57,14 +60,15 @@ class Calculator(App, pure=True):
         percent: Percent,
         digits: Digits = 15,
     ) -> str:
-        """The value that so many per cent of a list of numbers lie below (percentile, quartile)."""
+        """Percentile of numbers."""
         given = [statistics.exact(n) for n in numbers]
         return show(statistics.percentile(given, statistics.exact(percent)), digits)
 
     @syscall(effect="none", retry="safe", deadline=5)
     def days_between(self, start: Date, end: Date) -> str:
-        """How many days lie between two dates, from the first to the second."""
-        return dates.between(dates.read(start), dates.read(end))
+        """Days between two dates."""
+        first, second = dates.read(start), dates.read(end)
+        return f"{first} to {second} is {dates.between(first, second)}"
 
     @syscall(effect="none", retry="safe", deadline=5)
     def add_to_date(
@@ -73,15 +77,16 @@ class Calculator(App, pure=True):
         amount: Amount,
         unit: TimeUnit,
     ) -> str:
-        """The date that comes some days, weeks, months or years after a date, or before it."""
+        """The date some days, weeks, months or years after a date."""
         return dates.later(dates.read(date), amount, unit)
 
     @syscall(effect="none", retry="safe", deadline=5)
     def weekday(self, date: Date) -> str:
-        """The day of the week of a date, with its week and its place in the year."""
-        return dates.calendar_of(dates.read(date))
+        """The day of the week of a date."""
+        day = dates.read(date)
+        return f"{day} is a {dates.calendar_of(day)}"
 
-    @syscall(effect="none", retry="safe", deadline=10)
+    @syscall(effect="none", retry="safe", deadline=20)
     def solve(
         self,
         equation: Annotated[str, 'such as "x^2 - 5x + 6 = 0" or "3x + 4 = 19"'],
@@ -90,5 +95,5 @@ class Calculator(App, pure=True):
         high: Annotated[Bound | None, "look up to here"] = None,
         digits: Digits = 15,
     ) -> str:
-        """Solve an equation with one unknown."""
-        return solve(equation, unknown, low, high, digits)
+        """Solve an equation."""
+        return f"{equation}: {solve(equation, unknown, low, high, digits)}"

@@ -128,7 +128,7 @@ def _divided(p: Polynomial, by: Polynomial) -> tuple[Polynomial, Polynomial]:
 
 def _common(a: Polynomial, b: Polynomial) -> Polynomial:
     """The greatest common divisor, with 1 in front."""
-    while b != (0,):
+    while any(b):
         a, b = b, _divided(a, b)[1]
     return tuple(share / a[-1] for share in a)
 

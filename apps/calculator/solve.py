@@ -28,7 +28,7 @@ from llmos.apps.calculator.tokens import Token, tokens
 MAX_EQUATION = 400  # characters
 MAX_DEGREE = 16
 MAX_SOLUTIONS = 8  # that are told of an equation that is no polynomial, those nearest to zero
-SECONDS = 3.0  # that looking for changes of sign may take
+SECONDS = 3.0  # of computing that looking for changes of sign may take
 NEAR, FAR = (
     100,
     10**6,
@@ -45,21 +45,24 @@ def solve(
 ) -> str:
     """The real solutions as text, complex ones where a quadratic has them."""
     both = _Sides(equation, unknown)
-    found = None if low is not None or high is not None else _as_polynomial(both)
+    begin, end = None if low is None else exact(low), None if high is None else exact(high)
+    if begin is not None and end is not None and begin >= end:
+        raise CalculationError(
+            f"an interval from {show(begin)} to {show(end)}: the first has to be the smaller"
+        )
+    found = _as_polynomial(both)
     if found is not None:
         if len(found) == 1:
             return f"every {both.name} solves it" if found[0] == 0 else f"no {both.name} solves it"
         solved = roots(found)
         if all(both.at(root) == 0 for root in solved.rational):
-            return _told(both.name, solved, digits)
-    if low is None and high is None:
-        return _by_signs(both, [_evenly(-NEAR, NEAR), _widening()], digits)
-    begin, end = exact(-FAR if low is None else low), exact(FAR if high is None else high)
-    if begin >= end:
-        raise CalculationError(
-            f"an interval from {show(begin)} to {show(end)}: the first has to be the smaller"
-        )
-    return _by_signs(both, [_evenly(begin, end)], digits)
+            return _told(both.name, solved, digits, begin, end)
+    grids = [_evenly(-NEAR, NEAR), _widening()]
+    if begin is not None or end is not None:
+        low_end, high_end = Fraction(-FAR) if begin is None else begin, Fraction(FAR) if end is None else end
+        inside = {x for grid in grids for x in grid if low_end < x < high_end}
+        grids = [sorted({*inside, *_evenly(low_end, high_end)})]
+    return _by_signs(both, grids, digits)
 
 
 class _Sides:
@@ -132,25 +135,35 @@ def _far(both: _Sides) -> Iterator[Fraction]:
         yield Fraction(top if n % 2 else -top, bottom)
 
 
-def _told(name: str, solved: Roots, digits: int) -> str:
-    said = [f"{name} = {show(root, digits)}" for root in solved.rational]
-    said += [f"{name} = {show(root, digits)}" for root in solved.rounded]
+def _told(name: str, solved: Roots, digits: int, low: Fraction | None, high: Fraction | None) -> str:
+    """All roots in words; of the real ones, those in the interval that was asked for."""
+
+    def inside(root: Number) -> bool:
+        return (low is None or root >= low) and (high is None or root <= high)
+
+    said = [f"{name} = {show(root, digits)}" for root in (*solved.rational, *solved.rounded) if inside(root)]
+    if (low is not None or high is not None) and not said and (solved.surd is None or solved.surd.square < 0):
+        ends = [f"{word} {show(end)}" for word, end in (("from", low), ("to", high)) if end is not None]
+        return f"no solution {' '.join(ends)}"
     if solved.surd is not None:
         middle, square = solved.surd.middle, solved.surd.square
         size = power(abs(square), Fraction(1, 2))
         if square > 0:
             for sign in (-1, 1):
-                near = show(rounded(middle) + sign * rounded(size), digits).partition(" ")[0]
+                root = rounded(middle) + sign * rounded(size)
+                near = show(root, digits).partition(" ")[0]
+                if not inside(root):
+                    continue
                 said.append(f"{name} = {solved.surd.spelled('-' if sign < 0 else '+')} (about {near})")
         else:
             real = f"{show(middle, digits)} " if middle else ""
             pair = [f"{name} = {real}{sign} {_imaginary(show(size, digits))}" for sign in "-+"]
             there = (
-                f"{' or '.join(said)}; besides, two complex solutions: "
+                f"{' or '.join(said)}; besides, complex ones are"
                 if said
-                else "no real solution; complex ones are "
+                else "no real solution; complex ones are"
             )
-            return there + " or ".join(pair)
+            return f"{there} {' or '.join(pair)}"
     if not said:
         return f"no real solution; {solved.complex} complex ones"
     return " or ".join(said) + (f"; besides, {solved.complex} complex solutions" if solved.complex else "")
@@ -195,14 +208,14 @@ def _by_signs(both: _Sides, intervals: Sequence[Sequence[Fraction]], digits: int
 
 
 class _Clock:
-    """Values of an equation, for as long as that may take."""
+    """Values of an equation, for as much computing as that may take."""
 
     def __init__(self) -> None:
-        self._end = time.monotonic() + SECONDS
+        self._end = time.thread_time() + SECONDS
 
     def value(self, both: _Sides, x: Number) -> Number | None:
         """None where it has none; CalculationError once the time is over."""
-        if time.monotonic() > self._end:
+        if time.thread_time() > self._end:
             raise CalculationError("this equation takes too long: give a smaller interval by low and high")
         return _try(both, x)
 

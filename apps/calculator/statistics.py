@@ -41,7 +41,8 @@ def exact(value: float) -> Fraction:
 
 def total(numbers: Sequence[Number]) -> Number:
     """The sum."""
-    return reduce(add, numbers, Fraction(0))
+    zero: Number = Fraction(0)
+    return reduce(add, numbers, zero)
 
 
 def mean(numbers: Sequence[Number]) -> Number:

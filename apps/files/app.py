@@ -39,6 +39,7 @@ _HUNK = re.compile(r"([-+])(\d+)")
 
 Path = Annotated[str, Target, 'path of the file, such as "report.txt" or "data/sales.csv"']
 Folder = Annotated[str, Target, 'path of the folder, such as "data"; "" is the working folder']
+Pattern = Annotated[str, 'such as "*.csv": the files below whose names fit']
 
 
 class Files(App):
@@ -60,7 +61,7 @@ class Files(App):
         numbered: Annotated[bool, "with a number before each line"] = False,
         version: Annotated[int, Field(ge=0), "of an earlier version; 0 is the file as it is"] = 0,
     ) -> str:
-        """Read a file: the text in it, or some of its lines."""
+        """Read the text in a file."""
         with self._at(call, path) as (place, files):
             name = place.name(place.path)
             if version:
@@ -79,8 +80,13 @@ class Files(App):
         return "\n".join(text)
 
     @syscall(effect="read", retry="safe")
-    def list(self, call: Call, path: Folder = "", pattern: Annotated[str, 'such as "*.csv"'] = "") -> str:
-        """List the names and sizes of the files in a folder; with a pattern, of all files below it that fit."""
+    def list(
+        self,
+        call: Call,
+        path: Folder = "",
+        pattern: Annotated[str, 'such as "*.csv": all files below that fit'] = "",
+    ) -> str:
+        """List the files in a folder."""
         if path.strip() == "/":
             return _joined(
                 [f"/{name}/" for name in self._volumes.names], "there are no folders that begin with /"
@@ -112,7 +118,7 @@ class Files(App):
         call: Call,
         path: Folder = "",
     ) -> str:
-        """Find a text in the names and lines of all files below a folder."""
+        """Find a text in files."""
         with self._at(call, path) as (place, files):
             found = search(files, place.path, text, lambda: call.cancelled)
             rows = [f"file {place.name(one)}" for one in found.names]
@@ -122,7 +128,7 @@ class Files(App):
 
     @syscall(effect="read", retry="safe")
     def versions(self, path: Path, call: Call) -> str:
-        """List the earlier versions of a file that are kept."""
+        """List earlier versions of a file."""
         with self._at(call, path) as (place, _):
             found = self._history(place).versions(place.path)
             rows = []
@@ -140,7 +146,7 @@ class Files(App):
             str, Target, "path of another file; without it, the file before its last change"
         ] = "",
     ) -> str:
-        """Show what differs between two files, or what the last change of a file did."""
+        """Compare two files, or a file with its earlier version."""
         with self._at(call, path) as (place, files):
             name = place.name(place.path)
             new = self._text(files, place)
@@ -162,7 +168,7 @@ class Files(App):
     def write(
         self, path: Path, text: Annotated[str, Payload, "all that the file shall say"], call: Call
     ) -> str:
-        """Write a text into a file. What it said before is replaced, and kept as an earlier version."""
+        """Write a text into a file."""
 
         def make(now: bytes | None, _: Label) -> Made:
             data = text.encode()
@@ -173,7 +179,7 @@ class Files(App):
 
     @syscall(effect="write", retry="keyed", returns="user")
     def append(self, path: Path, text: Annotated[str, Payload, "lines to add"], call: Call) -> str:
-        """Add lines to the end of a file; it is made where it is not there."""
+        """Add lines to a file."""
 
         def make(now: bytes | None, was: Label) -> Made:
             old = now or b""
@@ -193,7 +199,7 @@ class Files(App):
         new: Annotated[str, Payload, "text to put in its place"],
         call: Call,
     ) -> str:
-        """Change a part of a file: put a new text in the place of an old one. Returns what differs."""
+        """Replace a text in a file by another."""
 
         def make(now: bytes | None, was: Label) -> Made:
             if now is None:
@@ -211,7 +217,7 @@ class Files(App):
 
     @syscall(effect="write", retry="keyed", returns="user")
     def undo(self, path: Path, call: Call) -> str:
-        """Take back the last change of a file; once more takes back the one before it."""
+        """Undo the last change of a file."""
         with self._at(call, path, change=True) as (place, files):
             return self._history(place).undo(files, place.path, call.key or uuid.uuid4().hex, place.label)
 

@@ -160,11 +160,13 @@ def test_a_date_that_is_none_or_two_is_refused(text: str) -> None:
 
 def test_dates_in_words() -> None:
     app = Calculator()
-    assert app.days_between("2024-01-15", "2024-03-01") == "46 days (6 weeks 4 days, or 1 month 15 days)"
-    assert app.days_between("2024-03-01", "2024-02-29") == "-1 day"
+    assert app.days_between("2024-01-15", "2024-03-01").endswith(
+        " is 46 days (6 weeks 4 days, or 1 month 15 days)"
+    )
+    assert app.days_between("2024-03-01", "2024-02-29") == "2024-03-01 to 2024-02-29 is -1 day"
     assert app.add_to_date("2024-01-31", 1, "months") == "2024-02-29 (Thursday); the month has no day 31"
     assert app.add_to_date("2024-02-29", -1, "years").startswith("2023-02-28")
-    assert app.weekday("2026-11-22").startswith("Sunday (day 326 of 2026, week 47")
+    assert app.weekday("2026-11-22").startswith("2026-11-22 is a Sunday (day 326 of 2026, week 47")
 
 
 # --- equations ---
@@ -259,6 +261,13 @@ def test_an_interval_and_a_name_may_be_given() -> None:
     assert solve("sin(x) = 0.5", low=0, high=1).startswith("x = 0.523598775598299")
     assert solve("m * 2 = 10", "m") == "m = 5"  # a unit's name, where it is said to be the unknown
     assert "there may be more" in solve("sin(x) = 0.5")
+    assert solve("x^2 - 5x + 6 = 0", low=0) == "x = 2 or x = 3"
+    assert solve("x^2 - 5x + 6 = 0", low=2.5, high=9) == "x = 3"
+    assert solve("x^2 = 2", low=0).startswith("x = sqrt(2) ")
+    assert solve("x^2 - 5x + 6 = 0", high=1) == "no solution to 1"
+    assert solve("exp(x) = 2x + 3", low=0).startswith("x = 1.92393875034588")
+    with pytest.raises(CalculationError, match="smaller"):
+        solve("x = 1", low=2, high=1)
 
 
 @pytest.mark.parametrize(
