@@ -14,7 +14,7 @@ import re
 LONGEST = 400  # characters of one piece; voices lose their breath beyond
 _SHORTEST = 3  # letters of a piece that is said by itself
 _END = re.compile(
-    r"""(?:[.!?…]+["'”’)\]]*(?=\s)|[。！？]+["”』」]*|\n\s*\n|\n(?=\s*(?:[-*•#]|\d+[.)]\s)))\s*"""
+    r"""(?:[.!?…]+["'”’)\]*_`]*(?=\s)|[。！？]+["”』」]*|\n\s*\n|\n(?=\s*(?:[-*•#]|\d+[.)]\s)))\s*"""
 )
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof st jr sr vs etc no nos fig figs eq ca approx dept inc ltd co corp e.g i.e cf al jan feb mar apr "

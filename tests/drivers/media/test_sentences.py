@@ -14,6 +14,7 @@ from llmos.drivers.media.sentences import LONGEST, Sentences, sayable, sentences
         ("Dr. Smith paid 3.50 euros. He left.", ["Dr. Smith paid 3.50 euros.", "He left."]),
         ("See e.g. J. R. Tolkien. Then go.", ["See e.g. J. R. Tolkien.", "Then go."]),
         ('"Really?" she said. "Yes."', ['"Really?"', "she said.", '"Yes."']),
+        ("**Good day.** It is _noon._ Yes", ["**Good day.**", "It is _noon._", "Yes"]),
         ("Wait ... what", ["Wait ...", "what"]),
         ("A title\n\nAnd text.", ["A title", "And text."]),
         ("First:\n1. Milk\n2. Bread", ["First:", "1. Milk", "2. Bread"]),
