@@ -74,9 +74,24 @@ def wanted(expert: Expert, syscalls: Mapping[str, Syscall]) -> list[Wanted]:
 
 
 def fingerprint(syscall: Syscall) -> str:
-    """Of all that says what a syscall may do; its description does not."""
+    """Of all that says what a syscall may do; descriptions do not."""
     said = syscall.model_dump(mode="json", exclude={"description", "hints", "deadline", "loosened", "result"})
+    said["parameters"] = _bare(said["parameters"])
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _bare(schema: Any) -> Any:
+    """A schema without its words for readers. A parameter that is called `title` is one nonetheless."""
+    if isinstance(schema, list):
+        return [_bare(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    bare = {
+        k: _bare(v) for k, v in schema.items() if k not in ("description", "title", "examples", "properties")
+    }
+    if isinstance(properties := schema.get("properties"), dict):
+        bare["properties"] = {name: _bare(one) for name, one in properties.items()}
+    return bare
 
 
 class Consents:

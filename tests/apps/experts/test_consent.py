@@ -69,12 +69,21 @@ def test_an_app_that_has_grown_asks_again(clerk: Expert, shelf: Shelf) -> None:
     assert person.asked[1:] == [["desk.burn(path=out/*)"]], "the new one alone"
     granted(clerk, machine(more=True, effect="send"), Consents(shelf.state), person)
     assert person.asked[2:] == [["desk.read(path=out/*)"]], "the one that does more now"
+    wider = machine(more=True, effect="send")
+    schema = wider["counter.add"].parameters
+    more = {**schema, "properties": {**schema["properties"], "title": {"type": "string"}}}
+    wider["counter.add"] = wider["counter.add"].model_copy(update={"parameters": more})
+    granted(clerk, wider, Consents(shelf.state), person)
+    assert person.asked[3:] == [["counter.add"]], "the one that takes more now, whatever it is called"
 
 
 def test_a_description_that_changes_asks_nobody(clerk: Expert, shelf: Shelf) -> None:
     person = Person()
     granted(clerk, machine(), Consents(shelf.state), person)
     reworded = {name: s.model_copy(update={"description": "Other words."}) for name, s in machine().items()}
+    for name, one in reworded.items():
+        told = {k: {**v, "description": "Other words."} for k, v in one.parameters["properties"].items()}
+        reworded[name] = one.model_copy(update={"parameters": {**one.parameters, "properties": told}})
     granted(clerk, reworded, Consents(shelf.state), person)
     assert len(person.asked) == 1
 
