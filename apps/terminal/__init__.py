@@ -52,7 +52,7 @@ def run(command: str, volume: Path, limits: Limits, cancelled: Callable[[], bool
 
     Raises:
         SandboxMissing, SandboxFull: nothing was run.
-        SandboxEnded: it used more memory than there is, or nobody waits for it any more.
+        SandboxEnded: nobody waits for it any more.
     """
 
     out = Clip(limits.output)
@@ -76,6 +76,8 @@ def run(command: str, volume: Path, limits: Limits, cancelled: Callable[[], bool
             code = None if stopped else sandbox.wait(max(end - time.monotonic(), 1))
             if code is None and not stopped:  # it closed its output and runs on
                 stopped = f"ended after {limits.seconds:g} s"
+            if code:
+                stopped = sandbox.hunger
             sandbox.end()
             changes = mirror.pull()
         finally:

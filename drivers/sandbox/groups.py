@@ -144,13 +144,15 @@ def _make(hierarchy: Hierarchy, name: str) -> Path:
     places = [own, shared]
     if os.geteuid() == 0:  # our own group may be in somebody else's hands (systemd's), the top is root's
         with suppress(OSError):
+            if hierarchy.unified:
+                _delegate(hierarchy.top, evict=False)
             shared.mkdir(exist_ok=True)
         places.reverse()
     trouble: list[str] = []
     for place in places:
         try:
             if hierarchy.unified:
-                _delegate(place)
+                _delegate(place, evict=True)
             _sweep(place)
             folder = place / name
             folder.mkdir()
@@ -160,8 +162,8 @@ def _make(hierarchy: Hierarchy, name: str) -> Path:
     raise _missing("; ".join(trouble))
 
 
-def _delegate(place: Path) -> None:
-    """Let groups below `place` have the controllers (version 2)."""
+def _delegate(place: Path, *, evict: bool) -> None:
+    """Let groups below `place` have the controllers (version 2), if need be by moving its processes into a leaf."""
     switch = place / "cgroup.subtree_control"
     lacking = [name for name in CONTROLLERS if name not in switch.read_text().split()]
     if not lacking:
@@ -170,7 +172,9 @@ def _delegate(place: Path) -> None:
     try:
         switch.write_text(words)
     except OSError as error:
-        if error.errno != errno.EBUSY:  # it holds processes, which version 2 allows in leaves only
+        if (
+            error.errno != errno.EBUSY or not evict
+        ):  # it holds processes, which version 2 allows in leaves only
             raise
         leaf = place / LEAF
         leaf.mkdir(exist_ok=True)

@@ -160,16 +160,21 @@ class Sandbox:
                     stream.close()
         self._closing.close()
 
+    @property
+    def hunger(self) -> str:
+        """What to say where a process in it was ended for want of memory, else ""."""
+        if not self._group.out_of_memory:
+            return ""
+        return f"its processes and files used more than {self.limits.memory >> 20} MiB of memory"
+
     def gone(self) -> SandboxEnded:
         """The error to raise where the program has ended, with the cause as far as it is known."""
-        out_of_memory = self._group.out_of_memory
         code = self.wait(1.0)
         while self._hear():
             pass
         words = self.errors.text.strip()
-        if out_of_memory:
-            mib = self.limits.memory >> 20
-            why, do = f"its processes and files used more than {mib} MiB of memory", "use less at once"
+        if why := self.hunger:
+            do = "use less at once"
         else:
             why, do = f"it ended with status {code}" + (f": {words[-500:]}" if words else ""), ""
         return SandboxEnded("the program in the sandbox has ended", why=why, do=do)

@@ -93,6 +93,12 @@ def test_a_command_that_prints_without_end_is_ended(volume: Path, monkeypatch: p
     assert "[ended after it had printed 8 MiB]" in run("yes >&2", volume, LIMITS)
 
 
+def test_a_command_without_memory_says_so(volume: Path) -> None:
+    small = Limits(seconds=20, memory=128 << 20)
+    told = run("head -c 100M /dev/zero >/tmp/a; head -c 100M /dev/zero >/dev/shm/b; exit 1", volume, small)
+    assert "[its processes and files used more than 128 MiB of memory]" in told
+
+
 def test_who_gives_up_ends_the_command(volume: Path) -> None:
     with pytest.raises(SandboxEnded, match="given up"):
         run("sleep 1000", volume, LIMITS, lambda: True)
