@@ -141,7 +141,8 @@ def _told(name: str, solved: Roots, digits: int, low: Fraction | None, high: Fra
     def inside(root: Number) -> bool:
         return (low is None or root >= low) and (high is None or root <= high)
 
-    said = [f"{name} = {show(root, digits)}" for root in (*solved.rational, *solved.rounded) if inside(root)]
+    real: list[Number] = [*solved.rational, *solved.rounded]
+    said = [f"{name} = {show(root, digits)}" for root in real if inside(root)]
     if (low is not None or high is not None) and not said and (solved.surd is None or solved.surd.square < 0):
         ends = [f"{word} {show(end)}" for word, end in (("from", low), ("to", high)) if end is not None]
         return f"no solution {' '.join(ends)}"
@@ -149,15 +150,14 @@ def _told(name: str, solved: Roots, digits: int, low: Fraction | None, high: Fra
         middle, square = solved.surd.middle, solved.surd.square
         size = power(abs(square), Fraction(1, 2))
         if square > 0:
-            for sign in (-1, 1):
-                root = rounded(middle) + sign * rounded(size)
-                near = show(root, digits).partition(" ")[0]
-                if not inside(root):
-                    continue
-                said.append(f"{name} = {solved.surd.spelled('-' if sign < 0 else '+')} (about {near})")
+            for sign, letter in ((-1, "-"), (1, "+")):
+                near = rounded(middle) + sign * rounded(size)
+                if inside(near):
+                    about, _, _ = show(near, digits).partition(" ")
+                    said.append(f"{name} = {solved.surd.spelled(letter)} (about {about})")
         else:
-            real = f"{show(middle, digits)} " if middle else ""
-            pair = [f"{name} = {real}{sign} {_imaginary(show(size, digits))}" for sign in "-+"]
+            first = f"{show(middle, digits)} " if middle else ""
+            pair = [f"{name} = {first}{sign} {_imaginary(show(size, digits))}" for sign in "-+"]
             there = (
                 f"{' or '.join(said)}; besides, complex ones are"
                 if said

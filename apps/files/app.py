@@ -281,7 +281,7 @@ def _diff(old: str, new: str, old_name: str, new_name: str) -> str:
     some = [text[begin : len(text) - max(0, tail - CONTEXT)] for text in (before, after)]
     if max(map(len, some)) > MAX_COMPARED:
         return f"from line {head + 1} on, {len(some[0])} lines of {old_name} are {len(some[1])} others in {new_name}"
-    rows = list(difflib.unified_diff(*some, old_name, new_name, lineterm="", n=CONTEXT))
+    rows = list(difflib.unified_diff(some[0], some[1], old_name, new_name, lineterm="", n=CONTEXT))
     if not rows:
         return "they differ in the ends of lines only"
     rows = [

@@ -98,7 +98,7 @@ def _watched(subject: Subject) -> dict[str, list[tuple[str, str]]]:
             return {}  # it took its process along: other checks find that
     found: dict[str, list[tuple[str, str]]] = {}
     for call, seen in zip(calls, told, strict=False):
-        known = found.setdefault(call["syscall"], [])
+        known = found.setdefault(str(call["syscall"]), [])
         known += [(what, place) for what, place in seen if (what, place) not in known]
     return found
 
