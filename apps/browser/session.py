@@ -5,7 +5,7 @@ What: opens addresses by the light reader, by Chromium where the page needs it, 
 Invariant: one thing at a time. Cookies and storage are this session's alone; a site that Chromium has talked to stays
     with Chromium, so that they are of one piece. A page is replaced only by one that was read. Files that a page hands
     out go to the working volume, under a safe name, or nowhere.
-Interface: `Session(settings)`: `open`, `click`, `fill`, `picture`, `search`, `page`, `aclose`.
+Interface: `Session(settings)`: `open`, `click`, `fill`, `picture`, `search`, `reread`, `page`, `stay`, `aclose`.
 """
 
 from __future__ import annotations
@@ -74,15 +74,19 @@ class Page:
 
 
 class Session:
-    """One agent's browser."""
+    """One agent's browser.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        gate: the way out; one of the settings' own where it is not given.
+    """
+
+    def __init__(self, settings: Settings, gate: Gate | None = None) -> None:
         self._settings = settings
-        self._gate = Gate(settings.allow)
+        self._gate = gate or Gate(settings.allow)
         self._lock = asyncio.Lock()
         self._chromium: Chromium | None = None
         self._tab: Tab | None = None
-        self._with_chromium: set[str] = set()  # hosts
+        self.stay: set[str] = set()  # hosts whose pages Chromium reads: it has their cookies
         self._page: Page | None = None
 
     @cached_property
@@ -117,7 +121,7 @@ class Session:
         """Open an address; `scripts` asks for Chromium even where the page can be read without."""
         address = parse(url)
         async with self._lock:
-            if scripts or address.host in self._with_chromium:
+            if scripts or address.host in self.stay:
                 return await self._open_displayed(address.url, volume)
             fetched, reading, notes = await self._read_light(address.url)
             if reading is None:
@@ -210,8 +214,8 @@ class Session:
         host, port = (address := parse(url)).host, address.port
         await self._gate.addresses(host, port)  # the relay asks again; but here the answer has words
         async with self._living() as tab:
-            if host not in self._with_chromium:
-                self._with_chromium.add(host)
+            if host not in self.stay:
+                self.stay.add(host)
                 await self._hand_over_cookies(host)
             tab.notes.clear()
             tab.downloads.clear()
@@ -234,7 +238,7 @@ class Session:
         written = shown.written
         notes = _notes([*tab.notes, *kept], written.marked, shown.left_out)
         with contextlib.suppress(WebError):
-            self._with_chromium.add(parse(shown.url).host)
+            self.stay.add(parse(shown.url).host)
         blocks = written.blocks or ("(the page has no text)",)
         self._page = Page(
             shown.url, written.title or shown.url, tuple(parts(blocks, PART)), written.links, written.controls, notes,

@@ -133,13 +133,7 @@ class _Transport(httpx2.AsyncBaseTransport):
                 extensions=request.extensions,
             )  # fmt: skip
         )
-        assert isinstance(answer.stream, AsyncIterator) or hasattr(answer.stream, "__aiter__")
-        return httpx2.Response(
-            status_code=answer.status,
-            headers=answer.headers,
-            stream=_Stream(answer.stream),
-            extensions=answer.extensions,
-        )
+        return httpx2.Response(answer.status, headers=answer.headers, stream=_Stream(answer.stream))
 
     async def aclose(self) -> None:
         await self._pool.aclose()
@@ -250,10 +244,10 @@ async def _whole(
     async for chunk in response.aiter_bytes(1 << 16):
         size += len(chunk)
         if size > most:
+            why = f"it has more than {most} bytes once it is unpacked"
             raise PageTooLarge(
-                f"{address.url} is too large", why=f"it has more than {most >> 20 or most} {'MiB' if most >> 20 else 'bytes'}",
-                do="open a part of it, or another page",
-            )  # fmt: skip
+                f"{address.url} is too large", why=why, do="open a part of it, or another page"
+            )
         chunks.append(chunk)
     charset = header.get_content_charset() or ""
     return Fetched(

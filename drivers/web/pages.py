@@ -33,7 +33,7 @@ from llmos.drivers.web.errors import (
     bad_certificate,
 )
 from llmos.drivers.web.relay import BUDGET
-from llmos.drivers.web.writing import HIDDEN, MAX_OPTIONS, NODE, OPTIONS, Writer, Written
+from llmos.drivers.web.writing import HIDDEN, MAX_OPTIONS, NODE, OPTIONS, SPECIAL, Writer, Written
 
 if TYPE_CHECKING:
     from playwright.async_api import CDPSession, Dialog, Download, Page, Request
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 LOAD_SECONDS = 20.0  # until a page's own markup has come
 SETTLE_SECONDS = 4.0  # that its scripts and pictures may take beyond that; then it is read as it is
 QUIET_SECONDS = 0.12  # without a request: it has settled
-STEP_SECONDS = 10.0  # of one step inside of the page: a page that is busy with itself does not answer
+STEP_SECONDS = 20.0  # of one step inside of the page: a page that is busy with itself does not answer
 MAX_NODES = 120_000  # elements that are read
 MAX_TEXT = 4 << 20  # characters that are read
 MAX_NOTES = 8
@@ -54,11 +54,11 @@ _DO = f"function(what, ...rest) {{ return ({_ACT.strip().rstrip(';')})[what].app
 _LIMITS = {
     "nodes": MAX_NODES, "text": MAX_TEXT, "contrast": hidden.MIN_CONTRAST, "opacity": hidden.MIN_OPACITY,
     "size": hidden.MIN_SIZE, "far": hidden.FAR, "box": hidden.MIN_BOX, "choices": MAX_OPTIONS,
-    "node": NODE, "hidden": HIDDEN, "options": OPTIONS,
+    "special": sorted(SPECIAL), "node": NODE, "hidden": HIDDEN, "options": OPTIONS,
     "words": {
         "notShown": hidden.NOT_SHOWN, "invisible": hidden.INVISIBLE, "transparent": hidden.TRANSPARENT,
         "tiny": hidden.TINY, "faint": hidden.FAINT, "away": hidden.AWAY, "cut": hidden.CUT, "folded": hidden.FOLDED,
-        "covered": hidden.COVERED,
+        "covered": hidden.COVERED, "noScripts": hidden.NO_SCRIPTS,
     },
 }  # fmt: skip
 
@@ -196,11 +196,14 @@ class Tab:
         for event in found["events"]:
             if event == 0:
                 writer.end(tags.pop())
+            elif isinstance(event, str):
+                tags.append(event)
+                writer.start(event, {})
             elif len(event) == 2:
                 tags.append(event[0])
                 writer.start(event[0], event[1])
             else:
-                writer.text(event[1], event[2])
+                writer.text(event[0] or event[1], event[2] if len(event) == 3 else "")
         writer.start("title", {})
         writer.text(found["title"])
         writer.end("title")
@@ -239,7 +242,7 @@ class Tab:
         )
         self._world = made["executionContextId"]
         value = await self._evaluate(f"({_WALK})({json.dumps(_LIMITS)})", by_value=True)
-        return dict(value["value"])
+        return dict(json.loads(value["value"]))
 
     async def _protocol(self) -> CDPSession:
         if self._cdp is None:

@@ -19,16 +19,27 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from llmos.drivers.web import hidden
 from llmos.drivers.web.cascade import Cascade
+from llmos.drivers.web.errors import PageTooLarge
 from llmos.drivers.web.hidden import BLACK, LINK, WHITE, Colour
 from llmos.drivers.web.sheets import Sheets, understood
 from llmos.drivers.web.writing import HIDDEN, MAX_OPTIONS, OPTIONS, Attributes, Writer, Written
 
+MAX_DEPTH = 8000  # elements in each other, and choices of a page: the parser's time grows with the square
 FEW = 200  # visible characters below which a page with scripts is one that its scripts have yet to write
 _NEVER = frozenset({"script", "style", "template", "head", "meta", "link", "base", "datalist", "param", "rp"})
 _SIZES = {
     "xx-small": 9, "x-small": 10, "small": 13, "medium": 16, "large": 18, "x-large": 24, "xx-large": 32,
     "smaller": 13, "larger": 19,
 }  # fmt: skip
+_TAGS = re.compile(
+    r"<!--.*?-->|<(?:script|style|textarea|title)\b.*?</(?:script|style|textarea|title)"
+    r"|<(/?)([a-zA-Z][^\s/>]*)(?:[^>\"']|\"[^\"]*\"|'[^']*')*>",
+    re.DOTALL | re.IGNORECASE,
+)
+_SHALLOW = frozenset(  # elements that have no contents, or whose end is usually left out
+    """area base br col embed hr img input link meta source track wbr p li dt dd tr td th thead tbody tfoot option optgroup
+    html head body""".split()
+)
 _LENGTH = re.compile(r"(-?\d*\.?\d+)(px|pt|em|rem|ex|ch|%|vw|vh|in|cm|mm|pc|q|vmin|vmax)?")
 _UNITS = {
     "px": 1.0, "pt": 4 / 3, "em": 16.0, "rem": 16.0, "ex": 8.0, "ch": 8.0, "%": 12.8, "vw": 12.8, "vh": 9.0, "in": 96.0,
@@ -91,8 +102,28 @@ def style_sheets(tree: LexborHTMLParser, base: str) -> list[tuple[str, str]]:
 
 
 def parse_page(html: str) -> LexborHTMLParser:
-    """The page's tree, as a browser without scripts builds it."""
+    """The page's tree, as a browser without scripts builds it; PageTooLarge where that would take for ever."""
+    if html.count("<") > MAX_DEPTH and (
+        _depth(html) > MAX_DEPTH or html.lower().count("<option") > MAX_DEPTH
+    ):
+        raise PageTooLarge(
+            "the page is nested too deeply",
+            why=f"more than {MAX_DEPTH} elements in each other",
+            do="open another",
+        )
     return LexborHTMLParser(html)
+
+
+def _depth(html: str) -> int:
+    """About how deeply elements are nested: the parser takes the square of it."""
+    depth = deepest = 0
+    for match in _TAGS.finditer(html):
+        name = match[2]
+        if name is None or name.lower() in _SHALLOW:
+            continue
+        depth = max(0, depth - 1) if match[1] else depth + 1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def read_html(tree: LexborHTMLParser, base: str, css: Sequence[str] = ()) -> Reading:
@@ -182,9 +213,19 @@ class _Walk:
                 writer.end(name)
                 continue
             if name == "details" and "open" not in attributes:
-                stack += _folded(node, inner)
+                stack += self._folded(node, inner)
                 continue
             stack.append((name, node.iter(include_text=True, skip_empty=False), inner))
+
+    def _folded(self, node: LexborNode, state: _State) -> list[tuple[str, Iterator[LexborNode], _State]]:
+        """A closed <details>: its summary can be seen, the rest not until it is opened."""
+        children = list(node.iter(include_text=True, skip_empty=False))
+        summary = next((child for child in children if child.tag == "summary"), None)
+        rest = [child for child in children if summary is None or child.mem_id != summary.mem_id]
+        folded = self._states.setdefault(
+            ("folded", id(state)), replace(state, why=state.why or hidden.FOLDED)
+        )
+        return [("details", iter(rest), folded), ("", iter(() if summary is None else (summary,)), state)]
 
     def _replaced(self, node: LexborNode, name: str, attributes: Attributes, state: _State) -> Attributes:
         """Attributes of a control or a picture, with what only its contents say."""
@@ -210,12 +251,14 @@ class _Walk:
         key = (id(declared), id(state), *changes.items())
         known = self._states.get(key)
         if known is None:
-            base = replace(state, **changes) if changes else state
+            base = replace(state, **changes) if changes else state  # type: ignore[arg-type]
             if declared is not None:
                 values = self._values(declared)
                 if changes.get("why") == hidden.NOT_SHOWN and values.get("display", "none") != "none":
                     base = replace(base, why=state.why)  # the sheet shows what the attribute `hidden` hid
                 base = self._applied(values, base, state)
+                if values.get("position") == "absolute" and not base.why and base.ground is not state.ground:
+                    self._doubts["a box that may lie over text"] = None
             known = self._states[key] = base
         return known
 
@@ -312,15 +355,6 @@ class _Walk:
             if colour is not None and colour.alpha > 0:
                 return colour if colour.alpha >= 1 or ground is None else colour.over(ground)
         return ground
-
-
-def _folded(node: LexborNode, state: _State) -> list[tuple[str, Iterator[LexborNode], _State]]:
-    """A closed <details>: its summary can be seen, the rest not until it is opened."""
-    children = list(node.iter(include_text=True, skip_empty=False))
-    summary = next((child for child in children if child.tag == "summary"), None)
-    rest = [child for child in children if summary is None or child.mem_id != summary.mem_id]
-    folded = replace(state, why=state.why or hidden.FOLDED)
-    return [("details", iter(rest), folded), ("", iter(() if summary is None else (summary,)), state)]
 
 
 def _markup(tag: str, attributes: Attributes, state: _State) -> dict[str, object]:

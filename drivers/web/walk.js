@@ -1,12 +1,34 @@
 // Runs inside Chromium, in a world of its own that the page's scripts cannot reach: walks what is displayed and says,
 // element by element, what a `Writer` needs. What hides a text is judged by computed styles and by where it lies.
-// Gives {events, title, url, frames}: events are [tag, attributes] for a start, 0 for an end, [1, text, reason].
+// Gives JSON of {events, title, url, ...}. An event is 0 for an end, "tag" or ["tag", {attributes}] for a start, [text] for
+// a text that is seen, ["", text, reason] for one that is not. Elements that mean nothing to a `Writer` are left out.
 (limits) => {
-  const NEVER = new Set(["script", "style", "template", "head", "meta", "link", "base", "datalist", "param", "noscript"]);
-  const KEPT = ["href", "role", "alt", "src", "type", "name", "placeholder", "aria-label", "id", "colspan", "rowspan", "start"];
+  const NEVER = new Set(["script", "style", "template", "head", "meta", "link", "base", "datalist", "param"]);
+  const KEPT = new Set(["href", "role", "alt", "src", "type", "name", "placeholder", "aria-label", "id", "colspan", "rowspan", "start"]);
+  const SPECIAL = new Set(limits.special);
+  // Elements that browsers give neither a ground nor a border that cuts.
+  const PLAIN = new Set(("html body div p span a b i em strong u small ul ol li dl dt dd table thead tbody tfoot tr td th h1 h2 h3 h4"
+    + " h5 h6 section article main nav header footer aside pre code blockquote br hr img label form figure font center").split(" "));
   const nodes = [], events = [], labels = {};
   let left = limits.nodes, comments = 0, letters = 0, templates = 0;
   const view = document.documentElement, rtl = view && getComputedStyle(view).direction === "rtl";
+
+  // Reading a computed value is what costs here. One whose property's name occurs nowhere has its first value.
+  const source = (() => {
+    try {
+      if (document.getAnimations().length || document.querySelector("iframe, frame")) return null;
+      const sheets = [...document.styleSheets, ...document.adoptedStyleSheets];
+      const text = sheets.map((sheet) => [...sheet.cssRules].map((rule) => rule.cssText).join(" ")).join(" ");
+      if (text.includes("@import")) return null;
+      const styles = [...document.querySelectorAll("[style]")].map((e) => e.getAttribute("style")).join(" ");
+      return styles.includes("\\") || document.querySelector("svg, math") ? null : (text + " " + styles).toLowerCase();
+    } catch (e) {
+      return null;  // a sheet of another origin cannot be read
+    }
+  })();
+  let shadows = false;
+  const used = {};
+  const may = (name) => shadows || source === null || (used[name] ??= source.includes(name));
 
   const colours = new Map();
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
@@ -46,7 +68,7 @@
   };
 
   const clipped = (s, box) => {
-    if (s.clip !== "auto") {
+    if (s.clip !== "auto" && (s.position === "absolute" || s.position === "fixed")) {
       const n = (s.clip.match(/-?[\d.]+/g) || []).map(Number);
       if (n.length === 4 && (n[2] - n[0] <= limits.box || n[1] - n[3] <= limits.box)) return true;
     }
@@ -70,25 +92,28 @@
   // The state that an element hands down: why it is hidden, opacity, ground (null: a picture), the box that cuts it.
   const judge = (element, state, s) => {
     let {why, opacity, ground, cut} = state;
-    if (s.contentVisibility === "hidden") why = why || limits.words.notShown;
-    if (s.opacity !== "1") opacity *= +s.opacity;
-    const filter = /opacity\(([\d.]+)\)/.exec(s.filter);
+    if (may("content-visibility") && s.contentVisibility === "hidden") why = why || limits.words.notShown;
+    if (may("opacity") && s.opacity !== "1") opacity *= +s.opacity;
+    const filter = may("filter") && /opacity\(([\d.]+)\)/.exec(s.filter);
     if (filter) opacity *= +filter[1];
-    if (s.backgroundImage !== "none") ground = null;
-    else if (s.backgroundColor !== "rgba(0, 0, 0, 0)") {
+    if ((may("background") || element.hasAttribute("background")) && s.backgroundImage !== "none") ground = null;
+    else if (may("background") || element.hasAttribute("bgcolor") || !PLAIN.has(element.localName)) if (s.backgroundColor !== "rgba(0, 0, 0, 0)") {
       const c = colour(s.backgroundColor);
       if (c[3] >= 0.999) ground = c;
       else if (ground) ground = [...over(c, ground, 1), 1];
     }
-    if (!why && s.maskImage && s.maskImage !== "none" && /gradient/.test(s.maskImage) && !/rgba?\((?!0, 0, 0, 0\))/.test(s.maskImage)) why = limits.words.transparent;
-    const cuts = s.overflowX !== "visible" || s.overflowY !== "visible", placed = s.clip !== "auto" || s.clipPath !== "none";
-    const free = s.position === "fixed" || s.position === "absolute" ? (state.held || s.position === "fixed" ? null : cut) : cut;
-    cut = s.position === "static" || s.position === "relative" || s.position === "sticky" ? cut : free;
-    if (cuts || placed || s.transform !== "none" || s.scale !== "none") {
+    if (!why && may("mask") && s.maskImage && s.maskImage !== "none" && /gradient/.test(s.maskImage) && !/rgba?\((?!0, 0, 0, 0\))/.test(s.maskImage)) why = limits.words.transparent;
+    // Out of the flow, an element is not cut by boxes between it and what it is placed against.
+    const position = may("position") ? s.position : "static", out = position === "fixed" || position === "absolute";
+    if (position === "fixed" || (out && state.held)) cut = null;
+    const cuts = (may("overflow") || !PLAIN.has(element.localName)) && s.overflow !== "visible";
+    const placed = may("clip") && ((out && s.clip !== "auto") || s.clipPath !== "none");
+    const moved = (may("transform") && s.transform !== "none") || (may("scale") && s.scale !== "none");
+    if (cuts || placed || moved) {
       const box = element.getBoundingClientRect();
       if (!why && clipped(s, box)) why = limits.words.cut;
       const flat = box.width <= limits.box || box.height <= limits.box;
-      if (!why && flat && (s.transform !== "none" || s.scale !== "none") && element.textContent) why = limits.words.cut;
+      if (!why && flat && moved && element.textContent) why = limits.words.cut;
       if (cuts && element !== document.body && element !== view) {
         const inner = {left: box.left, top: box.top, right: box.right, bottom: box.bottom};
         const scrolls = (v) => v === "auto" || v === "scroll";
@@ -100,7 +125,7 @@
         cut = cut ? {left: Math.max(cut.left, inner.left), top: Math.max(cut.top, inner.top), right: Math.min(cut.right, inner.right), bottom: Math.min(cut.bottom, inner.bottom)} : inner;
       }
     }
-    return {why, opacity, ground, cut, style: s, held: s.position === "static" && state.held};
+    return {why, opacity, ground, cut, style: s, held: position === "static" && state.held};
   };
 
   const covers = [];  // opaque boxes that are taken out of the flow: what lies below them is not seen
@@ -108,11 +133,18 @@
   const reason = (node, state) => {
     const s = state.style;
     if (state.why) return state.why;
-    if (s.visibility !== "visible") return limits.words.invisible;
-    if (parseFloat(s.fontSize) < limits.size) return limits.words.tiny;
-    const shade = colour(s.webkitTextFillColor || s.color);
-    if (shade[3] * state.opacity < limits.opacity) return limits.words.transparent;
-    if (state.ground && tooFaint(shade, state.ground, state.opacity) && s.textShadow === "none") return limits.words.faint;
+    if (state.look === undefined) {  // the same for all texts of one element
+      const shade = colour(may("text-fill") ? s.webkitTextFillColor : s.color);
+      state.look = may("visibility") && s.visibility !== "visible" ? limits.words.invisible
+        : parseFloat(s.fontSize) < limits.size ? limits.words.tiny
+        : shade[3] * state.opacity < limits.opacity ? limits.words.transparent
+        : state.ground && tooFaint(shade, state.ground, state.opacity) && s.textShadow === "none" ? limits.words.faint : "";
+    }
+    if (state.look) return state.look;
+    if (may("first-line") && state.ground) {
+      const first = getComputedStyle(node.parentElement, "::first-line");
+      if (tooFaint(colour(first.color), state.ground, state.opacity) || parseFloat(first.fontSize) < limits.size) return limits.words.faint;
+    }
     range.selectNodeContents(node);
     const box = range.getBoundingClientRect();
     if (box.width === 0 && box.height === 0) return node.nodeType === 3 ? limits.words.notShown : "";
@@ -132,10 +164,7 @@
 
   const attributes = (element, tag) => {
     const found = {};
-    for (const name of KEPT) {
-      const value = element.getAttribute(name);
-      if (value !== null) found[name] = value.slice(0, 4096);
-    }
+    for (const {name, value} of element.attributes) if (KEPT.has(name)) found[name] = value.slice(0, 4096);
     return found;
   };
   const words = (element) => (element.textContent || "").replace(/\s+/g, " ").trim().slice(0, 200);
@@ -145,13 +174,18 @@
     const tag = element.localName || "";
     if (tag === "template") templates++;
     if (NEVER.has(tag) || left-- <= 0) return;
+    if (tag === "noscript") {  // its contents are markup that was not read
+      const text = new DOMParser().parseFromString(element.textContent, "text/html").body.textContent;
+      if (/\S/.test(text)) events.push(["", text, limits.words.noScripts]);
+      return;
+    }
     const s = getComputedStyle(element);
     let inner;
     if (s.display === "none" || (s.display === "" && !state.why)) inner = {...state, why: state.why || limits.words.notShown, style: s};
     else if (state.why && state.unlaid) inner = {...state, style: s};
     else inner = judge(element, state, s);
     if (s.display === "none") inner.unlaid = true;
-    if (!inner.why && !inner.unlaid && s.position !== "static" && s.position !== "relative" && s.position !== "fixed" && s.position !== "sticky") {
+    if (!inner.why && !inner.unlaid && may("position") && s.position === "absolute") {
       const c = s.backgroundImage !== "none" ? 1 : colour(s.backgroundColor)[3] * inner.opacity;
       if (c > 0.95 && covers.length < 200) covers.push([element, element.getBoundingClientRect(), s]);
     }
@@ -175,8 +209,10 @@
     }
     const name = tag === "title" ? "g" : (tag === "a" && !a.href) || (tag !== "button" && !control && tag !== "a" && a[limits.node]) ? "button" : tag;
     if (tag === "label" && element.htmlFor) labels[element.htmlFor] = words(element);
-    events.push([name, a]);
+    const told = SPECIAL.has(name) || "role" in a;
+    if (told) events.push(Object.keys(a).length ? [name, a] : name);
     if (tag === "input" || tag === "select" || tag === "textarea") { events.push(0); return; }
+    shadows ||= !!element.shadowRoot;
     let children = element.shadowRoot ? element.shadowRoot.childNodes : element.childNodes;
     if (tag === "slot" && element.assignedNodes().length) children = element.assignedNodes();
     if (tag === "iframe" || tag === "frame") {
@@ -187,11 +223,11 @@
     if (tag === "details" && !element.open) {
       const summary = [...element.children].find((c) => c.localName === "summary");
       const folded = {...inner, why: inner.why || limits.words.folded, unlaid: true};
-      stack.push({children: [...children].filter((c) => c !== summary), at: 0, state: folded, end: true});
+      stack.push({children: [...children].filter((c) => c !== summary), at: 0, state: folded, end: told});
       if (summary) stack.push({children: [summary], at: 0, state: inner, end: false});
       return;
     }
-    stack.push({children, at: 0, state: inner, end: true});
+    stack.push({children, at: 0, state: inner, end: told});
   };
 
   const white = [1, 1, 1, 1];
@@ -208,10 +244,11 @@
     if (child.nodeType === 1) enter(child, top.state);
     else if (child.nodeType === 3) {
       const text = child.data;
-      if (!/\S/.test(text)) { if (text) events.push([1, " ", ""]); continue; }
+      if (!/\S/.test(text)) { events.push([" "]); continue; }
       size += text.length;
       if (size > limits.text || left <= 0) { cutShort = true; continue; }
-      events.push([1, text, top.state.unlaid ? top.state.why : reason(child, top.state)]);
+      const why = top.state.unlaid ? top.state.why : reason(child, top.state);
+      events.push(why ? ["", text, why] : [text]);
     } else if (child.nodeType === 8) { comments++; letters += child.data.trim().length; }
   }
 
@@ -227,9 +264,9 @@
         const o = getComputedStyle(own);
         if (o.position !== "static" && o.zIndex !== "auto" && (+o.zIndex > +s.zIndex || s.zIndex === "auto" && +o.zIndex > 0)) raised = true;
       }
-      if (!raised) { events[at][2] = limits.words.covered; break; }
+      if (!raised) { events[at] = ["", events[at][0], limits.words.covered]; break; }
     }
   }
   globalThis.llmosNodes = nodes;
-  return {events: [...events], title: document.title, url: location.href, labels, comments, letters, templates, cutShort, scripts: document.scripts.length};
+  return JSON.stringify({events, title: document.title, url: location.href, labels, comments, letters, templates, cutShort, scripts: document.scripts.length});
 }

@@ -32,7 +32,7 @@ _BLOCKS = frozenset(
     td tfoot th thead caption title tr ul video audio iframe""".split()
 )
 # Elements that mean something to `start` or `end`; all others only carry their text.
-_SPECIAL = _BLOCKS | frozenset("a area br button embed frame img input nav object select textarea".split())
+SPECIAL = _BLOCKS | frozenset("a area br button embed frame img input nav object select textarea".split())
 _AROUND = frozenset({"nav", "aside", "footer"})
 _AROUND_ROLES = frozenset({"navigation", "banner", "contentinfo", "complementary", "search"})
 _BUTTONS = frozenset({"submit", "button", "reset", "image"})
@@ -135,7 +135,7 @@ class Writer:
 
     def start(self, tag: str, attributes: Attributes) -> None:
         """An element begins."""
-        if tag not in _SPECIAL and "role" not in attributes:
+        if tag not in SPECIAL and "role" not in attributes:
             self._open.append((tag, False))
             return
         around = tag in _AROUND or (tag == "header" and not self._within("article", "main", "section"))
@@ -207,7 +207,7 @@ class Writer:
         """The innermost element ends."""
         opened, around = self._open.pop()
         assert opened == tag, (opened, tag)
-        if tag not in _SPECIAL and not around:
+        if tag not in SPECIAL and not around:
             return
         match tag:
             case "title":
