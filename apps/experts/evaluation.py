@@ -148,7 +148,7 @@ def _ask(
             assert volume is not None
             source, target = _there(path), volume / Path(path).name
             shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
-        asked = case.ask.replace("{site}", sites[case.site]) if case.site in sites else case.ask
+        asked = case.ask.replace("{site}", sites.get(case.site or "", "{site}"))
         turn = process.ask(asked, **ready.asked(seed=seed))
         made: dict[int, Call] = {}
         good: list[int] = []
