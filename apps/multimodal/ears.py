@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel
-
 from llmos.abi.app import App, Call, syscall
 from llmos.abi.config import Section
 from llmos.abi.errors import Cancelled
@@ -18,25 +16,6 @@ from llmos.abi.settings import settings
 from llmos.apps.multimodal.places import load
 from llmos.drivers.media.hearing import Listener
 from llmos.drivers.media.sound import open_sound
-
-
-class Said(BaseModel):
-    """Some words, from second `start` to second `end`."""
-
-    start: float
-    end: float
-    text: str
-
-
-class Transcript(BaseModel):
-    """What was said in a recording of `seconds`, in `language`; `text` is "" where nobody speaks."""
-
-    text: str
-    language: str
-    confidence: float
-    seconds: float
-    model: str
-    pieces: list[Said] | None = None
 
 
 class Settings(Section):
@@ -59,21 +38,19 @@ class Ears(App):
         call: Call,
         language: Annotated[str, 'a code such as "en" or "de"; empty to tell it from the sound'] = "",
         times: Annotated[bool, "also tell when each sentence was said"] = False,
-    ) -> Transcript:
-        """Write down what is said in a recording (WAV, MP3, FLAC, Ogg, M4A, WebM)."""
+    ) -> str:
+        """Hear what is said in a recording (WAV, MP3, FLAC, Ogg, M4A, WebM) and write it down."""
         name = "the recording" if audio.startswith("data:") else audio
         heard = self._listener.hear(open_sound(load(call, audio), name), language)
-        pieces = []
+        said = []
         for piece in heard.pieces:
             if call.cancelled:
                 raise Cancelled("nobody waits for what was heard")
-            pieces.append(Said(start=piece.start, end=piece.end, text=piece.text))
+            said.append(f"{piece.start:.1f} s to {piece.end:.1f} s: {piece.text}" if times else piece.text)
             call.progress(piece.end, heard.seconds, piece.text)
-        return Transcript(
-            text=" ".join(piece.text for piece in pieces),
-            language=heard.language,
-            confidence=heard.confidence,
-            seconds=round(heard.seconds, 2),
-            model=heard.model,
-            pieces=pieces if times else None,
-        )
+        about = f"{heard.seconds:.1f} seconds"
+        if not said:
+            return f"Nobody speaks in the recording ({about})."
+        return f"Said in the recording ({about}, language {heard.language}):\n" + (
+            "\n" if times else " "
+        ).join(said)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llmos.abi.app import App, Call, Target, syscall
 from llmos.abi.config import Section
@@ -21,17 +21,6 @@ from llmos.drivers.media.sound import Sound, joined, wav
 from llmos.drivers.media.speaking import FASTEST, PAUSE, SLOWEST, Speaker
 
 MAX_TEXT = 20_000  # characters; some 25 minutes
-
-
-class Spoken(BaseModel):
-    """A recording that was made. `why` says why a plainer engine spoke, where one did."""
-
-    file: str
-    seconds: float
-    sentences: int
-    engine: str
-    voice: str
-    why: str = ""
 
 
 class Settings(Section):
@@ -57,7 +46,7 @@ class Voice(App):
         language: Annotated[str, 'the language of the text, such as "en" or "fr"'] = "",
         voice: Annotated[str, "one of voice.voices, or espeak-ng; empty for the language's own"] = "",
         speed: Annotated[float, Field(ge=SLOWEST, le=FASTEST)] = 1.0,
-    ) -> Spoken:
+    ) -> str:
         """Speak a text aloud into a sound file."""
         chosen = self._speaker.choose(voice or ("" if language else self._usual), language, speed)
         said: list[Sound] = []
@@ -72,14 +61,8 @@ class Voice(App):
             )
         whole = joined(said, PAUSE)
         store(call, file, wav(whole))
-        return Spoken(
-            file=file,
-            seconds=round(whole.seconds, 2),
-            sentences=len(said),
-            engine=chosen.engine,
-            voice=chosen.voice,
-            why=chosen.why,
-        )
+        speaker = f"{chosen.engine}, voice {chosen.voice}" + (f" ({chosen.why})" if chosen.why else "")
+        return f"{file} is written: {whole.seconds:.1f} seconds of speech by {speaker}."
 
     @syscall(effect="read", retry="safe", returns="user")
     def voices(self) -> list[str]:

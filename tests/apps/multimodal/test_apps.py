@@ -67,12 +67,14 @@ def test_eyes(machine: Machine) -> None:
     (machine.volume / "broken.png").write_bytes(encoded(image)[:90])
     read = machine.make("eyes.read", image="note.png", positions=True)
     assert read.ok and read.label.integrity == Integrity.UNTRUSTED
-    assert '"text": "Meet me at noon"' in read.text and f'"faint": ["{HIDDEN}"]' in read.text
-    assert '"width":' in read.text
+    placed, faint = read.text.splitlines()
+    assert placed.endswith(": Meet me at noon") and placed.startswith("x ") and "faint" not in placed
+    assert faint.endswith(f", faint: {HIDDEN}")
     broken = machine.make("eyes.read", image="broken.png")
     assert not broken.ok and "broken.png is damaged" in broken.text
     described = machine.make("eyes.describe", image="note.png")
-    assert described.ok and '"name": "white"' in described.text and HIDDEN in described.text
+    assert described.ok and "640 x 200 pixels (PNG)" in described.text and "white (#ffffff)" in described.text
+    assert described.text.endswith(f"Meet me at noon\nFaint text that people would hardly see:\n{HIDDEN}")
     answer = machine.make("eyes.ask", image="note.png", question="When do we meet?")
     assert answer.ok and answer.text == "It says so." and answer.label.integrity == Integrity.UNTRUSTED
     assert "Meet me at noon" in machine.asked and "When do we meet?" in machine.asked
@@ -123,12 +125,12 @@ def test_voice_and_ears(scripted_kernel: Callable[..., Kernel], tmp_path: Path) 
     machine = Machine(scripted_kernel, apps=apps)
     said = machine.make("voice.say", text="Good morning, everybody.", file="out/hello.wav")
     assert said.ok and said.label.integrity == Integrity.USER
-    assert '"engine": "kokoro-82m"' in said.text and '"voice": "bf_emma"' in said.text
+    assert "out/hello.wav is written" in said.text and "by kokoro-82m, voice bf_emma" in said.text
     sound = open_sound((machine.volume / "out/hello.wav").read_bytes())
     assert 0.8 < sound.seconds < 4
     heard = machine.make("ears.hear", audio="out/hello.wav", times=True)
     assert heard.ok and heard.label.integrity == Integrity.UNTRUSTED
-    assert "good morning" in heard.text.lower() and '"start": 0' in heard.text
+    assert "good morning" in heard.text.lower() and "0.0 s to" in heard.text
     (machine.volume / "noise.wav").write_bytes(b"RIFF....WAVE")
     assert "noise.wav" in machine.make("ears.hear", audio="noise.wav").text
     for wrong in ({"text": "..."}, {"text": "Hi", "voice": "nobody"}, {"text": "Hi", "file": "../x.wav"}):
