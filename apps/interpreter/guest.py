@@ -1,31 +1,26 @@
 """The loop inside the sandbox: reads cells, runs them, answers. Never imported by llmos; it is run as a text.
 
-What: `python -I -S -c <this file> <folder of packages>...`. A frame is four bytes of length, big-endian, and JSON. In:
-    {"code", "number", "limit"}; out: {"output", "value", "error", "figures", "interrupted"}.
+What: `python -I -S -c <this file> <folder of packages>...`. In: number, limit and length of the code (three integers of
+    four bytes, big-endian), then the code; out: a length, then JSON: {"output", "value", "error", "figures",
+    "interrupted"}.
 Invariant: variables live as long as this process. Whatever a cell raises, prints or returns, there is one answer of
     bounded size, if this process still lives. None of this is relied upon for safety: a cell can do here whatever it
-    likes.
+    likes. Only what is built in is imported before the first cell: all else doubles the time of a start.
 Interface: `main()`. Standard library only.
 """
 
-import ast
-import base64
-import contextlib
-import io
-import json
-import linecache
+import _ast
+import _signal as signal  # type: ignore[import-not-found]
+import _struct as struct
 import os
-import signal
-import struct
 import sys
-import traceback
-import types
-import warnings
-from typing import Any
 
 MAX_FIGURES = 8
 MAX_BASE64 = 10 << 20
 OUTPUT = "/tmp/.output"
+ONLY_AST = 0x400  # of `compile`, as `ast.PyCF_ONLY_AST`
+
+sources: dict[str, str] = {}  # of cells, by name
 
 
 def main() -> None:
@@ -39,26 +34,25 @@ def main() -> None:
         os.dup2(wanted, got)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    warnings.filterwarnings("ignore", message=".*non-interactive.*")  # plt.show(): the figures are told
-    module = types.ModuleType("__main__")
+    module = type(sys)("__main__")
     sys.modules["__main__"] = module
     with os.fdopen(ask, "rb") as requests:
-        while len(head := requests.read(4)) == 4:
-            request = json.loads(requests.read(*struct.unpack(">I", head)))
-            data = json.dumps(run(request, vars(module), output)).encode()
+        while len(head := requests.read(12)) == 12:
+            number, limit, size = struct.unpack(">III", head)
+            code = requests.read(size).decode("utf-8", "surrogatepass")
+            data = run(code, number, limit, vars(module), output)
             data = struct.pack(">I", len(data)) + data
             while data:
                 data = data[os.write(answer, data) :]
 
 
-def run(request: dict[str, Any], space: dict[str, Any], output: int) -> dict[str, Any]:
+def run(code: str, number: int, limit: int, space: dict[str, object], output: int) -> bytes:
     """One cell; the answer to it."""
-    number, limit = request["number"], request["limit"]
     value, error, interrupted = None, None, False
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            found = evaluated(request["code"], f"cell {number}", space)
+            found = evaluated(code, f"cell {number}", space)
             value = None if found is None else clipped(shown(found), limit)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -73,38 +67,54 @@ def run(request: dict[str, Any], space: dict[str, Any], output: int) -> dict[str
     if figures and value and value.startswith(("<", "[<")):  # what `plt.plot` returns; the picture says more
         value = None
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BaseException):
+        try:
             stream.flush()
-    return {
-        "output": printed(output, limit), "value": value, "error": error, "figures": figures,
-        "interrupted": interrupted,
-    }  # fmt: skip
+        except BaseException as raised:
+            error = error or clipped(explained(raised), limit)
+    return (
+        f'{{"output": {quoted(printed(output, limit))}, "value": {quoted(value)}, "error": {quoted(error)}, '
+        f'"figures": [{", ".join(map(quoted, figures))}], "interrupted": {quoted(interrupted)}}}'
+    ).encode()
 
 
-def evaluated(code: str, name: str, space: dict[str, Any]) -> Any:
+def quoted(value: str | bool | None) -> str:
+    """As JSON has it."""
+    from _json import encode_basestring_ascii
+
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    return "null" if value is None else "true" if value else "false"
+
+
+def evaluated(code: str, name: str, space: dict[str, object]) -> object:
     """Run a cell; the value of its last line, None where that is no expression."""
-    linecache.cache[name] = (len(code), None, code.splitlines(True), name)
-    tree = ast.parse(code, name)
+    sources[name] = code
+    tree = compile(code, name, "exec", ONLY_AST, dont_inherit=True)
     last = tree.body[-1] if tree.body else None
-    if isinstance(last, ast.Expr):
+    if isinstance(last, _ast.Expr):
         tree.body.pop()
     exec(compile(tree, name, "exec", dont_inherit=True), space)  # noqa: S102 (this is what it is for)
-    if not isinstance(last, ast.Expr):
+    if not isinstance(last, _ast.Expr):
         return None
-    value = eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), space)  # noqa: S307
+    value = eval(compile(_ast.Expression(last.value), name, "eval", dont_inherit=True), space)  # noqa: S307
     space["_"] = value
     return value
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as it is told: as `repr` has it, numbers of numpy as plain ones."""
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = value.item()
+        value = value.item()  # type: ignore[attr-defined]
     return repr(value)
 
 
 def explained(error: BaseException) -> str:
     """A traceback of the cells' own lines."""
+    import linecache
+    import traceback
+
+    for cell, code in sources.items():
+        linecache.cache[cell] = (len(code), None, code.splitlines(True), cell)
     try:
         text = str(error)
     except BaseException:
@@ -128,6 +138,9 @@ def explained(error: BaseException) -> str:
 
 def drawn() -> list[str]:
     """The open figures as PNG in base64; they are closed."""
+    import base64
+    import io
+
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return []

@@ -94,10 +94,11 @@ class Session:
         """
         self._mirror.push()
         self.number += 1
-        request = {"code": code, "number": self.number, "limit": self._limits.output}
-        data = json.dumps(request).encode()
+        data = code.encode("utf-8", "surrogatepass")
         try:
-            self._sandbox.send(struct.pack(">I", len(data)) + data, GRACE_S)
+            self._sandbox.send(
+                struct.pack(">III", self.number, self._limits.output, len(data)) + data, GRACE_S
+            )
             answer = self._answer(cancelled)
         except SandboxEnded as error:
             self._sandbox.end()
