@@ -46,7 +46,7 @@ class Eyes(App):
 
     @syscall(effect="read", retry="safe", deadline=300)
     def ask(self, image: ImagePath, question: str, call: Call) -> str:
-        """Answer a question about a picture."""
+        """Answer a question about a picture or photo: what is in it, what it says, what colour it has."""
         data = load(call, image)
         picture = open_picture(data, _name(image))  # whoever looks, it is sound and bounded
         if self._looker is not None:
