@@ -101,6 +101,7 @@ def _own(made: dict[str, argparse.ArgumentParser]) -> None:
     run.add_argument(
         "--json", action="store_true", help="print one JSON object instead of the streaming answer"
     )
+    run.add_argument("--plain", action="store_true", help="draw nothing, as `llmos shell --plain`")
     options.mounts(run)
     options.grants(run)
     options.sampling(run)

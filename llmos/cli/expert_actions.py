@@ -171,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
     starters = shelf(arguments).find(arguments.name).manifest.starters
     if starters and sys.stdin.isatty():
         print("Try: " + neutralise(" · ".join(starters)), file=sys.stderr)
-    return many.run(arguments)
+    return many.shell(arguments)
 
 
 # -- tests -------------------------------------------------------------------------------------------------------

@@ -150,6 +150,16 @@ def test_what_is_missing_is_told_before_any_model_is_loaded(llmos: Run, fresh_ma
         assert code == 1 and out == "" and said in err, (text, err)
 
 
+@pytest.mark.parametrize("question", [[], ["Why?"]])
+def test_run_takes_what_ask_and_shell_take(question: list[str]) -> None:
+    """`run` hands its arguments to these two verbs: an option that they read and it lacks would be a traceback."""
+    from llmos.cli.parser import parser
+
+    ours = vars(parser().parse_args(["expert", "run", "librarian", *question])).keys() | {"expert"}
+    theirs = vars(parser().parse_args(["ask", "x"] if question else ["shell"])).keys()
+    assert theirs - {"verb"} <= ours
+
+
 def test_the_schema_is_json(llmos: Run) -> None:
     code, out, _ = llmos("schema")
     assert code == 0 and json.loads(out)["title"] == "An llmos expert"
