@@ -5,7 +5,7 @@ What: seven syscalls over one `Session` an agent. A page is read without a brows
 Invariant: everything that comes from the web is untrusted and says which address it is from. What leaves the machine
     stands in arguments that the monitor sees: an address that is fetched is a target; so is, for a click or a text that
     is filled in, the page that receives it, and the call fails unless that page is the one that is open.
-Interface: `Browser`; its configuration is `llmos.apps.browser.settings.Settings`.
+Interface: `Browser`; its configuration is `llmos.apps.browser.options.Settings`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic import Field
 
 from llmos.abi.app import App, Call, Image, Payload, Target, syscall
 from llmos.abi.settings import settings
+from llmos.apps.browser.options import Settings
 from llmos.apps.browser.session import Page, Session
-from llmos.apps.browser.settings import Settings
 from llmos.drivers.web.errors import NoPage
 from llmos.drivers.web.writing import Link
 

@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from llmos.abi.errors import AppError, DocumentError
-from llmos.apps.browser.settings import Settings
+from llmos.apps.browser.options import Settings
 from llmos.drivers.beneath import Beneath
 from llmos.drivers.documents.worker import DocumentReader
 from llmos.drivers.web.addresses import Gate, parse

@@ -32,9 +32,14 @@
         return ["yes", "true", "on", "1", "checked"].includes(wanted) === this.checked ? "done" : "click";
       if (this.type === "file") return "file";
       if (["date", "time", "month", "week", "datetime-local", "color", "range"].includes(this.type)) {
+        const before = this.value;
         this.value = text;
+        if (this.value !== text) {
+          this.value = before;
+          return "value";
+        }
         changed();
-        return this.value === text ? "done" : "value";
+        return "done";
       }
     }
     this.focus();

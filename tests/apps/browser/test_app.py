@@ -57,7 +57,8 @@ def test_a_page_is_read_and_what_it_says_is_untrusted(
 
 def test_wrong_settings_are_told_when_it_is_called(scripted_kernel: Callable[..., Any]) -> None:
     kernel = scripted_kernel(
-        lambda window: "No." if "alow" in window else call("browser.links"), apps={"browser": {"alow": ["x"]}}
+        lambda window: "No." if "apps.browser.alow" in window else call("browser.links"),
+        apps={"browser": {"alow": ["x"]}},
     )
     turn = kernel.spawn(grants=["browser"]).ask("Links?")
     failed = [event for event in turn if isinstance(event, Result)]
