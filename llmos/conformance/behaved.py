@@ -35,21 +35,23 @@ def arguments(subject: Subject) -> Iterator[Finding]:
     """Arguments that do not fit are refused as such; those that fit come to a result or to an error that helps."""
     for one in subject.manifest.syscalls:
         for how, given in wrong(one.parameters):
-            error = subject.call(one, given).error
-            if isinstance(error, AppUnavailable):
+            outcome = subject.call(one, given)
+            if subject.lost(outcome):
                 yield _crashed(one, how)
-            elif not isinstance(error, BadArguments) and not one.loosened:
+            elif not isinstance(outcome.error, (BadArguments, AppUnavailable)) and not one.loosened:
                 yield fault(one.name, f"took {how}: {short(given)}", "check it in its types")
     for one in subject.called:
         for given in subject.cases(one):
-            yield from _judged(one, short(given), subject.call(one, given))
+            yield from _judged(subject, one, short(given), subject.call(one, given))
 
 
-def _judged(one: Syscall, given: str, outcome: Outcome) -> Iterator[Finding]:
+def _judged(subject: Subject, one: Syscall, given: str, outcome: Outcome) -> Iterator[Finding]:
     """What is wrong with how a call of good arguments ended."""
     match outcome.error:
-        case AppUnavailable():
+        case AppUnavailable() if subject.lost(outcome):
             yield _crashed(one, given)
+        case AppUnavailable() as error:
+            yield advice(one.name, f"says that it cannot work here: {error}", "")
         case BadResult(what=what, why=why):
             yield fault(one.name, f"for {given}: {what}: {why}", "return what it promises")
         case DeadlineExceeded(what=what):
@@ -72,7 +74,7 @@ def sizes(subject: Subject) -> Iterator[Finding]:
             if isinstance(error, BadResult) and str(MAX_REPLY_BYTES) in error.why:
                 yield fault(one.name, f"with {how}: {error.what}", "bound it, and say what is left out")
             elif not isinstance(error, BadArguments):
-                yield from _judged(one, how, outcome)
+                yield from _judged(subject, one, how, outcome)
 
 
 def times(subject: Subject) -> Iterator[Finding]:
@@ -83,7 +85,7 @@ def times(subject: Subject) -> Iterator[Finding]:
             outcome = subject.call(one, given)
             slowest = max(slowest, outcome.seconds)
             if isinstance(outcome.error, DeadlineExceeded):
-                yield from _judged(one, short(given), outcome)
+                yield from _judged(subject, one, short(given), outcome)
                 break
         else:
             if slowest > one.deadline / 2:
@@ -138,7 +140,7 @@ def concurrency(subject: Subject) -> Iterator[Finding]:
 
 
 def _differs(outcome: Outcome, alone: str | None) -> str:
-    if isinstance(outcome.error, (AppUnavailable, DeadlineExceeded)):
+    if isinstance(outcome.error, (AppUnavailable, DeadlineExceeded)) and outcome.text != alone:
         return outcome.error.what
     if alone is not None and outcome.text != alone:
         return f"{short(outcome.text)}; alone: {short(alone)}"

@@ -3,7 +3,7 @@
 What: holds the app host, one folder as working volume, and canaries in the place of secrets; makes calls and waits.
 Invariant: everything that it starts ends with it. A call always comes to an outcome.
 Interface: `Subject(app, examples=, effects=)`, a context manager: `.manifest`, `.called`, `.cases(syscall)`,
-    `.call(...)`, `.start(...)`, `.process()`; `read(app)`, an app's manifest.
+    `.call(...)`, `.start(...)`, `.process()`, `.lost(outcome)`; `read(app)`, an app's manifest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from llmos.abi.errors import ManifestError
+from llmos.abi.errors import AppUnavailable, ManifestError
 from llmos.abi.manifest import Manifest, Syscall
 from llmos.conformance.values import Arguments, fitting
 from llmos.kernel.apphost import AppHost, AppProcess, CallContext, Entry, Ours, Outcome
@@ -113,6 +113,10 @@ class Subject:
         """The process that makes the calls, if one runs."""
         running = [one for one in self.host.ps() if one.os_pid]
         return running[0] if running else None
+
+    def lost(self, outcome: Outcome) -> bool:
+        """Whether the call that ended so took its process along; an app may also say by itself that it cannot work."""
+        return isinstance(outcome.error, AppUnavailable) and self.process() is None
 
     def files(self) -> dict[str, bytes]:
         """What lies in the working volume."""
