@@ -58,7 +58,7 @@ class Apps:
             for name in _installed() | config.keys()
         ]
         folder = kernel.config.machine.state / "apps"
-        self._host = AppHost(kernel.loop.asyncio, entries, folder)
+        self._host = AppHost(kernel.loop.asyncio, entries, folder, kernel.config.machine.cache)
         self._system = {Manifest.of(app).app: app(kernel) for app in SYSTEM}
         self.manifests: dict[str, Manifest] = {Manifest.of(app).app: Manifest.of(app) for app in SYSTEM}
         self.broken: dict[str, AppError] = {}

@@ -52,10 +52,18 @@ class AppHost:
         loop: a running event loop in a thread of its own, which lives as long as this does.
         entries: the apps; two of one name are a ManifestError.
         folder: where confirmed listings and known manifests are kept; only the owner may read it.
+        cache: where our apps look for models; None for the user's cache.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, entries: Iterable[Entry], folder: Path) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        entries: Iterable[Entry],
+        folder: Path,
+        cache: Path | None = None,
+    ) -> None:
         self._loop = loop
+        self._environment = app_environment() | ({} if cache is None else {"LLMOS_CACHE": str(cache)})
         self._entries: dict[str, Entry] = {}
         for entry in entries:
             if entry.name in self._entries:
@@ -231,7 +239,7 @@ class AppHost:
             names = [source.name] if manifest.stateful else await self._shared_names()
             program = (sys.executable, "-m", "llmos.apps.serve", *names)
             said = {e.name: dict(e.settings) for e in self._entries.values() if e.settings}
-            source, ours = Stdio(program, {**app_environment(), VARIABLE: json.dumps(said)}), True
+            source, ours = Stdio(program, {**self._environment, VARIABLE: json.dumps(said)}), True
         else:
             name, agent, ours = entry.name, pid if entry.stateful else 0, False
 
