@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 MAX_MATCHED = 1500  # selectors that one page's elements are looked for with
 _CLASS_OR_ID = re.compile(r"([.#])(-?[A-Za-z_][\w-]*)")
 # States that a page which simply lies there is not in; what holds only in one of them does not hold.
-_STATES = r":(?:hover|focus(?:-visible|-within)?|active|target|visited|disabled|checked|invalid|placeholder-shown|autofill)"
+_STATES = (
+    r":(?:hover|focus(?:-visible|-within)?|active|target|visited|disabled|checked|invalid|placeholder-shown"
+    r"|autofill)"
+)
 _NOT_STATE = re.compile(rf":not\(\s*{_STATES}\s*\)")
 _STATE = re.compile(_STATES)
 _FOREIGN = re.compile(

@@ -44,6 +44,7 @@ LOAD_SECONDS = 20.0  # until a page's own markup has come
 SETTLE_SECONDS = 4.0  # that its scripts and pictures may take beyond that; then it is read as it is
 QUIET_SECONDS = 0.12  # without a request: it has settled
 STEP_SECONDS = 20.0  # of one step inside of the page: a page that is busy with itself does not answer
+MOVING_TRIES = 30  # tenths of a second that a page gets to be where it says it is
 MAX_NODES = 120_000  # elements that are read
 MAX_TEXT = 4 << 20  # characters that are read
 MAX_NOTES = 8
@@ -186,11 +187,20 @@ class Tab:
     async def read(self) -> Displayed:
         """The page as it is now."""
         async with self._doing("the page"):
+            for _ in range(MOVING_TRIES):
+                if self._page.url != "about:blank":
+                    break
+                await asyncio.sleep(0.1)
             if not self._page.url.startswith(("http://", "https://")):
                 raise NoPage(
                     f"the page went to {self._page.url[:100]}", why="that is not the web", do="open another"
                 )
             found = await self._again(self._walk)
+            for _ in range(MOVING_TRIES):  # a new window is empty until its page has come
+                if found["url"].partition("#")[0] == self._page.url.partition("#")[0]:
+                    break
+                await asyncio.sleep(0.1)
+                found = await self._again(self._walk)
         writer = Writer(found["url"], found["labels"])
         tags: list[str] = []
         for event in found["events"]:

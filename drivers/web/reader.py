@@ -37,8 +37,8 @@ _TAGS = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _SHALLOW = frozenset(  # elements that have no contents, or whose end is usually left out
-    """area base br col embed hr img input link meta source track wbr p li dt dd tr td th thead tbody tfoot option optgroup
-    html head body""".split()
+    """area base br col embed hr img input link meta source track wbr p li dt dd tr td th thead tbody tfoot option
+    optgroup html head body""".split()
 )
 _LENGTH = re.compile(r"(-?\d*\.?\d+)(px|pt|em|rem|ex|ch|%|vw|vh|in|cm|mm|pc|q|vmin|vmax)?")
 _UNITS = {
