@@ -96,7 +96,7 @@ def test_nothing_inside_of_chromium_reaches_what_must_not_be_reached() -> None:
 def test_forms_dialogs_windows_and_files(tmp_path: Path) -> None:
     extras = (
         "<button onclick=\"document.body.append('done')\">Do it</button><button onclick=\"alert('boo')\">Alert</button>"
-        "<button onclick=\"open('/other')\">Window</button><a href=/file.bin>the file</a>"
+        "<button onclick=\"window.open('/other')\">Window</button><a href=/file.bin>the file</a>"
         "<div style='position:relative'><button>Below</button><div style='position:absolute;inset:0'></div></div>"
     )
 
