@@ -64,10 +64,16 @@ def python_manual(count: int, unanswerable: int, folder: Path) -> Grounded:
         ]
         if len(asked) < count:
             asked += found[: count - len(asked)]
-            text = "\n\n".join(context.chunks)
-            (folder / f"manual-{context.id}.txt").write_text(text, encoding="utf-8")
+            text = "\n\n".join(map(_section, context.chunks))
+            (folder / f"manual-{context.id}.md").write_text(text, encoding="utf-8")
         elif len(left) < unanswerable:
             left += found[: unanswerable - len(left)]
     if len(asked) < count or len(left) < unanswerable:
         raise DocumentError(f"Python's manual has only {len(asked)} and {len(left)} such questions")
     return Grounded(folder, tuple(asked), tuple(left))
+
+
+def _section(chunk: str) -> str:
+    """An entry as the manual has it: its signature as a heading, its text below."""
+    signature, _, text = chunk.partition("\n")
+    return f"## {signature}\n\n{text}"
