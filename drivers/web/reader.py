@@ -31,14 +31,14 @@ _SIZES = {
     "xx-small": 9, "x-small": 10, "small": 13, "medium": 16, "large": 18, "x-large": 24, "xx-large": 32,
     "smaller": 13, "larger": 19,
 }  # fmt: skip
-_TAGS = re.compile(
-    r"<!--.*?-->|<(?:script|style|textarea|title)\b.*?</(?:script|style|textarea|title)"
-    r"|<(/?)([a-zA-Z][^\s/>]*)(?:[^>\"']|\"[^\"]*\"|'[^']*')*>",
+_TAGS = re.compile(  # whatever is never closed reaches to the end, so this is linear
+    r"<!--(?:.*?-->|.*)|<(?:script|style|textarea|title)\b(?:.*?</(?:script|style|textarea|title)|.*)"
+    r"|<(/?)([a-zA-Z][^\s/>]*)(?:[^>\"']|\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z))*+(?:>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 _SHALLOW = frozenset(  # elements that have no contents, or whose end is usually left out
     """area base br col embed hr img input link meta source track wbr p li dt dd tr td th thead tbody tfoot option
-    optgroup html head body""".split()
+    optgroup html head body a button""".split()
 )
 _LENGTH = re.compile(r"(-?\d*\.?\d+)(px|pt|em|rem|ex|ch|%|vw|vh|in|cm|mm|pc|q|vmin|vmax)?")
 _UNITS = {

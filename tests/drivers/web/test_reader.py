@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -136,7 +137,8 @@ def test_on_plain_pages_nothing_is_marked(name: str) -> None:
 )
 def test_hostile_markup_ends(hostile: str) -> None:
     began = time.process_time()
-    read(hostile)
+    with contextlib.suppress(PageTooLarge):
+        read(hostile)
     assert time.process_time() - began < 20  # seconds of processor time; most take a fraction of one
 
 
