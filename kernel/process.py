@@ -432,6 +432,9 @@ class Process:
             ledger.tokens, ledger.syscalls, ledger.pages, time() - self._born,
         )  # fmt: skip
 
+    def keep(self) -> None:
+        """It does not end with the program that spawned it; one of a kernel in this process ends with the kernel."""
+
     def holdings(self) -> Holdings:
         """What its owner has given it, and where."""
         return Holdings(

@@ -1,7 +1,7 @@
 """The line that is being typed, on a terminal.
 
-What: prompt_toolkit's line editor with history, completion, large pastes put aside, a line of state below, and above it
-    what is being said just now.
+What: prompt_toolkit's line editor with history, completion, large pastes put aside, and above it what is being said
+    just now, and a line about what goes on.
 Invariant: a key is never waited for by the model, nor the model by a key: lines are carried out on a thread, output
     goes above the line. What was typed before something was asked is no answer to it.
 Interface: `Editor(history)`: `run(shell) -> exit code`; for `Drawn`: `write`, `redraw`, `confirm`.
@@ -27,7 +27,6 @@ from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.patch_stdout import StdoutProxy
-from prompt_toolkit.styles import Style
 
 from llmos.apps.shell import history as kept
 from llmos.apps.shell.completion import Words
@@ -75,13 +74,11 @@ class Editor:
             self._message,
             history=_Kept(history),
             key_bindings=self._keys(),
-            bottom_toolbar=self._toolbar,
             complete_while_typing=False,
             complete_in_thread=True,
             completer=Words(lambda: self._shell),
             enable_history_search=True,
             erase_when_done=True,
-            style=Style.from_dict({"bottom-toolbar": "noreverse", "prompt": "bold"}),
             mouse_support=False,
         )
         self._session.app.min_redraw_interval = 0.05
@@ -224,31 +221,31 @@ class Editor:
         above = self.face.above(rows - BESIDE)
         asked = self._question
         prompt = asked.text if asked is not None and asked.armed else PROMPT
-        return ANSI("\n".join([*above, prompt]))
+        state = self._state() if rows >= BESIDE else ""
+        dim = "\x1b[2m{}\x1b[0m" if self.face.colour else "{}"
+        return ANSI("\n".join([*above, *([dim.format(state)] if state else []), prompt]))
 
-    def _toolbar(self) -> str | None:
-        columns, rows = shutil.get_terminal_size((80, 24))
+    def _state(self) -> str:
+        """What goes on beside the line, where something does."""
         shell = self._shell
-        if shell is None or rows < BESIDE or columns < 20:
-            return None
+        if shell is None:
+            return ""
         link = shell.link
         parts = []
-        if link.state == "ready":
-            parts.append(shell.kernel_name)
-        else:
+        if link.state != "ready":
             parts.append(
                 {"loading": "the model is loading", "lost": "the kernel has gone"}.get(link.state, link.state)
             )
         if link.task:
             parts.append(link.task)
         job = shell.job
-        if job is not None:
-            parts.append(f"process {job.pid}, {job.name}" + (", answering" if job.busy else ""))
+        if job is not None and job.busy:
+            parts.append(f"process {job.pid} is answering, Ctrl-C stops it")
         others = [other for other in list(shell.jobs.values()) if other is not job]
         if others:
             busy = sum(other.busy for other in others)
             parts.append(f"{len(others)} in the background" + (f", {busy} answering" if busy else ""))
-        return neutralise(" · ".join(parts))[: columns - 1]
+        return neutralise(" · ".join(parts))[: self.face.width - 1]
 
     # -- keys ----------------------------------------------------------------------------------------------------
 

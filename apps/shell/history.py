@@ -19,7 +19,7 @@ MAX_CHARACTERS = 20_000  # of an entry; what is pasted is not kept in a history
 
 def clean(text: str) -> str:
     """`text` as valid UTF-8: a terminal may hand over bytes that are none."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load(path: Path) -> list[str]:

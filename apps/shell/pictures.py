@@ -24,7 +24,7 @@ Protocol = Literal["kitty", "iterm", "sixel"]
 
 
 def protocol() -> Protocol | None:
-    """What this terminal draws pictures with; `$LLMOS_IMAGES` (kitty, iterm, sixel, none) says it where we cannot see."""
+    """What this terminal draws pictures with; `$LLMOS_IMAGES` (kitty, iterm, sixel, none) says it where it does not."""
     said = os.environ.get("LLMOS_IMAGES", "")
     if said in ("kitty", "iterm", "sixel"):
         return said  # type: ignore[return-value]  # one of the three

@@ -59,7 +59,9 @@ class Shell:
         self.link, self.face, self.start = link, face, start
         self.jobs: dict[int, Job] = {}
         self.job: Job | None = None  # in the foreground
-        self.forks: list[int] = []  # of the last /fork: what /diff and /pick compare
+        self.forks: dict[
+            int, int
+        ] = {}  # of the last /fork: pid -> its turns before it; what /diff and /pick compare
         self.leaving = False
         self.interrupted = threading.Event()  # of the command that runs
         self.config = start.config
@@ -144,11 +146,6 @@ class Shell:
         """The kernel; waits until it is there."""
         return self.link.kernel
 
-    @property
-    def kernel_name(self) -> str:
-        """The model that runs; for a line that says so."""
-        return self.link.kernel.config.kernel.model if self.link.ready else ""
-
     def foreground(self) -> Job:
         """The process that plain lines talk to; spawned now where there is none."""
         if self.job is None or self.job.process.state == "zombie":
@@ -161,6 +158,7 @@ class Shell:
         """A new process in the foreground."""
         process = expert.spawn(self.kernel, mounts=mounts, grants=grants, progress=self.check)
         self.link.task = ""
+        process.keep()
         job = self.adopt(process, expert.options)
         self.bring(job)
         return job
@@ -194,6 +192,7 @@ class Shell:
         """Leave the foreground empty: the next line talks to a new process; who was there."""
         with self._lock:
             job, self.job = self.job, None
+            self.face.resume("")
             return job
 
     def mount(self, mount: Mount) -> None:

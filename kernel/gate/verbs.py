@@ -147,6 +147,13 @@ async def place(request: Any, *, pid: int, reference: str, place: Place) -> None
 
 
 @verb
+async def keep(request: Any, *, pid: int) -> None:
+    """A process does not end with this client."""
+    request.process(pid)
+    request.client.release(pid)
+
+
+@verb
 async def holdings(request: Any, *, pid: int) -> Any:
     """What a process was given."""
     held = request.process(pid).holdings()

@@ -101,6 +101,10 @@ class RemoteProcess:
         """Say where something stands from the next question on; see `Process.place`."""
         self._call("place", reference=reference, place=place)
 
+    def keep(self) -> None:
+        """It does not end with this program, which has spawned it."""
+        self._call("keep")
+
     def holdings(self) -> Holdings:
         """What its owner has given it, and where."""
         told = self._call("holdings")

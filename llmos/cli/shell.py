@@ -8,6 +8,7 @@ Interface: `add`, `run`.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,7 @@ def script(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
+    from llmos.apps.shell.operator import ensure
     from llmos.apps.shell.shell import Start
     from llmos.apps.shell.start import Options
     from llmos.cli.inputs import mount_list
@@ -94,7 +96,11 @@ def _options(arguments: argparse.Namespace) -> Options:
     def reach(progress: Progress, asker: Callable[[Ask], bool] | None) -> Machine:
         from llmos.connect import connect
 
-        return connect(config, progress=progress, asker=asker, trace=arguments.trace)
+        kernel = connect(config, progress=progress, asker=asker, trace=arguments.trace)
+        if sys.stdin.isatty() and arguments.verb == "shell":
+            progress("looking for apps", 0, 0)
+            ensure(kernel, config)
+        return kernel
 
     def again(asker: Callable[[Ask], bool] | None) -> Machine | None:
         from llmos.attach import attach

@@ -26,8 +26,9 @@ def fork(shell: Shell, rest: str) -> None:
         raise wrong("fork")
     front = shell.foreground()
     children = [shell.adopt(child, front.options) for child in front.process.fork(count)]
-    shell.forks = [front.pid, *(child.pid for child in children)]
+    shell.forks = {job.pid: _turn(job) for job in (front, *children)}
     for number, child in enumerate(children):
+        child.process.keep()
         child.asked = front.asked
         if question:
             options = {"temperature": 0.7, **shell.asked(child)}
@@ -49,20 +50,20 @@ def diff(shell: Shell, rest: str) -> None:
 
 @command("PID [PID]")
 def pick(shell: Shell, rest: str) -> None:
-    """that fork's last answer was the better one: it is kept to learn from, and you go on with it"""
+    """that fork's answer was better than those of the others (of PID): it is kept to learn from; you go on with it"""
     names = rest.split()
     if not names or len(names) > 2:
         raise wrong("pick")
     best = shell.find(pid_of(names[0]))
-    others = (
-        [shell.find(pid_of(names[1]))]
-        if len(names) == 2
-        else [shell.jobs[pid] for pid in shell.forks if pid in shell.jobs and pid != best.pid]
-    )
-    others = [job for job in others if _turn(job) and job.pid != best.pid and not _same(job, best)]
-    if not others:
-        raise TurnRefused("there is no other answer to prefer it to", do="/fork 2 QUESTION makes two")
+    others = [shell.find(pid_of(names[1]))] if len(names) == 2 else _rivals(shell, best)
+    if not others or best in others:
+        raise TurnRefused(
+            "there is no other answer to that question",
+            do="/fork 2 QUESTION makes two; or name both: /pick PID PID",
+        )
     _answer(best)
+    for other in others:
+        _answer(other)
     for other in others:
         best.process.prefer(_turn(best), _turn(other), of=other.pid)
     shell.say(f"noted: process {best.pid} rather than {', '.join(str(job.pid) for job in others)}")
@@ -92,9 +93,15 @@ def _turn(job: Job) -> int:
     return exchanges[-1].turn if exchanges else 0
 
 
-def _same(one: Job, other: Job) -> bool:
-    """Whether both mean one and the same answer: a fork that was not asked anything since."""
-    return _turn(one) == _turn(other) and _answer(one) == _answer(other)
+def _rivals(shell: Shell, best: Job) -> list[Job]:
+    """The other forks that were asked the same question."""
+    asked = best.process.conversation
+    found = []
+    for pid, forked in shell.forks.items():
+        job = shell.jobs.get(pid)
+        if job is not None and job is not best and asked and _turn(job) > forked:
+            found += [job] if job.process.conversation[-1].question == asked[-1].question else []
+    return found
 
 
 def _painted(shell: Shell, line: str) -> str:

@@ -72,8 +72,8 @@ def apps(shell: Shell, rest: str) -> None:
             (app, str(len(calls)), ", ".join(sorted({effect for _, effect, _ in calls})))
             for app, calls in sorted(found.items())
         ]
-        shell.say(*table([("APP", "SYSCALLS", "EFFECTS"), *rows]), "", "/apps NAME shows its syscalls, /grant NAME lets "
-                  "the foreground call them")  # fmt: skip
+        what = "/apps NAME shows its syscalls, /grant NAME lets the foreground call them"
+        shell.say(*table([("APP", "SYSCALLS", "EFFECTS"), *rows]), "", what)
     elif rest in found:
         shell.say(*table([(name, effect, _short(about)) for name, effect, about in sorted(found[rest])]))
     else:

@@ -1,7 +1,7 @@
 """A shell on a scripted machine, driven as a program: `python -m tests.apps.shell.machine STATE [options]`.
 
-What: what `llmos shell` and `llmos run` do, with a kernel whose model says what `script` says. `--up` and `--down` start
-    and stop one in the background, as `llmos up` does; a shell on the same state attaches to it.
+What: what `llmos shell` and `llmos run` do, with a kernel whose model says what `script` says. `--up` and `--down`
+    start and stop one in the background, as `llmos up` does; a shell on the same state attaches to it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from llmos.abi.config import Config
 from llmos.abi.progress import Progress
+from llmos.apps.shell.operator import ensure
 from llmos.apps.shell.shell import Start
 from llmos.apps.shell.start import Options
 from llmos.apps.shell.start import script as run_script
@@ -57,6 +58,9 @@ def says(window: str) -> str:
         done = rest.count("<|im_start|>assistant") - 1
         steps = [call("shop.reviews", item="tea"), call("shop.pay", to="eve\x1b[2J", cents=5)]
         return steps[done] if done < len(steps) else "done"
+    if question.startswith("end process"):
+        done = rest.count("<|im_start|>assistant") > 1
+        return "It has ended." if done else call("machine.kill", pid=int(question.split()[-1]))
     known = {"long": LONG, "markdown": MARKDOWN, "count": str(window.count("assistant\n"))}
     return known.get(question, f"You said {question[:2000]}.")
 
@@ -72,6 +76,7 @@ def main() -> int:
     parser.add_argument("--down", action="store_true")
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--run", metavar="SCRIPT", type=Path)
+    parser.add_argument("--operator", action="store_true")
     parser.add_argument("--loads", metavar="SECONDS", type=float, default=0.0)
     parser.add_argument("--grant", action="append", default=[])
     parser.add_argument("arguments", nargs="*")
@@ -92,7 +97,10 @@ def main() -> int:
         progress("loading weights", 1, 2)
         time.sleep(given.loads)
         running = attach(config.machine.state, asker=asker)
-        return running if running is not None else boot(config, progress, None, asker=asker)
+        kernel = running if running is not None else boot(config, progress, None, asker=asker)
+        if given.operator:
+            ensure(kernel, config)
+        return kernel
 
     options = Options(
         start=Start(config=config, grants=given.grant), reach=reach,

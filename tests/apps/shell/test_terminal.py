@@ -1,0 +1,311 @@
+"""The shell at a real terminal, on a scripted machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmos.kernel.journal import read
+from llmos.kernel.journal.records import Feedback
+from tests.apps.shell.conftest import Terminal
+
+Spawn = Callable[..., Terminal]
+CSI = re.compile(r"\x1b\[[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]")
+
+
+def test_the_prompt_does_not_wait_for_the_model(terminal: Spawn) -> None:
+    shell = terminal("--loads", "6")
+    shell.sees("Ask anything", "the model is loading")
+    shell.types("hello there")
+    shell.send("typed on")
+    shell.sees("typed on")
+    shell.sees("You said hello there.", "tokens/s")
+    shell.send("\x03")
+    shell.send("\x04")
+    assert shell.ends() == 0
+
+
+def test_leaving_while_it_loads(terminal: Spawn) -> None:
+    shell = terminal("--loads", "300")
+    shell.sees("the model is loading")
+    shell.send("\x04")
+    assert shell.ends() == 0
+
+
+def test_markdown_is_painted_and_nothing_of_it_acts(terminal: Spawn) -> None:
+    shell = terminal()
+    shell.types("markdown")
+    seen = shell.sees("tokens/s")
+    for text in (
+        "Title",
+        "漢字",
+        "👋🏽",
+        "def",
+        "return",
+        "<b>html</b>",
+        "http://127.0.0.1:9/x.png",
+        "␛]0;owned␇",
+    ):
+        assert text in seen, text
+    assert "\x1b]" not in seen, "no title, no link, no clipboard"
+    assert re.search(r"\x1b\[[0-9;]*m[^\x1b]*def", seen), "code is coloured"
+
+
+def test_no_colour_where_none_is_wanted(terminal: Spawn) -> None:
+    shell = terminal(env={"NO_COLOR": "1"})
+    shell.types("markdown")
+    seen = shell.sees("tokens/s")
+    colours = [m[0] for m in CSI.finditer(seen) if m[0].endswith("m")]
+    assert not [c for c in colours if re.search(r"\b(3[0-7]|38|4[0-7]|48|9[0-7])\b", c)], colours
+
+
+def test_ctrl_c_ends_the_turn_never_the_shell(terminal: Spawn) -> None:
+    shell = terminal()
+    for _ in range(3):
+        shell.types("long")
+        shell.sees("word word")
+        shell.send("\x03")
+        shell.sees("cancelled")
+    for _ in range(5):
+        shell.send("\x03")
+    shell.types("still there?")
+    shell.sees("You said still there?.")
+
+
+def test_questions_are_asked_while_it_answers(terminal: Spawn) -> None:
+    shell = terminal()
+    shell.types("long")
+    shell.sees("word word")
+    shell.types("and this")
+    shell.sees("cut at the token limit", "You said and this.")
+
+
+def test_jobs(terminal: Spawn) -> None:
+    shell = terminal()
+    shell.types("hello")
+    shell.sees("You said hello.", "tokens/s")
+    shell.types("long")
+    shell.sees("word word")
+    shell.types("/bg")
+    shell.sees("[1] agent goes on in the background")
+    shell.types("another")
+    shell.sees("You said another.")
+    shell.types("/jobs")
+    shell.sees("*  2")
+    shell.sees("[1] agent has answered; /fg 1 shows it")
+    shell.types("/fg 1")
+    shell.sees("you talk to process 1", "word word", "cut at the token limit")
+    shell.types("/kill 2 KILL")
+    shell.sees("KILL to process 2")
+    shell.types("/ps")
+    shell.sees("PPID", "agent")
+    shell.types("/top")
+    shell.sees("tokens/s written", "PPID")
+    shell.send("\x03")
+    shell.types("/fg 99")
+    shell.sees("there is no process 99", "ps")
+    shell.types("/nonsense")
+    shell.sees("There is no /nonsense")
+
+
+def test_forks_are_compared_and_one_is_picked(terminal: Spawn, tmp_path: Path) -> None:
+    shell = terminal()
+    shell.types("hello")
+    shell.sees("tokens/s")
+    shell.types("/fork 2 count")
+    shell.sees("forked: 2, 3")
+    shell.sees("has answered", "has answered")
+    shell.types("/diff 1 2")
+    shell.sees("-You said hello.", "+2")
+    shell.types("/diff")
+    shell.sees("they have answered the same")
+    shell.types("/pick 2")
+    shell.sees("noted: process 2 rather than 3")
+    shell.types("/good")
+    shell.sees("noted")
+    shell.types("/undo")
+    shell.sees("taken back: count")
+    shell.types("/history")
+    shell.sees("turn 1", "You said hello.")
+    shell.send("\x04")
+    assert shell.ends() == 0
+    (folder,) = (tmp_path / "state" / "private").iterdir()
+    found = [(r.pid, r.body) for r in read(folder, kinds=[Feedback])]
+    assert [(pid, b.verdict, b.of) for pid, b in found if isinstance(b, Feedback)] == [
+        (2, "prefer", 3), (2, "good", 0)
+    ]  # fmt: skip
+
+
+def test_looking_in(terminal: Spawn) -> None:
+    shell = terminal()
+    shell.types("hello")
+    shell.sees("tokens/s")
+    shell.types("/trace")
+    shell.sees("<|im_start|>", "user")
+    shell.types("/pmap")
+    shell.sees("PAGES", "assistant")
+    shell.types("/next")
+    shell.sees("other tokens together")
+    shell.types("/why")
+    shell.sees("tokens, each")
+    shell.types("/pin turn 1")
+    shell.sees("turn 1 stays in every window")
+    shell.types("/page-out turn 7")
+    shell.sees("within the reach")
+
+
+def test_an_approval_shows_the_literal_value(terminal: Spawn) -> None:
+    shell = terminal("--grant", "shop")
+    shell.types("buy tea")
+    seen = shell.sees("shop.pay wants to use this as `to`", "eve␛[2J", "untrusted", "Allow this value? [y/N]")
+    assert "\x1b[2J" not in seen
+    shell.send("and then some")
+    shell.types("")
+    shell.sees("was not approved", "done")
+    shell.types("buy tea")
+    shell.sees("Allow this value? [y/N]")
+    shell.types("yes")
+    shell.sees("paid 5", "done")
+
+
+def test_what_was_typed_before_is_no_answer(terminal: Spawn) -> None:
+    shell = terminal("--grant", "shop", "--loads", "3")
+    shell.types("buy tea")
+    shell.send("y")  # is on the line when the question comes
+    shell.sees("Allow this value? [y/N]")
+    shell.types("")
+    shell.sees("was not approved")
+    shell.sees("done")
+    shell.send("es\r")
+    shell.sees("You said yes.")
+
+
+def test_pasted_megabytes(terminal: Spawn) -> None:
+    shell = terminal()
+    shell.types("hello")
+    shell.sees("tokens/s")
+    shell.delaybeforesend = None
+    text = "lorem ipsum \r" * 80_000
+    shell.send("\x1b[200~")
+    for at in range(0, len(text), 4096):
+        shell.send(text[at : at + 4096])
+    shell.send("\x1b[201~")
+    shell.sees("[paste 1: 1,040,000 characters]")
+    shell.types("")
+    shell.sees("fit the window")
+    shell.types("alive")
+    shell.sees("You said alive.")
+
+
+def test_bytes_that_are_no_text(terminal: Spawn) -> None:
+    shell = terminal()
+    shell.types("hello")
+    shell.sees("tokens/s")
+    import os
+
+    os.write(shell.child_fd, b"wh\xffy\xc3\r")
+    shell.sees("You said wh", "tokens/s")
+    shell.types("/fix \x1b[3D")
+    shell.types("alive")
+    shell.sees("You said alive.")
+
+
+@pytest.mark.parametrize("size", [(2, 8), (1, 1), (500, 1000), (3, 400)])
+def test_absurd_sizes(terminal: Spawn, size: tuple[int, int]) -> None:
+    shell = terminal()
+    shell.types("hello")
+    shell.sees("tokens/s")
+    shell.setwinsize(*size)
+    shell.types("markdown")
+    time.sleep(0.5)
+    shell.types("/pmap")
+    shell.types("/ps")
+    shell.setwinsize(24, 80)
+    shell.types("alive")
+    shell.sees("You said alive.", "tokens/s")
+    shell.send("\x04")
+    assert shell.ends() == 0
+
+
+def test_completion(terminal: Spawn, tmp_path: Path) -> None:
+    shell = terminal()
+    shell.types("hello")
+    shell.sees("tokens/s")
+    shell.send("/pag\t")
+    shell.sees("/page-")
+    shell.send("\x15")
+    (tmp_path / "a-long-name.txt").write_text("x")
+    shell.send(f"/mount {tmp_path}/a-lo\t")
+    shell.sees("a-long-name.txt")
+    shell.send("\x15/grant calcul\t")
+    shell.sees("calculator")
+    shell.send("\x15/use libr\t")
+    shell.sees("librarian")
+
+
+def test_history_is_kept_between_sessions(terminal: Spawn, tmp_path: Path) -> None:
+    shell = terminal()
+    shell.types("remember me")
+    shell.sees("You said remember me.")
+    shell.send("\x04")
+    assert shell.ends() == 0
+    kept = tmp_path / "state" / "shell_history"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    shell = terminal()
+    shell.sees("Ask anything")
+    shell.send("\x1b[A")
+    shell.sees("remember me")
+
+
+def test_plain(terminal: Spawn) -> None:
+    shell = terminal("--plain", "--grant", "shop")
+    shell.sees("Ask anything", "› ")
+    shell.types("markdown")
+    seen = shell.sees("tokens/s")
+    assert "\x1b" not in seen and "␛]0;owned␇" in seen and "| a | b |" in seen
+    shell.types("buy tea")
+    shell.sees("eve␛[2J", "[y/N]")
+    shell.types("y")
+    shell.sees("paid 5", "tokens/s")
+    shell.types("long")
+    shell.sees("word word")
+    for _ in range(4):
+        shell.sendintr()
+    shell.sees("cancelled")
+    shell.types("/pmap")
+    assert "\x1b" not in shell.sees("tokens")
+    shell.types("/quit")
+    assert shell.ends() == 0
+
+
+def test_a_dumb_terminal_gets_plain_lines(terminal: Spawn) -> None:
+    shell = terminal(env={"TERM": "dumb"})
+    shell.types("hello")
+    assert "\x1b" not in shell.sees("You said hello.", "tokens/s")
+
+
+def test_process_one_is_the_operator_and_asks_before_it_kills(terminal: Spawn) -> None:
+    shell = terminal("--operator")
+    shell.types("hello")
+    shell.sees("You said hello.", "tokens/s")
+    shell.types("/ps")
+    shell.sees("1    0     operator", "2    0     agent")
+    shell.types("/fg 1")
+    shell.sees("you talk to process 1, operator")
+    shell.types("end process 2")
+    shell.sees("machine.kill wants to use this as `pid`", "2", "process 2 is agent: it would end", "[y/N]")
+    shell.types("no")
+    shell.sees("was not approved")
+    shell.types("/ps")
+    shell.sees("2    0     agent")
+    shell.types("end process 2")
+    shell.sees("[y/N]")
+    shell.types("y")
+    shell.sees("KILL was sent to process 2", "It has ended.")
+    shell.types("/fg 2")
+    shell.types("/jobs")
+    shell.sees("operator")
