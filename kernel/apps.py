@@ -157,7 +157,7 @@ class Apps:
         app = self._system[name]
         try:
             value = await getattr(app, method)(**arguments, call=call)
-            return Answer(value, None, join([call.label, *call.read]))
+            return Answer(value, None, join([call.label, *call.read]), tuple(call.files))
         except (LLMOSError, TimeoutError) as e:
             return Answer(None, {"type": type(e).__name__, "message": str(e)}, call.label)
 

@@ -1,7 +1,7 @@
 """The kernel's own apps: the model at the controls.
 
 What: `proc`, processes that make and lead processes, and `results`, long results read piece by piece; `memory` is in
-    `recall`, `experts` in `experts`, `machine` in `operating`.
+    `recall`, `experts` in `experts`, `machine` in `operating`, `remote` in `remotes`.
 Invariant: a process commands its descendants only, and gives them at most what it was granted. What it reads from
     them carries their labels.
 Interface: `SYSTEM`, the classes.
@@ -20,6 +20,7 @@ from llmos.kernel.grants import Grant
 from llmos.kernel.journal.records import Result
 from llmos.kernel.operating import Machine
 from llmos.kernel.recall import Memory
+from llmos.kernel.remotes import Remotes
 from llmos.kernel.syscalls import error_text, result_text
 from llmos.kernel.systemcall import here
 
@@ -127,4 +128,4 @@ class Results(App):
         raise CallDenied(f"you have made no call {number}", do="name one whose result you have seen")
 
 
-SYSTEM: tuple[type[Any], ...] = (Proc, Results, Memory, Experts, Machine)
+SYSTEM: tuple[type[Any], ...] = (Proc, Results, Memory, Experts, Machine, Remotes)

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class SystemCall:
-    """Who calls, and under which labels; `read` collects the labels of what a method gives back."""
+    """Who calls, and under which labels; `read` collects the labels of what a method gives back, `files` the names of
+    what it has kept in the caller's working volume."""
 
     process: Process
     key: str
     label: Label
     read: list[Label] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
 def here(call: Any) -> SystemCall:
