@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import LLMOSError
+from llmos.abi.errors import EngineError, LLMOSError
 from llmos.abi.events import Done, Event, Token
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Job:
         """A turn of it runs or waits."""
         with self._changed:
             return self._reading
+
+    @property
+    def lost(self) -> bool:
+        """Its last turn was not read to the end, for the kernel went."""
+        return self.busy or isinstance(self.failure, EngineError)
 
     def read(self, turn: AnyTurn) -> None:
         """Read a turn, after those before it."""

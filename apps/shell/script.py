@@ -3,7 +3,7 @@
 What: gives a shell its lines and waits for each answer: `llmos run`, `llmos shell` without a terminal, and `--plain`.
 Invariant: the next line begins when the one before is done. A script ends at the first line that fails, and names it;
     a conversation goes on. Lines are UTF-8; what is none is refused in a script, mended in a conversation.
-Interface: `follow(shell, path, arguments) -> exit code`; `converse(shell, prompt) -> exit code`.
+Interface: `read(path)`, `follow(shell, path, lines, arguments) -> exit code`; `converse(shell, prompt) -> exit code`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ PROMPT = "› "
 _ARGUMENT = re.compile(r"\$(\d|\{\d\}|@)")
 
 
-def follow(shell: Shell, path: Path, arguments: Sequence[str] = ()) -> int:
-    """Carry a script out; 0 where all of it was.
+def read(path: Path) -> list[tuple[int, str]]:
+    """The steps of a script, with their lines' numbers.
 
     Raises:
-        ConfigError: it cannot be read.
-        LLMOSError: what a line failed with; the line is named before it.
+        ConfigError: it cannot be read, or is no text.
     """
     try:
-        data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
-        text = data.decode("utf-8-sig") if data is not None else None
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(
+                f"the script {path} is too large", why=f"the limit is {MAX_BYTES >> 20} MiB", do="split it"
+            )
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"the script {path} cannot be read", why=error.strerror or "", do="check the path"
@@ -46,11 +48,16 @@ def follow(shell: Shell, path: Path, arguments: Sequence[str] = ()) -> int:
             why=f"byte {error.start} cannot be decoded",
             do="convert it to text",
         ) from None
-    if text is None:
-        raise ConfigError(
-            f"the script {path} is too large", why=f"the limit is {MAX_BYTES >> 20} MiB", do="split it"
-        )
-    for number, line in steps(text.splitlines()):
+    return list(steps(text.splitlines()))
+
+
+def follow(shell: Shell, path: Path, lines: Sequence[tuple[int, str]], arguments: Sequence[str] = ()) -> int:
+    """Carry the steps of a script out; 0 where all of them were.
+
+    Raises:
+        LLMOSError: what a line failed with; the line is named before it.
+    """
+    for number, line in lines:
         try:
             _do(shell, given(line, arguments))
             if (failed := _failure(shell)) is not None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import LLMOSError, NoSuchProcess, TurnRefused
+from llmos.abi.errors import LLMOSError, TurnRefused
 from llmos.abi.events import Ask, Done, Event
 from llmos.abi.mount import Mount
 from llmos.abi.progress import Unit
@@ -250,16 +250,32 @@ class Shell:
         """The kernel is back: its processes are there again, and go on where they were."""
         with self._lock:
             front, known, self.jobs, self.job = self.job, self.jobs, {}, None
-        for pid, old in known.items():
-            try:
+            there = {line.pid for line in self.kernel.ps()}
+            talking = front is not None and front.pid in there
+            self.say(
+                "the kernel is back" + (f"; you talk to process {front.pid}" if front and talking else "")
+            )
+            for pid, old in known.items():
+                if pid not in there:
+                    self.say(f"process {pid} is not there any more")
+                    continue
                 job = self.adopt(self.kernel.process(pid), old.options)
-            except NoSuchProcess:
-                self.say(f"process {pid} is not there any more")
-                continue
-            job.asked, job.last = old.asked, old.last
-            if old is front:
-                self.bring(job)
-        self.say("the kernel is back" + (f"; you talk to process {self.job.pid}" if self.job else ""))
+                job.asked, job.last = old.asked, old.last
+                if old is front:
+                    self.bring(job)
+                if old.lost and not job.busy:
+                    self._missed(job, old.number, shown=old is front)
+
+    def _missed(self, job: Job, turn: int, *, shown: bool) -> None:
+        """An answer that came to its end while nobody could look."""
+        for exchange in job.process.conversation[-1:]:
+            if exchange.turn == turn and shown:
+                self.face.resume(exchange.answer + "\n")
+                self.face.resume("")
+            elif exchange.turn == turn:
+                self.say(
+                    f"[{job.pid}] {neutralise(job.name)} has answered; /fg {job.pid}, then /history shows it"
+                )
 
     def questions_left(self) -> int:
         """Turns that end with this shell, for its kernel does."""

@@ -71,11 +71,12 @@ def script(options: Options, path: Path, arguments: Sequence[str]) -> int:
     Raises:
         LLMOSError: what it failed with.
     """
+    from llmos.apps.shell.script import follow, read
+
+    lines = read(path)
     face = Plain(asks=sys.stdin.isatty() and sys.stderr.isatty())
     with _Running(options, face) as running:
-        from llmos.apps.shell.script import follow
-
-        return follow(running.shell, path, arguments)
+        return follow(running.shell, path, lines, arguments)
 
 
 def _drawn(options: Options) -> int:
@@ -106,12 +107,12 @@ class _Running:
         self.link.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         from llmos.apps.shell import sandboxed
 
         self.shell.leaving = True
         sandboxed.close(self.shell)
-        if self.link.state == "loading":  # nobody waits for a model that nobody wants
+        if self.link.state == "loading" and kind is None:  # nobody waits for a model that nobody wants
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)

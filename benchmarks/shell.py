@@ -1,0 +1,78 @@
+"""The shell at a terminal: seconds to the prompt, and from a key to its letter while the model is busy.
+
+What: `prompt_s` (from the command to the prompt, the model loading behind it), `key_loading_s` and `key_answering_s`
+    (the median of the time from a key to its letter on the screen, while weights load and while an answer comes), the
+    worst of them as `..._max_s`, and `ready_s` until the first answer begins.
+Invariant: a real terminal (a pty) around `llmos shell` as a user starts it; state of its own; several runs.
+Interface: `run`.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figures, Progress
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = "qwen2.5-coder-0.5b"
+KEYS = "abcdefghijklmnopqrstuvwxyz"
+QUESTION = "Count from one to one hundred, in words."
+
+
+def run(quick: bool, progress: Progress) -> Figures:
+    """See the module."""
+    prompts, ready, loading, answering = list[float](), list[float](), list[float](), list[float]()
+    with tempfile.TemporaryDirectory() as state:
+        for number in range(2 if quick else 5):
+            one = _session(state)
+            progress(f"prompt after {one[0]:.2f} s, first words after {one[1]:.2f} s")
+            if number:  # the first finds nothing cached
+                prompts.append(one[0])
+                ready.append(one[1])
+                loading += one[2]
+                answering += one[3]
+    values = {
+        "prompt_s": statistics.median(prompts), "prompt_max_s": max(prompts), "ready_s": statistics.median(ready),
+        "key_loading_s": statistics.median(loading), "key_loading_max_s": max(loading),
+        "key_answering_s": statistics.median(answering), "key_answering_max_s": max(answering),
+    }  # fmt: skip
+    return Figures(values, (MODEL,), ("one terminal of 80 by 24; keys one after the other, each waited for",))
+
+
+def _session(state: str) -> tuple[float, float, list[float], list[float]]:
+    import pexpect
+
+    environment = {**os.environ, "LLMOS_STATE": state, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    began = time.perf_counter()
+    shell = pexpect.spawn(
+        sys.executable, ["-m", "llmos", "shell", "--model", MODEL], env=environment, encoding="utf-8", timeout=300,
+        dimensions=(24, 80),
+    )  # fmt: skip
+    shell.delaybeforesend = None
+    shell.expect_exact("\u203a")
+    prompt = time.perf_counter() - began
+    loading = [_key(shell, key) for key in KEYS]
+    shell.send("\x15" + QUESTION + "\r")
+    shell.expect_exact("is answering")
+    shell.expect("[a-z]")
+    ready = time.perf_counter() - began
+    answering = [_key(shell, key) for key in KEYS.upper()]  # what it says just now is in small letters
+    shell.send("\x03")
+    shell.expect_exact("tokens/s")
+    shell.send("\x15\x04")
+    shell.expect(pexpect.EOF)
+    shell.close()
+    return prompt, ready, loading, answering
+
+
+def _key(shell: Any, key: str) -> float:
+    began = time.perf_counter()
+    shell.send(key)
+    shell.expect_exact(key)
+    return time.perf_counter() - began
