@@ -38,7 +38,7 @@ SCENES: dict[str, list[tuple[str, str]]] = {  # what is typed, and what has to a
     ],
     "why": [
         ("/mount handbook mine", "mounted"),
-        ("How many days may be carried over, and until when?", "tokens/s"),
+        ("What may a night in a hotel cost?", "tokens/s"),
         ("/pmap", "SOURCE"),
         ("/why", "Without"),
     ],

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from llmos.drivers.terminal import neutralise
 
@@ -85,7 +85,7 @@ def painted(source: str, width: int, *, colour: bool = True) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").split("\n"))
 
 
-def depth() -> str | None:
+def depth() -> Literal["standard", "256", "truecolor"] | None:
     """How many colours the terminal says it has, as rich names them."""
     if os.environ.get("NO_COLOR"):
         return None

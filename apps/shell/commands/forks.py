@@ -42,9 +42,9 @@ def fork(shell: Shell, rest: str) -> None:
 def diff(shell: Shell, rest: str) -> None:
     """what differs between the last answers of two forks"""
     one, other = _two(shell, rest)
-    texts = [neutralise(_answer(job)).splitlines() for job in (one, other)]
-    names = [f"process {job.pid}" for job in (one, other)]
-    found = list(difflib.unified_diff(*texts, *names, lineterm="", n=2))
+    before, after = (neutralise(_answer(job)).splitlines() for job in (one, other))
+    names = f"process {one.pid}", f"process {other.pid}"
+    found = list(difflib.unified_diff(before, after, names[0], names[1], lineterm="", n=2))
     shell.say(*(_painted(shell, line) for line in found) if found else ["they have answered the same"])
 
 
