@@ -19,7 +19,7 @@ from llmos.cli.parser import parser
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 VERBS = (
     "ask", "shell", "up", "down", "status", "logs", "ps", "top", "pmap", "kill", "checkpoint", "resume", "journal",
-    "replay", "serve", "next", "models", "app", "doctor", "expert", "talk",
+    "replay", "serve", "next", "models", "app", "doctor", "expert", "talk", "run",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -25,7 +25,7 @@ def ps(shell: Shell, _: str) -> None:
 
 @command()
 def top(shell: Shell, _: str) -> None:
-    """the same, live: tokens, pages, faults, state, class, tokens/s; Ctrl-C leaves"""
+    """the same, live: tokens, pages, faults, state, class, tokens a second; Ctrl-C leaves"""
     before = now = shell.kernel.top()
     while shell.face.live([*head(now, before), *lines(now)]):
         if shell.interrupted.wait(EVERY_S):

@@ -20,6 +20,8 @@ Spawn = Callable[..., "Terminal"]
 class Terminal(pexpect.spawn):  # type: ignore[misc]  # pexpect has no types
     """Someone at a keyboard."""
 
+    str_last_chars = 4000  # of what was on the screen, in the message of a test that fails
+
     def types(self, line: str) -> None:
         """A line, and Enter."""
         self.send(line + "\r")
