@@ -194,7 +194,7 @@ class _Answer:
 
     async def parts(self, most: int) -> AsyncIterator[bytes]:
         """The body, counted."""
-        size, body = 0, self._response.aiter_raw(1 << 16)
+        size, body = 0, self._response.aiter_raw()  # as it comes: pieces of a size would wait to be full
         while True:
             async with asyncio.timeout_at(self._end):
                 part = await anext(body, None)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,27 @@ def test_words_come_as_they_are_said() -> None:
     assert asked == {
         "model": "m", "messages": HELLO, "max_tokens": 9, "temperature": 0.5, "seed": 3, "stop": ["x"]
     }  # fmt: skip
+
+
+def test_no_word_waits_for_the_next() -> None:
+    heard = threading.Event()
+    in_time: list[bool] = []
+
+    def answer(request: Request) -> None:
+        request.begin()
+        request.event(delta(content="Good"))
+        in_time.append(heard.wait(30))
+        request.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        request.event("[DONE]")
+
+    async def listen() -> None:
+        async for event in remote(server, stall=60.0).talk(Chat(messages=HELLO)):
+            if isinstance(event, Said):
+                heard.set()
+
+    with serving(answer) as server:
+        asyncio.run(listen())
+    assert in_time == [True]
 
 
 def test_an_endpoint_that_does_not_stream_is_understood() -> None:
