@@ -3,7 +3,8 @@
 What: neutralises text that a model or a document wrote, draws bars, charts and tables.
 Invariant: text that came from outside cannot move the cursor, change colours, set the clipboard or the
     window's title, or reorder what stands beside it.
-Interface: `neutralise(text)`, `Bar(stream)` (a `Progress`), `chart(rows)`, `table(rows)`, `dim(text)`.
+Interface: `neutralise(text)`, `Bar(stream)` (a `Progress`), `chart(rows)`, `table(rows)`, `columns(text)`,
+    `dim(text)`.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ def chart(rows: Sequence[tuple[str, float]], *, width: int | None = None) -> lis
     if width is None:
         width = shutil.get_terminal_size((80, 24)).columns
     names = [neutralise(name).replace("\n", "\u2424").replace("\t", "\u2409") for name, _ in rows]
-    longest = max((len(name) for name in names), default=0)
+    longest = max(map(columns, names), default=0)
     room = max(10, width - longest - 12)
     eighths = " ▏▎▍▌▋▊▉"
     lines = []
     for name, (_, share) in zip(names, rows, strict=True):
         full, part = divmod(round(min(max(share, 0.0), 1.0) * room * 8), 8)
         bar = "█" * full + eighths[part].strip()
-        lines.append(f"{name:<{longest}}  {share:6.1%}  {bar}".rstrip())
+        lines.append(f"{name}{' ' * (longest - columns(name))}  {share:6.1%}  {bar}".rstrip())
     return lines
 
 
@@ -133,6 +134,16 @@ def _amount(number: int, unit: Unit) -> str:
 def table(rows: Iterable[Sequence[str]]) -> list[str]:
     """Columns padded to their widest cell, two spaces apart."""
     cells = [[neutralise(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) for row in cells)
+    widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(c + " " * (w - columns(c)) for c, w in zip(row, widths, strict=True)) for row in cells)
     return [line.rstrip() for line in lines]
+
+
+def columns(text: str) -> int:
+    """How many columns a text takes: two for a Chinese character or an emoji, none for an accent that is put on."""
+    if text.isascii():
+        return len(text)
+    from wcwidth import wcswidth
+
+    found = wcswidth(text)
+    return found if found >= 0 else len(text)

@@ -20,7 +20,7 @@ from llmos.apps.shell import pictures
 from llmos.apps.shell.face import MOST_COLUMNS
 from llmos.apps.shell.markdown import Blocks, painted
 from llmos.apps.shell.transcript import call_line, citation_lines, ledger
-from llmos.drivers.terminal import neutralise
+from llmos.drivers.terminal import columns, neutralise
 
 if TYPE_CHECKING:
     from llmos.apps.shell.editor import Editor
@@ -84,7 +84,7 @@ class Drawn:
         if rows < 1:
             return []
         if self._live:
-            return [line[: self.width] for line in self._live[:rows]]
+            return [cut(line, self.width) for line in self._live[:rows]]
         tail, width = self._blocks.tail, self.width
         if not tail.strip():
             return []
@@ -109,3 +109,11 @@ class Drawn:
 
     def _dim(self, text: str) -> str:
         return f"\x1b[2m{text}\x1b[0m" if self.colour else text
+
+
+def cut(line: str, width: int) -> str:
+    """As much of a line as so many columns hold."""
+    line = line[:width]
+    while columns(line) > width:
+        line = line[:-1]
+    return line

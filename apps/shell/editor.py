@@ -142,6 +142,12 @@ class Editor:
             asked.answered.wait()
             return asked.yes
 
+    def dismiss(self) -> None:
+        """Nobody wants to know any more what the person is asked. Any thread."""
+        if self._question is not None:
+            self._answer(False)
+            self._in_loop(lambda: self._session.app.exit(result=""))
+
     # -- lines ---------------------------------------------------------------------------------------------------
 
     def _entered(self, shell: Shell, text: str) -> None:
@@ -199,8 +205,7 @@ class Editor:
         shell = self._shell
         assert shell is not None
         if self._question is not None:
-            self._answer(False)
-            self._session.app.exit(result="") if self._session.app.is_running else None
+            self.dismiss()
         elif not (shell.interrupt() or self._working):
             if self._session.default_buffer.text:
                 self._session.default_buffer.reset()

@@ -24,6 +24,7 @@ LOOK_S = 0.5  # between two looks for a kernel that has gone
 Reach = Callable[[Progress], "Machine"]
 Again = Callable[[], "Machine | None"]
 State = Literal["loading", "ready", "failed", "lost", "closed"]
+Change = Literal["ready", "failed", "lost", "back"]
 
 
 class Link:
@@ -32,10 +33,12 @@ class Link:
     Args:
         reach: boots or attaches; may take long.
         again: attaches to a kernel that runs; None where none does.
-        changed: called, on some thread, with the new state when there is one.
+        changed: called, on some thread, when the state is another; `back` where a kernel that had gone is there again.
     """
 
-    def __init__(self, reach: Reach, again: Again, changed: Callable[[State], None] = lambda _: None) -> None:
+    def __init__(
+        self, reach: Reach, again: Again, changed: Callable[[Change], None] = lambda _: None
+    ) -> None:
         self._reach, self._again, self.changed = reach, again, changed
         self.state: State = "loading"
         self.task = ""  # what is being done, for a line that says so
@@ -98,9 +101,10 @@ class Link:
             kernel.close()
             return
         self._kernel, self._error, self.task = kernel, None, ""
+        back = self.state == "lost"
         self.state = "ready"
         self._settled.set()
-        self.changed("ready")
+        self.changed("back" if back else "ready")
         if hasattr(kernel, "gone"):
             threading.Thread(target=self._watch, args=(kernel,), name="llmos-watch", daemon=True).start()
 
@@ -119,6 +123,6 @@ class Link:
                 self._take(found)
                 return
 
-    def _turn(self, state: State) -> None:
+    def _turn(self, state: Literal["failed", "lost"]) -> None:
         self.state = state
         self.changed(state)

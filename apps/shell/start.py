@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from llmos.abi.events import Ask
 from llmos.apps.shell.face import Face, Plain
-from llmos.apps.shell.link import Again, Link, State
+from llmos.apps.shell.link import Again, Change, Link
 from llmos.apps.shell.shell import Shell, Start
 from llmos.drivers.terminal import neutralise, table
 
@@ -84,7 +84,7 @@ def _drawn(options: Options) -> int:
 
     editor = Editor(options.start.config.machine.state / HISTORY)
     with _Running(options, editor.face) as running:
-        running.failed = editor.leave
+        running.failed, running.lost = editor.leave, editor.dismiss
         running.greet()
         code = editor.run(running.shell)
         if running.link.state == "failed":
@@ -97,6 +97,7 @@ class _Running:
 
     def __init__(self, options: Options, face: Face) -> None:
         self.failed: Callable[[], None] = lambda: None
+        self.lost: Callable[[], None] = lambda: None
         policy = options.start.config.policy.ask
         asker = self._approve if policy == "shell" else None
         again: Again = lambda: options.again(asker)  # noqa: E731
@@ -125,17 +126,18 @@ class _Running:
     def _approve(self, doubt: Ask) -> bool:
         return self.shell.approve(doubt)
 
-    def _changed(self, state: State) -> None:
+    def _changed(self, state: Change) -> None:
         shell = self.shell
         if state == "failed":
             self.failed()
         elif state == "lost":
+            self.lost()
             shell.say(
                 "the kernel has gone: `llmos up` starts it again, and this shell goes on with it; nothing is lost"
             )
-        elif shell.jobs or shell.job:
+        elif state == "back":
             shell.recover()
-        elif state == "ready" and self.link.attached:
+        elif self.link.attached:
             _who_is_there(shell)
 
 

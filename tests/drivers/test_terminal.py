@@ -8,7 +8,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos.drivers.terminal import Bar, chart, neutralise, table
+from llmos.drivers.terminal import Bar, chart, columns, neutralise, table
 
 
 class Tty(io.StringIO):
@@ -79,3 +79,11 @@ def test_a_bar_in_a_log_tells_what_takes_long() -> None:
 
 def test_a_table_is_aligned() -> None:
     assert table([("a", "bb"), ("ccc", "d\x07")]) == ["a    bb", "ccc  d␇"]
+
+
+def test_wide_characters_take_two_columns() -> None:
+    assert [columns(text) for text in ("abc", "漢字", "👋🏽", "e\u0301", "")] == [3, 4, 2, 1, 0]
+    rows = table([("漢字", "x"), ("abcde", "y")])
+    assert rows == ["漢字   x", "abcde  y"]
+    lines = chart([("漢", 0.5), ("ab", 0.5)], width=40)
+    assert lines[0].removeprefix("漢") == lines[1].removeprefix("ab")

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from llmos.kernel.journal import read
 from llmos.kernel.journal.records import Feedback
 from tests.apps.shell.conftest import Terminal
@@ -306,3 +308,44 @@ def test_process_one_is_the_operator_and_asks_before_it_kills(terminal: Spawn) -
     shell.types("/fg 2")
     shell.types("/jobs")
     shell.sees("operator")
+
+
+def test_experts_apps_and_grants(terminal: Spawn) -> None:
+    shell = terminal()
+    shell.types("/experts")
+    shell.sees("librarian", "shipped", "/use NAME")
+    shell.types("/use librarien")
+    shell.sees("did you mean 'librarian'?")
+    shell.types("/use assistant")
+    shell.sees("you talk to process 1, assistant", "What is 17 % of 2340?")
+    shell.types("/grant")
+    shell.sees("may call calculator.days_between")
+    shell.types("/grant shop -calculator.evaluate")
+    shell.sees("may call", "shop")
+    shell.types("/grant nobody.at_all")
+    shell.sees("no syscall answers")
+    shell.types("/apps shop")
+    shell.sees("shop.pay", "pay")
+
+
+def test_bash_and_python_in_the_sandbox(terminal: Spawn) -> None:
+    from llmos.drivers.sandbox import Limits, Sandbox, SandboxMissing
+
+    try:
+        Sandbox(["/bin/true"], Limits()).end()
+    except SandboxMissing as error:
+        pytest.skip(f"no sandbox on this machine: {error}")
+    shell = terminal()
+    shell.types("!echo $((6 * 7)) > answer.txt; cat answer.txt; printf '\\033[2Jx'")
+    seen = shell.sees("42", "[2Jx")
+    assert "\x1b[2Jx" not in seen
+    shell.types("!py n = int(open('answer.txt').read())")
+    shell.sees("(nothing was printed)")
+    shell.types("!py n * 10")
+    shell.sees("420")
+    shell.types("!sleep 500")
+    shell.sees("!sleep 500")
+    shell.send("\x03")
+    shell.sees("given up")
+    shell.types("!")
+    shell.sees("there is nothing to run")
