@@ -5,8 +5,8 @@ What: chooses between a call and words before each answer's first word, gives th
 Invariant: a function of the window and what was said, so a turn that is resumed chooses and calls as it did. A turn
     comes to its end: behind results only syscalls are offered that it has not called. Without measurements the model is
     as free as its grants.
-Interface: `Calling(process, question, layout, table, free=…)`: `.choose(layout)`, `.lark(must, answer)`,
-    `.calls(tokens, layout)`.
+Interface: `Calling(process, question, layout, table, free=…)`: `.choose(layout)`, `.words`, `.lark(must, answer)`,
+    `.calls(tokens, layout)`, `.over(tokens, layout)`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from llmos.kernel.choice import CANDIDATES, choice_of
 from llmos.kernel.engine.sequence import Request
 
 if TYPE_CHECKING:
+    from llmos.abi.manifest import Syscall
     from llmos.kernel.engine.grammar import Rules
     from llmos.kernel.layout import Layout
     from llmos.kernel.process import Process
@@ -56,10 +57,21 @@ class Calling:
         self._offered: SyscallTable | None = table  # what may be called next; None: nothing
         self._must = False
 
+    @property
+    def open(self) -> int | None:
+        """The token that opens a call, where one does."""
+        return self._table.open
+
+    @property
+    def words(self) -> bool:
+        """Whether what is written next holds no call."""
+        return self._offered is None
+
     async def choose(self, layout: Layout) -> int | None:
         """Choose for what is written next, at the beginning by one step of the engine. Behind results a small model
         that is left free makes the same call again, or writes one where none can be read; so it calls on only what
-        the question speaks of and nobody has called, and then answers in words.
+        the question speaks of and nobody has called, and then answers in words. A window without the syscall table
+        was laid out for words.
 
         Returns:
             How much of the window had been computed before, in tokens; None where that was not looked at.
@@ -69,12 +81,13 @@ class Calling:
             return None
         syscalls, question = self._table.syscalls, self._asked.question
         if behind := layout.tokens[self._asked.end :]:
-            calls = self._table.made(behind)
-            made = [(syscalls[c.syscall], json.dumps(c.arguments, ensure_ascii=False)) for c in calls]
-            left = self._choice.left(question, syscalls.values(), made) if made else []
+            left = self._left(behind)
             self._offered, self._must = self._table.only(left) if left else None, bool(left)
             return None
         if self._first:
+            return None
+        if layout.words:
+            self._offered = None
             return None
         process, kernel = self._process, self._process.kernel
         await process.going.wait()
@@ -104,6 +117,23 @@ class Calling:
             return calls
         results = [text for text, _ in layout.said[self._given :]]
         return self._table.settled(calls, self._asked.question, "\n".join([self._asked.heard, *results]))
+
+    def over(self, tokens: Sequence[int], layout: Layout) -> bool:
+        """Whether words are to follow the results of the calls among these tokens, written behind `layout`."""
+        if self._choice is None or self._asked is None or not self._free:
+            return False
+        return not self._left((*layout.tokens[self._asked.end :], *tokens))
+
+    def _left(self, behind: Sequence[int]) -> list[Syscall]:
+        """What is still to be called where the calls among these tokens have been made."""
+        if self._choice is None or self._asked is None:
+            return []
+        syscalls = self._table.syscalls
+        made = [
+            (syscalls[c.syscall], json.dumps(c.arguments, ensure_ascii=False))
+            for c in self._table.made(behind)
+        ]
+        return self._choice.left(self._asked.question, syscalls.values(), made) if made else []
 
     def _read(self, question: str, layout: Layout) -> Asked | None:
         """The question, with what the process was told in this conversation, what it answered, and what it found in

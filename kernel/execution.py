@@ -11,6 +11,7 @@ Interface: `Execution(process, turn, question, asking, layout)`, `run()`, `cance
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,10 @@ from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, resumed
 from llmos.kernel.ledger import exceeded
 from llmos.kernel.stops import StopText
 from llmos.kernel.streams import ProcessStream
-from llmos.kernel.syscalls import OPEN, SyscallTable, answer_lark
+from llmos.kernel.syscalls import OPEN, Invocation, SyscallTable, answer_lark
 
 if TYPE_CHECKING:
+    from llmos.abi.labels import Label
     from llmos.kernel.journal.state import RunningTurn
     from llmos.kernel.process import Process
     from llmos.kernel.turn import Turn
@@ -106,6 +108,7 @@ class Execution:
         )
         self._first = self._last = 0.0
         self._cached: int | None = None  # tokens that were there before this turn chose how to answer
+        self._chosen = False  # how to answer, for the words that come next
 
     @property
     def swapped(self) -> bool:
@@ -128,6 +131,23 @@ class Execution:
         """Hold the words where they are, or let them come."""
         if self._stream is not None:
             self._stream.pause(paused)
+
+    async def begin(self, label: Label) -> None:
+        """Choose how to answer before anything is written. A window for words is laid out without the syscall table:
+        a small model that reads of calls writes some, also where none can be read.
+
+        Args:
+            label: of the question, which is what this turn was asked, and no whole conversation.
+        """
+        if self._calling is None:
+            return
+        self._cached, self._chosen = await self._calling.choose(self.layout), True
+        if self._calling.words:
+            self.layout = await asyncio.to_thread(
+                self.process.view.lay_out, self.question, label, self.asking, words=True
+            )
+            if self._cached is not None:
+                self._cached = min(self._cached, len(self.layout.tokens))
 
     async def run(self) -> Done:
         """The whole turn; its end has been journalled when this returns."""
@@ -164,11 +184,12 @@ class Execution:
         for event in self.layout.events:
             await self.tell(event)
         while True:
-            if self._calling is not None:
+            if self._calling is not None and not self._chosen:
                 self._cached = await self._calling.choose(self.layout)
+            self._chosen = False
             tokens, text, reason = await self._burst(known)
             known = ()
-            calls = self._calling.calls(tokens, self.layout) if self._calling and reason == "stop" else []
+            calls = self._calls(tokens) if reason == "stop" else []
             if not calls or self._cancelled:
                 break
             if self.asking.tools:
@@ -176,7 +197,8 @@ class Execution:
                 return replace(self._done(text, "calls"), calls=tuple(made))
             self._usage["syscalls"] += len(calls)
             open_calls = () if self._resumed is None else self._resumed.calls
-            self._work = asyncio.ensure_future(self.process.trap.answer(self, calls, open_calls))
+            over = self._calling is not None and self._calling.over(tokens, self.layout)
+            self._work = asyncio.ensure_future(self.process.trap.answer(self, calls, open_calls, last=over))
             try:
                 segments = await self._work
             except asyncio.CancelledError:
@@ -196,6 +218,10 @@ class Execution:
             )
         return self._done(text, "cancelled" if self._cancelled and reason != "stop" else reason)
 
+    def _calls(self, tokens: Sequence[int]) -> list[Invocation]:
+        """The calls among the words of a burst."""
+        return [] if self._calling is None else self._calling.calls(tokens, self.layout)
+
     def _take_up(self) -> tuple[int, ...]:
         """Where the journal left this turn: the window as it stood, and the words that followed."""
         runs = () if self._resumed is None else self._resumed.runs
@@ -206,15 +232,7 @@ class Execution:
         """Words until the model stops: their tokens, the text among them, and why it ended."""
         kernel, process, asking = self._kernel, self.process, self.asking
         await process.going.wait()
-        room = process.view.size - len(self.layout.tokens)
-        wanted = asking.max_tokens or DEFAULT_MAX_TOKENS
-        limit = min(wanted - self._usage["completion"], room, process.ledger.left("tokens"))
-        if room < 1:
-            raise WindowOverflow(
-                "the results of its calls have filled the window",
-                why=f"it has {process.view.size} tokens",
-                do="ask for less at once, or raise `kernel.window` in llmos.yaml",
-            )
+        limit = self._limit()
         if limit < 1:
             return [], "", "length"
         a = asking
@@ -253,6 +271,19 @@ class Execution:
         if finished.reason == "length" and process.ledger.left("tokens") < 1:
             raise exceeded("tokens", process.ledger.limit("tokens"))
         return tokens, text, "stop" if stopped else finished.reason
+
+    def _limit(self) -> int:
+        """Tokens that may still be written. WindowOverflow: there is no room for any."""
+        process = self.process
+        room = process.view.size - len(self.layout.tokens)
+        wanted = self.asking.max_tokens or DEFAULT_MAX_TOKENS
+        if room < 1:
+            raise WindowOverflow(
+                "the results of its calls have filled the window",
+                why=f"it has {process.view.size} tokens",
+                do="ask for less at once, or raise `kernel.window` in llmos.yaml",
+            )
+        return min(wanted - self._usage["completion"], room, process.ledger.left("tokens"))
 
     async def _speak(self, stream: ProcessStream) -> tuple[list[int], str, bool]:
         """Tell the reader what is said, but not the calls: tokens, text, and whether a stop text ended it."""
@@ -295,7 +326,7 @@ class Execution:
         else:
             grammar = PlainText(kernel.control_ids, kernel.runner.vocab)
         if self._grounded and asking.schema is None:
-            calls = None if self.table is None else self.table.open
+            calls = None if self._calling is None or self._calling.words else self._calling.open
             return grounding.answer_grammar(
                 self.question, self.layout.passages, kernel.tokenizer, grammar, calls
             )

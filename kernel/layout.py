@@ -45,6 +45,10 @@ class Layout:
     resident: frozenset[int] = frozenset()  # turns of the conversation that stand in it
     pieces: tuple[int, ...] = ()  # ends of those that are put together (`Request.pieces`)
     origins: tuple[tuple[str, str], ...] = ()  # kind and source of each run of `labels`
+    words: bool = False  # laid out for an answer in words: what could be called is not in it
+    messages: tuple[Message, ...] = field(
+        default=(), repr=False
+    )  # what was laid out; not kept by the journal
 
     @property
     def taint(self) -> Label:
@@ -87,6 +91,7 @@ class Layout:
             "passages": [{**asdict(p), "label": dump_label(p.label)} for p in self.passages],
             "pieces": list(self.pieces),
             "origins": [list(origin) for origin in self.origins],
+            "words": self.words,
         }
 
     @classmethod
@@ -103,8 +108,9 @@ class Layout:
         )
         origins = tuple((kind, source) for kind, source in dumped.get("origins", [("", "")] * len(labels)))
         return cls(
-            tuple(tokens), labels, passages, (), said, pieces=tuple(dumped.get("pieces", ())), origins=origins
-        )
+            tuple(tokens), labels, passages, (), said, pieces=tuple(dumped.get("pieces", ())), origins=origins,
+            words=bool(dumped.get("words", False)),
+        )  # fmt: skip
 
     def map(self) -> list[Region]:
         """The window as stretches of one origin each, in the order in which the model reads them."""
@@ -204,7 +210,7 @@ def lay_out(
     events = [*_moved(items, out, resident, held), *read]
     return Layout.of(
         window.segments, tokenizer, passages=tuple(kept), events=tuple(events),
-        resident=frozenset(e.turn for e in earlier), pieces=ends(window, pieces),
+        resident=frozenset(e.turn for e in earlier), pieces=ends(window, pieces), messages=tuple(messages),
     )  # fmt: skip
 
 
@@ -272,7 +278,7 @@ def lay_out_messages(
     """
     window = Window(budget)
     window.add(*prompt.segments(messages, tools, tools_label))
-    return Layout.of(window.segments, tokenizer)
+    return Layout.of(window.segments, tokenizer, messages=tuple(messages))
 
 
 def _messages(

@@ -125,7 +125,8 @@ def decide(
         recipients = frozenset(map(str, targets.values()))
         for name in syscall.payload or arguments:
             label = attempt.labels.get(name, USER)
-            if name in arguments and label.readers is not None and not recipients <= label.readers:
+            meant = recipients and label.readers is not None and recipients <= label.readers
+            if name in arguments and label.readers is not None and not meant:
                 readers = ", ".join(sorted(label.readers)) or "nobody"
                 doubts.append(Doubt(name, arguments[name], label, f"it may be read by {readers} only"))
     doubts = [d for d in doubts if (syscall.name, *d.key) not in approved]

@@ -91,11 +91,14 @@ class ChatPrompt:
             segments[0] = replace(first, tokens=(t.bos_id, *first.tokens))
         return segments
 
-    def results(self, results: Sequence[Part]) -> list[Segment]:
+    def results(self, results: Sequence[Part], *, last: bool = False) -> list[Segment]:
         """What follows in the window when an answer has made calls: the end of that answer, their results, and
-        the opening of the next. Its first token ends an answer as the model itself would."""
+        the opening of the next. Its first token ends an answer as the model itself would. `last`: words are to follow,
+        and the model is told so, for a small one that has just called goes on calling, or has nothing to say."""
         said = [Message.of("user", "?"), Message.of("assistant", "!")]
         given = [Message("tool", (part,)) for part in results]
+        if last:
+            given[-1] = replace(given[-1], parts=(*given[-1].parts, Part("system", TELL)))
         for role in ("tool", "user"):  # a template without a place for results has them from the user
             try:
                 pieces = self._template.render([{"role": m.role, "content": m.text} for m in said]
@@ -135,6 +138,9 @@ Take the values from the user's words: names in full, numbers in the unit that t
 The functions:
 
 """  # noqa: E501 - lines as the model reads them. The form of a call is Hermes's, as most small models know it.
+
+
+TELL = "\n\nThis is the result. Tell the user in a sentence what it says about the question."
 
 
 def _with_tools(

@@ -23,6 +23,7 @@ from llmos.abi.errors import Cancelled, LLMOSError, ProcessError, QuotaExceeded,
 from llmos.abi.events import Done
 from llmos.abi.labels import Label
 from llmos.kernel.execution import Asking, Execution
+from llmos.kernel.far import execution_of
 from llmos.kernel.journal.records import Approval, Started
 from llmos.kernel.journal.state import Exchange
 from llmos.kernel.layout import Layout
@@ -225,12 +226,15 @@ class Questions:
             if layout is None:
                 await process.going.wait()
                 layout = await asyncio.to_thread(process.view.lay_out, question.text, question.label, asking)
-            execution = self._execution = Execution(
+            execution = self._execution = execution_of(process)(
                 process, turn, question.text, asking, layout,
                 grounded=bool(process.mounts) and not asking.raw, table=process.view.table(asking),
                 started=question.started, resumed=question.resumed,
             )  # fmt: skip
             if question.resumed is None:
+                if question.text and question.layout is None:
+                    await execution.begin(question.label)
+                layout = execution.layout
                 began = Started(
                     turn.number,
                     layout.tokens,

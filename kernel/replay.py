@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
-from llmos.abi.errors import LLMOSError, NoSuchProcess
+from llmos.abi.errors import LLMOSError, NoSuchProcess, ProcessError
 from llmos.abi.machine import Divergence, Replay
 from llmos.kernel.engine.sequence import Emitted, Finished, Item, Request, Stream
 from llmos.kernel.execution import Asking, Execution
@@ -87,8 +87,14 @@ def replay(kernel: Kernel, pid: int, folder: Path | None = None) -> Replay:
     Raises:
         NoSuchProcess: the journal does not know it, or has forgotten how it began.
         JournalError: it cannot be read.
+        ProcessError: a remote model wrote its words.
     """
     spawned, turns = _past(read(folder or kernel.state), pid)
+    if spawned.settings.get("model"):
+        raise ProcessError(
+            f"process {pid} cannot be run again", why="its words came from a remote model",
+            do="read them in the journal",
+        )  # fmt: skip
     if spawned.grants:
         _ = kernel.apps  # not from the loop, which it waits for
     return kernel.loop.run(_Rerun(kernel, pid, spawned).run(turns))
@@ -256,7 +262,7 @@ class _Engine:
             replace(request, hint=burst.tokens, max_tokens=most), _Watched(self._kernel, compared, stream)
         )
 
-    async def answer(self, *_: object) -> list[Segment]:
+    async def answer(self, *_: object, last: bool) -> list[Segment]:
         assert self.compared is not None
         results = self.compared.burst.results
         if results is None:

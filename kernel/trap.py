@@ -26,6 +26,7 @@ from llmos.kernel.syscalls import Invocation, error_text, result_text
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
     from llmos.kernel.execution import Execution
+    from llmos.kernel.grants import Grant
     from llmos.kernel.journal.state import OpenCall
     from llmos.kernel.process import Process
     from llmos.memory.window import Segment
@@ -45,12 +46,18 @@ class Trap:
         self._process, self._kernel = process, process.kernel
 
     async def answer(
-        self, execution: Execution, invocations: Sequence[Invocation], begun: Sequence[OpenCall] = ()
+        self,
+        execution: Execution,
+        invocations: Sequence[Invocation],
+        begun: Sequence[OpenCall] = (),
+        *,
+        last: bool = False,
     ) -> list[Segment]:
         """Carry out what one answer called for: neighbours that may run side by side do, results come in order.
 
         Args:
             begun: calls of this answer that the journal knew before a crash.
+            last: words are to follow their results.
 
         Raises:
             QuotaExceeded: the process may not make so many calls; none was made.
@@ -70,7 +77,7 @@ class Trap:
                 if effect not in PARALLEL:
                     await work
             results = [await task for task in group]
-        return self._kernel.prompt.results(results)
+        return self._kernel.prompt.results(results, last=last)
 
     async def _call(
         self, execution: Execution, invocation: Invocation, number: int, before: OpenCall | None
@@ -86,7 +93,7 @@ class Trap:
         folder = self._kernel.workspace(self._process.pid) if record.files else None
         files = () if folder is None else tuple(str(folder / name) for name in record.files)
         await execution.tell(Result(number, syscall.name, record.error is None, text, record.label, files))
-        return Part("result", self._head(number, text), record.label, syscall.name)
+        return Part("result", self.head(number, text), record.label, syscall.name)
 
     async def _fresh(
         self, execution: Execution, syscall: Syscall, invocation: Invocation, number: int
@@ -98,7 +105,7 @@ class Trap:
         label = join([*labels.values(), syscall.label])
         process = self._process
         try:
-            await self._judge(execution, syscall, Attempt(syscall, arguments, labels), number)
+            await self.judge(execution, Attempt(syscall, arguments, labels), number, process.grants)
         except LLMOSError as e:
             return await self._keep(_failed(turn, number, e, USER))
         key = f"{self._kernel.machine_id}-{process.pid}-{number}"
@@ -134,11 +141,13 @@ class Trap:
                 )
         return await self._keep(await self._make(syscall, intent, label))
 
-    async def _judge(self, execution: Execution, syscall: Syscall, attempt: Attempt, number: int) -> None:
+    async def judge(
+        self, execution: Execution, attempt: Attempt, number: int, grants: Sequence[Grant]
+    ) -> None:
         """Return when the call may happen; CallDenied where it may not."""
-        process = self._process
+        process, syscall = self._process, attempt.syscall
         decision = decide(
-            attempt, process.grants, execution.layout.taint, self._kernel.policy, frozenset(process.approved)
+            attempt, grants, execution.layout.taint, self._kernel.policy, frozenset(process.approved)
         )
         match decision:
             case Allow():
@@ -174,7 +183,7 @@ class Trap:
         await self._kernel.durable(self._process.pid, record)
         return record
 
-    def _head(self, number: int, text: str) -> str:
+    def head(self, number: int, text: str) -> str:
         """As much of a result as its share of the window holds, and how to read on."""
         most = self._kernel.window // SHARE * 3  # characters: a token has three or more
         if len(text) <= most:

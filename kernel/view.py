@@ -42,15 +42,22 @@ class View:
         self._lock = threading.Lock()  # of the history
 
     def lay_out(
-        self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None = None
+        self,
+        question: str,
+        label: Label,
+        asking: Asking,
+        messages: Sequence[Message] | None = None,
+        *,
+        words: bool = False,
     ) -> Layout:
-        """The window for a question: room is left for the answer, as long as was asked for or at least a short one."""
+        """The window for a question: room is left for the answer, as long as was asked for or at least a short one.
+        `words`: it is to be answered in words, so the syscall table stays out."""
         process, kernel = self._process, self._process.kernel
         whole = self.size
         budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
         if asking.raw:
             return raw(kernel.raw_tokens(question), budget, kernel.tokenizer, label)
-        table = self.table(asking)
+        table = None if words else self.table(asking)
         tools = () if table is None else table.tools
         described = USER if table is None or asking.tools else join(map(kernel.apps.label_of, table.syscalls))
         if messages is not None:
@@ -76,7 +83,7 @@ class View:
             pinned=lambda item: self._place(item) == "pinned",
         )
         self._resident = layout.resident
-        return layout
+        return replace(layout, words=words)
 
     @property
     def _placed(self) -> Mapping[str, str]:
