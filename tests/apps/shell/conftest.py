@@ -20,8 +20,6 @@ Spawn = Callable[..., "Terminal"]
 class Terminal(pexpect.spawn):  # type: ignore[misc]  # pexpect has no types
     """Someone at a keyboard."""
 
-    str_last_chars = 4000  # of what was on the screen, in the message of a test that fails
-
     def types(self, line: str) -> None:
         """A line, and Enter."""
         self.send(line + "\r")
@@ -60,6 +58,7 @@ def terminal(tmp_path: Path, environment: dict[str, str]) -> Iterator[Spawn]:
                 sys.executable, ["-m", module, *state, *arguments], env={**environment, **(env or {})},
                 encoding="utf-8", codec_errors="replace", dimensions=size, timeout=SECONDS, cwd=str(ROOT), **more,
             )  # fmt: skip
+            child.str_last_chars = 4000  # of what was on the screen, in the message of a test that fails
             open_.callback(child.close, force=True)
             return child
 
