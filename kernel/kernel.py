@@ -31,6 +31,7 @@ from llmos.abi.progress import Progress, silent
 from llmos.kernel import private
 from llmos.kernel.engine.engine import Engine
 from llmos.kernel.engine.sequence import Request
+from llmos.kernel.far import remote_of
 from llmos.kernel.grants import Grant, check
 from llmos.kernel.journal import Journal
 from llmos.kernel.journal.records import Body, Booted, Reaped, Spawned
@@ -161,6 +162,7 @@ class Kernel:
         seed: int = 0,
         fidelity: Fidelity = "exact",
         work: str | Path | None = None,
+        model: str = "",
         progress: Progress | None = None,
     ) -> Process:
         """A new process.
@@ -177,9 +179,10 @@ class Kernel:
                 before, and computes those that the question is about: many more at once, in a fraction of the time.
             work: its working volume, the folder in which its apps read and write; default one of its own, which
                 lies in the machine's state. Its forks work in the same.
+            model: `remote:NAME` has a remote model of llmos.yaml write its words (see far.py); "" the machine's own.
 
         Raises:
-            ConfigError: a grant, quota, class, fidelity or folder that does not exist.
+            ConfigError: a grant, quota, class, fidelity, folder or remote that does not exist.
             ProcessError: too many processes.
         """
         parsed = [Grant.parse(grant) for grant in grants]
@@ -190,6 +193,8 @@ class Kernel:
             settings["fidelity"] = "blend"
         if work is not None:
             settings["work"] = str(_folder(work))
+        if model:
+            settings["model"] = remote_of(model, self.config)
         given = [as_mount(mount) for mount in mounts]
         if given:
             settings["mounts"] = [mount.dump() for mount in given]
