@@ -335,6 +335,7 @@ class Machine(Protocol):
         quotas: Mapping[str, float] | None = None,
         seed: int = 0,
         work: str | Path | None = None,
+        model: str = "",
         progress: Progress | None = None,
     ) -> AnyProcess: ...
     def process(self, pid: int) -> AnyProcess: ...

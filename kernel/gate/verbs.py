@@ -89,6 +89,7 @@ async def spawn(
     seed: int = 0,
     fidelity: Literal["exact", "blend"] = "exact",
     work: str | None = None,
+    model: str = "",
 ) -> dict[str, Any]:
     """A new process, which is this client's."""
     _open(request)
@@ -97,7 +98,7 @@ async def spawn(
         kernel: Kernel = request.kernel
         return kernel.spawn(
             mounts, grants=grants, instructions=instructions, expert=expert, priority=priority, quotas=quotas,
-            seed=seed, fidelity=fidelity, work=work, progress=progress,
+            seed=seed, fidelity=fidelity, work=work, model=model, progress=progress,
         )  # fmt: skip
 
     process = await _told(request, make, undo=lambda made: made.signal("KILL"))

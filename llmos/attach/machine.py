@@ -99,6 +99,7 @@ class RemoteKernel:
         seed: int = 0,
         fidelity: Literal["exact", "blend"] = "exact",
         work: str | Path | None = None,
+        model: str = "",
         progress: Progress | None = None,
     ) -> RemoteProcess:
         """A new process; see `Kernel.spawn`."""
@@ -114,6 +115,7 @@ class RemoteKernel:
             seed=seed,
             fidelity=fidelity,
             work=None if work is None else str(Path(work).expanduser().absolute()),
+            model=model,
         )
         return RemoteProcess(self._connection, named, self._asker)
 

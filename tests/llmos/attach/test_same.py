@@ -240,6 +240,8 @@ def test_calls_and_approvals(machine: Machine) -> None:
 
 
 def test_errors_are_the_same(machine: Machine, tmp_path: Any) -> None:
+    with pytest.raises(ConfigError, match="'remote:far' is no model for a process"):
+        machine.spawn(model="remote:far")
     with pytest.raises(ConfigError, match="'lazy' is no class"):
         machine.spawn(priority="lazy")
     with pytest.raises(ConfigError):
