@@ -232,7 +232,7 @@ class Questions:
                 started=question.started, resumed=question.resumed,
             )  # fmt: skip
             if question.resumed is None:
-                if question.text and question.layout is None:
+                if question.text:
                     await execution.begin(question.label)
                 layout = execution.layout
                 began = Started(

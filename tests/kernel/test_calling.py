@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from llmos.abi.manifest import Syscall
 from llmos.kernel import choice
 from llmos.kernel.choice import Choice
 from llmos.kernel.kernel import Kernel
-from llmos.kernel.prompt import Message, Part
+from llmos.kernel.prompt import TELL, Message, Part
 from llmos.testing import call
 
 Make = Callable[..., Kernel]
@@ -117,6 +118,49 @@ def test_a_turn_calls_on_what_the_question_still_speaks_of(scripted_kernel: Make
     calls = [e.syscall for e in turn if isinstance(e, Call)]
     assert calls == ["shop.price", "shop.reviews"]
     assert turn.answer == "It costs 3 and strangers like it."
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_window_for_words_has_no_syscall_table(scripted_kernel: Make, tmp_path: Path) -> None:
+    """And keeps none when the turn goes on after a crash."""
+    read: list[str] = []
+
+    def script(window: str) -> str:
+        read.append(window)
+        return "Goethe. " * 40
+
+    shop: dict[str, Any] = {"apps": {"shop": {"app": "tests.kernel.shop:Shop"}}, "state": tmp_path / "state"}
+    kernel = scripted_kernel(script, **shop)
+    process = kernel.spawn(grants=["shop"])
+    turn = process.ask(OTHER, max_tokens=100, detached=True)
+    next(iter(turn))
+    assert "shop.price" in read[0] and "shop.price" not in read[-1] and OTHER in read[-1]
+    process.signal("STOP")
+    kernel.close()
+    read.clear()
+    again = scripted_kernel(script, **shop)
+    resumed = again.process(process.pid)
+    current = resumed.current
+    assert current is not None, "it stands where it stood"
+    resumed.signal("CONT")
+    assert current.answer.startswith("Goethe.") and "shop.price" not in "".join(read)
+    assert again.replay(process.pid).divergence is None, "and comes again"
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_model_is_told_to_tell_the_last_result(scripted_kernel: Make) -> None:
+    windows: list[str] = []
+
+    def script(window: str) -> str:
+        windows.append(window)
+        return "It is 300." if "300" in window else call("shop.price", item="tea")
+
+    kernel = scripted_kernel(script, apps={"shop": {"app": "tests.kernel.shop:Shop"}})
+    turn = kernel.spawn(grants=["shop"]).ask("What is the price of an item called tea?", max_tokens=200)
+    assert turn.answer == "It is 300."
+    told = TELL.strip()
+    assert told in windows[-1] and windows[-1].index("300") < windows[-1].index(told)
+    assert told not in turn.answer
 
 
 TALK = [Message.of("user", "I like Green Tea."), Message.of("assistant", "So do I.")]

@@ -69,6 +69,15 @@ def test_what_leaves_must_be_readable_by_whom_it_reaches() -> None:
     )
 
 
+def test_what_leaves_for_nobody_knows_where_is_asked_about() -> None:
+    """A search engine, say: a call without targets reaches somebody too."""
+    search = Attempt(syscall("fetch", targets=()), {"text": "hello"}, {"text": MINE})
+    decision = decide(search, ALL, MINE, Policy())
+    assert isinstance(decision, Ask) and [d.argument for d in decision.doubts] == ["text"]
+    everybodys = Attempt(syscall("fetch", targets=()), {"text": "hello"}, {"text": UNTRUSTED})
+    assert decide(everybodys, ALL, MINE, Policy()) == Allow()
+
+
 def test_without_declared_payload_every_argument_is() -> None:
     decision = decide(attempt(to=Label(Integrity.USER, frozenset({"me"})), payload=()), ALL, MINE, Policy())
     assert isinstance(decision, Ask) and [d.argument for d in decision.doubts] == ["to"]
