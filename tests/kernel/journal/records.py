@@ -24,7 +24,8 @@ plain: Any = st.recursive(
 small = st.integers(0, 5)  # so that records often speak of the same turn, call, pid and position
 tokens = st.lists(st.integers(0, 300_000), max_size=4).map(tuple)
 _BY_NAME = {
-    "turn": small, "call": small, "parent": small, "of": small, "since": small, "to": small, "mail": small, "sender": small, "position": small,
+    "turn": small, "call": small, "parent": small, "of": small, "since": small,
+    "to": small, "mail": small, "sender": small, "position": small,
     "tokens": tokens, "window": tokens, "path": st.lists(small, max_size=3).map(tuple),
     "label": labels, "labels": st.dictionaries(texts, labels, max_size=2),
     "value": plain, "content": plain,
