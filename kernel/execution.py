@@ -316,7 +316,7 @@ class Execution:
         if asking.raw:
             return None
         grammar: InnerGrammar
-        if self._calling is not None:
+        if self._calling is not None and not self.layout.words:  # else it knows of nothing to call
             must = asking.choice not in ("auto", "none")
             if self._first_calls:
                 must = not self._usage["syscalls"]
