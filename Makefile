@@ -21,17 +21,19 @@ BUILT_FROM := pyproject.toml $(wildcard setup.py drivers/cpu/*.cc drivers/cpu/*.
 
 LIBRARY := drivers/cpu/_build/libllmos_cpu.so
 
-# Debian's packages that apps stand on: the interpreter's walls; a browser, a voice, a sound device. Where they may not
-# be installed by whoever runs make, the apps that need them say which and how.
+# Debian's packages that apps stand on: the interpreter's walls; a browser, a voice, a sound device, music. Where they may
+# not be installed by whoever runs make, the apps that need them say which and how.
 WALLS := bubblewrap libseccomp2
-OUTSIDE := $(WALLS) chromium espeak-ng libportaudio2
+OUTSIDE := $(WALLS) chromium chromium-headless-shell espeak-ng libportaudio2 fluidsynth fluidr3mono-gm-soundfont \
+  fonts-dejavu-core
 packages = command -v apt-get >/dev/null || exit 0; \
   missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \
   test -n "$$missing" || exit 0; \
   test $$(id -u) = 0 || { echo "some apps need: sudo apt-get install $$missing"; exit 0; }; \
-  echo "installing $$missing"; \
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; } \
-    >/dev/null || echo "$$missing did not install: what needs them will say so"
+  echo "installing $$missing"; export DEBIAN_FRONTEND=noninteractive; \
+  get="apt-get install -qq -y --no-install-recommends"; \
+  { apt-get update -qq; $$get $$missing; } >/dev/null 2>&1 || \
+    for p in $$missing; do $$get $$p >/dev/null 2>&1 || echo "no $$p: what needs it will say so"; done
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
