@@ -99,8 +99,8 @@ class Calling:
         )  # fmt: skip
         for item in await asyncio.to_thread(list, stream):
             first = [(kernel.tokenizer.token_bytes(i).decode("utf-8", "replace"), p) for i, p in item.top]
-            self._must = self._choice.calls(question, syscalls.values(), first)
-            self._offered = self._table if self._must else None
+            found = self._choice.calls(question, syscalls.values(), first)
+            self._must, self._offered = bool(found), self._table.only(found) if found else None
         assert stream.finished is not None
         return stream.finished.cached_tokens
 

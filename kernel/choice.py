@@ -2,14 +2,14 @@
 
 What: a small model that sees functions calls them whatever it is asked, or writes a call where none can be read.
     `Choice` weighs how much the model itself wants to open a call against whether the question speaks of what the
-    syscalls do, and commits the turn to one or the other. An expression to be worked out, which is written in signs
-    rather than in words, is called for where a syscall's parameter shows one as its example.
+    syscalls do, and commits the turn to one or the other. A value that is written in signs rather than in words (an
+    expression, a date, a file's name) is called for where a syscall's parameter shows one as its example (forms.py).
 Invariant: a pure function of the question, the table and one distribution of the model, which is itself a function of
     the window: a turn that is resumed or replayed chooses again as it did. It judges relevance, never permission:
     what may be called is the grants' and the monitor's business.
-Interface: `choice_of(identity) -> Choice | None`; `choice.calls(question, syscalls, first) -> bool`, `first` being the
-    likeliest first words with their log-probabilities, at least `CANDIDATES` of them; `choice.left(question, syscalls,
-    made)`: what is still to be called when some calls have their results.
+Interface: `choice_of(identity) -> Choice | None`; `choice.calls(question, syscalls, first)`: those to be called, none
+    for words, `first` being the likeliest first words with their log-probabilities, at least `CANDIDATES` of them;
+    `choice.left(question, syscalls, made)`: what is still to be called when some calls have their results.
 
 The weights belong to a model's weights: they were fitted by logistic regression on half of the questions of
 `benchmarks/bfcl.py`, and the figures come from the other half. A model that has none decides for itself.
@@ -17,12 +17,12 @@ The weights belong to a model's weights: they were fitted by logistic regression
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, log
 from typing import TYPE_CHECKING
 
+from llmos.kernel.forms import takes
 from llmos.kernel.heard import Heard, stems
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _OPENINGS = (
     "{",
     "```",
 )  # of calls, as models without much practice write them: tags, bare JSON, fenced JSON
-_EXPRESSION = re.compile(r"\d\s*[*×÷^+]\s*\d|\d\s+[-/]\s+\d|\d\s*%\s*of\b")
 _FLOOR = 1e-4  # likelihoods nearer to 0 or 1 say no more
 
 
@@ -47,13 +46,15 @@ class Choice:
     description: float  # the same of its description
     threshold: float
 
-    def calls(self, question: str, syscalls: Iterable[Syscall], first: Iterable[tuple[str, float]]) -> bool:
-        """Whether this question is answered by a call of one of these syscalls."""
-        syscalls, heard = tuple(syscalls), Heard(question)
-        if _EXPRESSION.search(question) and any(map(_works_out, syscalls)):
-            return True
+    def calls(
+        self, question: str, syscalls: Iterable[Syscall], first: Iterable[tuple[str, float]]
+    ) -> list[Syscall]:
+        """The syscalls of which one is to be called to answer this question."""
+        syscalls, heard = list(syscalls), Heard(question)
+        if found := [s for s in syscalls if takes(s, question)]:
+            return [s for s in syscalls if s in found or self._fit(heard, s) > self.threshold]
         fits = max(self._fit(heard, s) for s in syscalls)
-        return self.opening * _log_odds(first) + fits > self.threshold
+        return syscalls if self.opening * _log_odds(first) + fits > self.threshold else []
 
     def left(
         self, question: str, syscalls: Iterable[Syscall], made: Sequence[tuple[Syscall, str]]
@@ -82,12 +83,6 @@ _CHOICES = {  # by the identity of the weights (drivers.weights.Weights.identity
 def choice_of(identity: str) -> Choice | None:
     """How the model of a runner with that identity is helped to choose; None where nobody has measured it."""
     return _CHOICES.get(identity.partition("/")[0])
-
-
-def _works_out(syscall: Syscall) -> bool:
-    """Whether a parameter of this syscall takes such expressions."""
-    properties = syscall.parameters.get("properties", {}).values()
-    return any(_EXPRESSION.search(str(p.get("description", ""))) for p in properties if isinstance(p, dict))
 
 
 def _spoken(syscall: Syscall) -> str:

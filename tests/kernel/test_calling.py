@@ -127,13 +127,13 @@ def test_a_window_for_words_has_no_syscall_table(scripted_kernel: Make, tmp_path
 
     def script(window: str) -> str:
         read.append(window)
-        return "Goethe. " * 40
+        return "Goethe. " * 500
 
     shop: dict[str, Any] = {"apps": {"shop": {"app": "tests.kernel.shop:Shop"}}, "state": tmp_path / "state"}
     kernel = scripted_kernel(script, **shop)
     process = kernel.spawn(grants=["shop"])
-    turn = process.ask(OTHER, max_tokens=100, detached=True)
-    next(iter(turn))
+    events = iter(process.ask(OTHER, max_tokens=4000, detached=True))
+    next(events)  # and thousands to come
     assert "shop.price" in read[0] and "shop.price" not in read[-1] and OTHER in read[-1]
     process.signal("STOP")
     kernel.close()

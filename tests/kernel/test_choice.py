@@ -40,7 +40,7 @@ WEATHER = function("weather.forecast", "The weather forecast for a place.")
 def test_the_question_decides_more_than_the_model(
     question: str, first: list[tuple[str, float]], calls: bool
 ) -> None:
-    assert CHOICE.calls(question, [RATES], first) is calls
+    assert CHOICE.calls(question, [RATES], first) == ([RATES] if calls else [])
 
 
 def test_the_best_of_several_functions_counts() -> None:
@@ -52,10 +52,42 @@ def test_the_best_of_several_functions_counts() -> None:
 def test_an_expression_is_worked_out_where_a_syscall_takes_such() -> None:
     (calculator,) = (s for s in Manifest.of(Calculator).syscalls if s.name == "calculator.evaluate")
     for question in ("What is 17*23?", "What is 17 % of 2340?", "And 12 - 5?"):
-        assert CHOICE.calls(question, [RATES, calculator], UNWILLING)
+        assert CHOICE.calls(question, [RATES, calculator], UNWILLING) == [calculator]
         assert not CHOICE.calls(question, [RATES], UNWILLING)
     for question in ("Who played in 2019-2020?", "What happened on 1/2/2020?", "Is a C++ compiler here?"):
         assert not CHOICE.calls(question, [calculator], UNWILLING)
+
+
+def shown(name: str, example: str) -> Syscall:
+    parameters = {"type": "object", "properties": {"value": {"type": "string", "description": example}}}
+    return function(name, "Does something.").model_copy(update={"parameters": parameters})
+
+
+@pytest.mark.parametrize(
+    ("example", "said", "other"),
+    [
+        ("YYYY-MM-DD", "What is on 2026-11-22?", "What is on page 2026-112?"),
+        ("such as 2025-01-31", "And on 2026-11-22", "in 2026-27"),
+        ("such as [3, 4.5, 8]", "Of 4, 8.5 and 15?", "In 2019, 5 people came."),
+        ("such as [3, 4.5, 8]", "of 4, 8, 15, 16", "Chapter 3, 4"),
+        ("such as https://example.org", "What does http://a.b/c say?", "What does a.b/c say?"),
+        ('such as "report.txt"', "What is in data/sales.csv", "What is example.com, e.g. for you?"),
+        ('such as "report.txt"', "Read NOTES.MD.", "Look at photo.png, notes.txt.zip or http://a.b/c.txt"),
+        ('such as "photo.png"', "What is on my-photo.jpeg?", "What is in notes.txt?"),
+        ('such as "meeting.mp3"', "Who speaks in a/b.wav", "Is mp3 better than wav?"),
+    ],
+)
+def test_a_value_is_known_by_its_form(example: str, said: str, other: str) -> None:
+    syscall = shown("any.thing", example)
+    assert CHOICE.calls(said, [RATES, syscall], UNWILLING) == [syscall]
+    assert CHOICE.calls(said, [RATES], UNWILLING) == []
+    assert CHOICE.calls(other, [RATES, syscall], UNWILLING) == []
+
+
+def test_what_words_ask_for_stays_beside_what_a_form_asks_for() -> None:
+    syscall = shown("any.thing", 'such as "report.txt"')
+    question = "Read notes.txt, and what is the exchange rate of two currencies at the bank?"
+    assert CHOICE.calls(question, [RATES, WEATHER, syscall], UNWILLING) == [RATES, syscall]
 
 
 def test_what_is_left_to_call_is_what_no_call_has_answered() -> None:
