@@ -328,8 +328,9 @@ class Execution:
         if self._grounded and asking.schema is None:
             calls = None if self._calling is None or self._calling.words else self._calling.open
             return grounding.answer_grammar(
-                self.question, self.layout.passages, kernel.tokenizer, grammar, calls
-            )
+                self.question, self.layout.passages, kernel.tokenizer, grammar, calls,
+                alone=all(kind != "result" for kind, _ in self.layout.origins),
+            )  # fmt: skip
         return grammar
 
     async def tell(self, event: Event) -> None:

@@ -84,14 +84,18 @@ def answer_grammar(
     tokenizer: Tokenizer,
     inner: InnerGrammar,
     opens_call: int | None = None,
+    *,
+    alone: bool = True,
 ) -> CitingGrammar:
     """The grammar of one answer from `passages`; stateful, for one turn.
 
     Args:
         inner: what the process may write at all.
         opens_call: the token behind which a syscall stands, where it has any: that is not the answer's text.
+        alone: the passages are all that the answer can stand on; else it may come from results of calls too, so what
+            the passages do not say is neither refused nor remarked on.
     """
-    return CitingGrammar(question, passages, tokenizer, inner, opens_call)
+    return CitingGrammar(question, passages, tokenizer, inner, opens_call, alone)
 
 
 class CitingGrammar:
@@ -112,6 +116,7 @@ class CitingGrammar:
         tokenizer: Tokenizer,
         inner: InnerGrammar,
         opens_call: int | None,
+        alone: bool = True,
     ) -> None:
         self._question, self._passages = question, passages
         self._inner, self._opens_call = inner, opens_call
@@ -121,7 +126,8 @@ class CitingGrammar:
         self._claim = 0  # where in the text the open claim begins
         self._said: list[str] = []
         self._grounded = False  # some claim was supported, or the answer is that the documents do not say
-        self._refuse = opens_call is None and not answerable(question, passages)
+        self._alone = alone
+        self._refuse = alone and opens_call is None and not answerable(question, passages)
         self._pressed = False  # a claim that only restated the question was made to go on
         self.finished = False
 
@@ -183,7 +189,7 @@ class CitingGrammar:
         named = [] if repeated or refuses else supporting(claim, self._question, self._passages)
         self._grounded = self._grounded or bool(named) or refuses
         marks = "".join(f" [{n}]" for n in named)
-        if self.finished and not self._grounded:
+        if self.finished and self._alone and not self._grounded:
             marks = UNSUPPORTED
         rest = "" if self.finished or piece[at:].lstrip().startswith("[") else piece[at:]
         if marks and claim[-1].isspace():

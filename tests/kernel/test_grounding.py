@@ -49,7 +49,9 @@ def passage(text: str, heading: str = "", similarity: float = 0.7, n: int = 1) -
 PASSAGES = [passage(GAMES, "11.11. Games"), passage(MAIL, "9.1.3. The mail directory", n=2)]
 
 
-def write(text: str, question: str = QUESTION, passages: list[Passage] | None = None) -> str:
+def write(
+    text: str, question: str = QUESTION, passages: list[Passage] | None = None, *, alone: bool = True
+) -> str:
     """What comes out where the model wants to say `text` and then to stop."""
     grammar = CitingGrammar(
         question,
@@ -57,6 +59,7 @@ def write(text: str, question: str = QUESTION, passages: list[Passage] | None = 
         TOKENIZER,
         PlainText((), TOKENIZER.vocab_size),
         None,
+        alone,
     )
     out = b""
     for token in [*text.encode(), END]:
@@ -181,6 +184,16 @@ def test_what_is_not_near_is_refused_without_asking_the_model() -> None:
     named = [replace(p, similarity=0.45) for p in PASSAGES]
     assert answerable("Where is the mail directory?", named)
     assert not answerable("Where is the mail directory of Firefox?", named)
+
+
+def test_what_results_of_calls_say_is_neither_refused_nor_remarked_on() -> None:
+    question = "What is 17 % of 2340?"
+    assert write("It is 397.8.", question, []) == NOT_SAID
+    assert write("It is 397.8.", question) == f"It is 397.8.{UNSUPPORTED}"
+    for passages in ([], PASSAGES):
+        assert write("It is 397.8.", question, passages, alone=False) == "It is 397.8."
+    said = "The system-wide mail directory is /var/mail."
+    assert write(said, alone=False) == f"{said} [2]"
 
 
 def test_an_answer_does_not_open_with_a_bare_yes_or_no() -> None:
