@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,11 @@ Spawn = Callable[..., "Terminal"]
 
 class Terminal(pexpect.spawn):  # type: ignore[misc]  # pexpect has no types
     """Someone at a keyboard."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        with warnings.catch_warnings():  # where jax has been imported it warns of every fork; this one starts a program
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+            super().__init__(*arguments, **options)
 
     def types(self, line: str) -> None:
         """A line, and Enter."""
