@@ -52,7 +52,7 @@ _PLACES = (
 )  # one that no folder lies in
 _PROGRAMS = {
     "bwrap": "bubblewrap", "unshare": "util-linux", "mount": "mount", "setpriv": "util-linux",
-    "prlimit": "util-linux",
+    "prlimit": "util-linux", "env": "coreutils",
 }  # fmt: skip
 
 # Joins the groups that are named up to "--", then becomes what follows.
@@ -142,7 +142,8 @@ def command(
     sources = [f"{place}/{n}" if root else str(folder) for n, folder in enumerate(folders)]
     inside = _bwrap(have["bwrap"], limits, folders, sources, filter, passwd, group, info)
     start = ["/bin/sh", "-c", _BEGIN, "sh", *_rlimits(have["prlimit"], limits), *program]
-    outside = ["/bin/sh", "-c", _JOIN, "sh", *map(str, groups), "--"]
+    # Who was started in the background of a shell ignores Ctrl-C, and so would all that it starts.
+    outside = [have["env"], "--default-signal=INT", "/bin/sh", "-c", _JOIN, "sh", *map(str, groups), "--"]
     if root:
         outside += [
             have["unshare"],
