@@ -1,4 +1,4 @@
-"""The calculator: exact arithmetic with functions and units, dates, statistics and equations.
+"""The calculator: exact arithmetic with functions and units, dates, statistics, trends and equations.
 
 What: integers, fractions and decimals are exact; roots, logarithms and angles are rounded from 60 digits, and the
     answer says so.
@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from llmos.abi.app import App, syscall
-from llmos.apps.calculator import dates, statistics
+from llmos.apps.calculator import dates, statistics, trend
 from llmos.apps.calculator.arithmetic import CalculationError, show
 from llmos.apps.calculator.dates import TimeUnit
-from llmos.apps.calculator.parser import evaluate
+from llmos.apps.calculator.parser import evaluate, written
 from llmos.apps.calculator.solve import solve
 
-__all__ = ["CalculationError", "Calculator", "evaluate", "solve"]
+__all__ = ["CalculationError", "Calculator", "Point", "evaluate", "solve"]
 
 Digits = Annotated[int, Field(ge=1, le=50), "of a rounded answer"]
 Date = Annotated[str, "YYYY-MM-DD"]
@@ -32,6 +32,13 @@ Numbers = Annotated[
 ]
 
 
+class Point(BaseModel):
+    """A value at a date."""
+
+    date: Date
+    value: int | Bound
+
+
 class Calculator(App, pure=True):
     """Exact arithmetic, functions and units, dates, statistics, equations."""
 
@@ -40,8 +47,9 @@ class Calculator(App, pure=True):
         self,
         expression: Annotated[
             str,
-            "of numbers, + - * / ^ % !, functions (sqrt, ln, sin, round, median, ...), pi, e and units, such as "
+            "of numbers, + - * / ^ % !, functions (sqrt, ln, sin, round, mean, ...), pi, e and units, such as "
             '"2^64 + 1", "15% of 80", "sqrt(2)", "60 km/h to m/s"',
+            Field(json_schema_extra={"pattern": written()}),
         ],
         digits: Digits = 15,
     ) -> str:
@@ -85,6 +93,20 @@ class Calculator(App, pure=True):
         """The day of the week of a date."""
         day = dates.read(date)
         return f"{day} is a {dates.calendar_of(day)}"
+
+    @syscall(effect="none", retry="safe", deadline=5)
+    def trend(
+        self,
+        points: Annotated[list[Point], Field(min_length=2, max_length=statistics.MAX_NUMBERS)],
+        at: Annotated[list[Date], Field(min_length=1, max_length=100), "the dates to extrapolate to"],
+        scale: Annotated[trend.Scale, "on which the trend is a straight line"],
+        digits: Digits = 8,
+    ) -> dict[str, str]:
+        """Fit a trend line through values at dates and extrapolate it to other dates."""
+        values = [statistics.exact(point.value) for point in points]
+        line = trend.fit([dates.read(point.date) for point in points], values, scale)
+        found = {str(day): f"{line.at(day):.{digits}g}" for day in map(dates.read, at)}
+        return {**found, "growth": line.growth}
 
     @syscall(effect="none", retry="safe", deadline=20)
     def solve(

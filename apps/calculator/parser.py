@@ -4,7 +4,7 @@ What: a small parser by precedence that calculates while it reads. Weakest first
     comparison, `+ -`, `* / mod`, unary minus, a number and its unit (`10 m / 2 s`), `^`, `! %`.
 Invariant: nothing is run; expressions longer than `MAX_LENGTH` or deeper than `MAX_DEPTH` are refused; every
     complaint names its place.
-Interface: `evaluate(text, variables) -> Quantity`, `is_known(name)`; CalculationError.
+Interface: `evaluate(text, variables) -> Quantity`, `is_known(name)`, `written()`; CalculationError.
 """
 
 from __future__ import annotations
@@ -56,6 +56,15 @@ def evaluate(text: str, variables: Mapping[str, Quantity] | None = None) -> Quan
     value = parser.conversion()
     parser.expect("end", "the end of the expression")
     return value
+
+
+def written() -> str:
+    """A regular expression of what expressions are written with: numbers, signs and known names. It holds no grammar,
+    but whoever writes under it cannot take the words of a question for an expression."""
+    names = "|".join(sorted({*functions.NAMES, *_CONSTANTS, "to", "in", "as", "mod", "of"}))
+    rest = r"[0-9 .,_°+\-*/^%!()<>=²³×·÷−–≤≥≠]"
+    word = f"(?:{names}|{units.spelled()}|x[0-9a-fA-F]+|b[01]+|E)"
+    return f"^{rest}*({word}{rest}+)*{word}?$"
 
 
 def is_known(name: str) -> bool:

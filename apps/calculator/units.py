@@ -7,6 +7,7 @@ Interface: `find(name) -> Unit | None`; `Dimension` is exponents of base units.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -189,3 +190,19 @@ def _scale(ten: int) -> Fraction:
 def names() -> list[str]:
     """Every name in the table, for suggestions."""
     return list(_units()[0])
+
+
+def spelled() -> str:
+    """A regular expression of the names that `find` knows."""
+    units, prefixed = _units()
+    bits = [name for name in units if units[name].dimension == (("bit", Fraction(1)),)]
+    pairs = [
+        ([p for p in _PREFIXES if (len(p) > 2) == long], [n for n in prefixed if (len(n) > 3) == long])
+        for long in (False, True)
+    ]
+    made = [f"(?:{_any(before)})(?:{_any(names)})" for before, names in (*pairs, (_BINARY, bits))]
+    return "|".join([_any(name for name in units if name[0].isalpha()), *made])
+
+
+def _any(names: Iterable[str]) -> str:
+    return "|".join(sorted(names))
