@@ -41,7 +41,8 @@ class Interpreter(App, stateful=True):
     def run(
         self,
         code: Annotated[
-            str, "with pandas, numpy, scipy, sympy, matplotlib; print what you want to see; variables stay"
+            str,
+            "with pandas, numpy, scipy, sympy, matplotlib; print what you want to see; variables stay",
         ],
         call: Call,
     ) -> Parts:

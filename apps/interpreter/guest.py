@@ -9,18 +9,49 @@ Invariant: variables live as long as this process. Whatever a cell raises, print
 Interface: `main()`. Standard library only.
 """
 
+from __future__ import annotations
+
 import _ast
 import _signal as signal  # type: ignore[import-not-found]
 import _struct as struct
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 MAX_FIGURES = 8
+MAX_LINES = 12  # of a figure, that are told in words
 MAX_BASE64 = 10 << 20
 OUTPUT = "/tmp/.output"
 ONLY_AST = 0x400  # of `compile`, as `ast.PyCF_ONLY_AST`
 
+USUAL = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot"}  # names that need no import
+
 sources: dict[str, str] = {}  # of cells, by name
+
+
+class Usual:
+    """A module under the name that everybody gives it; imported when something of it is first wanted."""
+
+    def __init__(self, module: str) -> None:
+        self.__dict__["_module"] = module
+
+    def _real(self) -> object:
+        import importlib
+
+        return importlib.import_module(self.__dict__["_module"])
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real(), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._real(), name, value)
+
+    def __repr__(self) -> str:
+        return repr(self._real())
 
 
 def main() -> None:
@@ -36,6 +67,7 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
+    vars(module).update({name: Usual(known) for name, known in USUAL.items()})
     with os.fdopen(ask, "rb") as requests:
         while len(head := requests.read(12)) == 12:
             number, limit, size = struct.unpack(">III", head)
@@ -59,9 +91,9 @@ def run(code: str, number: int, limit: int, space: dict[str, object], output: in
     except BaseException as raised:
         interrupted = isinstance(raised, KeyboardInterrupt)
         error = clipped(explained(raised), limit)
-    figures = []
+    figures, notes = [], []
     try:
-        figures = drawn()
+        figures, notes = drawn()
     except BaseException as raised:
         error = error or clipped(explained(raised), limit)
     if figures and value and value.startswith(("<", "[<")):  # what `plt.plot` returns; the picture says more
@@ -71,8 +103,11 @@ def run(code: str, number: int, limit: int, space: dict[str, object], output: in
             stream.flush()
         except BaseException as raised:
             error = error or clipped(explained(raised), limit)
+    told = printed(output, limit)
+    if notes:
+        told += "\n" * (bool(told) and not told.endswith("\n")) + clipped("\n".join(notes), limit)
     return (
-        f'{{"output": {quoted(printed(output, limit))}, "value": {quoted(value)}, "error": {quoted(error)}, '
+        f'{{"output": {quoted(told)}, "value": {quoted(value)}, "error": {quoted(error)}, '
         f'"figures": [{", ".join(map(quoted, figures))}], "interrupted": {quoted(interrupted)}}}'
     ).encode()
 
@@ -136,25 +171,63 @@ def explained(error: BaseException) -> str:
     return "\n".join([*lines, f"{name}: {text}" if text else name])
 
 
-def drawn() -> list[str]:
-    """The open figures as PNG in base64; they are closed."""
+def drawn() -> tuple[list[str], list[str]]:
+    """The open figures as PNG in base64, and what is in each in words; they are closed."""
     import base64
     import io
 
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
-        return []
-    found = []
+        return [], []
+    found, notes = [], []
     try:
         for number in pyplot.get_fignums()[:MAX_FIGURES]:
+            figure = pyplot.figure(number)
             picture = io.BytesIO()
-            pyplot.figure(number).savefig(picture, format="png")
+            figure.savefig(picture, format="png")
             found.append(base64.b64encode(picture.getvalue()).decode())
+            try:
+                notes += [f"[figure: {described(axes)}]" for axes in figure.axes]
+            except Exception as error:  # of axes that are drawn in ways of their own
+                notes.append(f"[figure: not told in words, {type(error).__name__}]")
         if (size := sum(map(len, found))) > MAX_BASE64:
             raise ValueError(f"figures of {size} bytes are too large; draw them smaller")
     finally:
         pyplot.close("all")
-    return found
+    return found, notes
+
+
+def described(axes: Any) -> str:
+    """What can be seen in a plot, in words: who drew it may not see."""
+    told = [axes.get_title()]
+    across, dated = shown_on(axes.xaxis)
+    for name, axis, kind in (("x", axes.xaxis, dated), ("y", axes.yaxis, "")):
+        kind = "logarithmic" if axis.get_scale() == "log" else kind
+        grid = "with grid" if any(line.get_visible() for line in axis.get_gridlines()) else ""
+        told.append(f"{name} {axis.get_label_text()} {kind} {grid}")
+    for line in axes.get_lines()[:MAX_LINES]:
+        xs, ys = line.get_xdata(orig=False), line.get_ydata(orig=False)
+        points = [
+            (x, float(y)) for x, y in zip(xs, ys, strict=False) if y == y
+        ]  # what is no number is not drawn
+        name = "line" if str(line.get_label()).startswith("_") else f"line {line.get_label()!r}"
+        if points and line.get_transform() == axes.get_xaxis_transform(which="grid"):
+            told.append(f"vertical {name} at {across(points[0][0])}")
+        elif points:
+            first, last = (f"({across(x)}, {y:.6g})" for x, y in (points[0], points[-1]))
+            told.append(f"{name} of {len(points)} points from {first} to {last}")
+    others = {"bars or patches": axes.patches, "sets of points": axes.collections, "images": axes.images}
+    told += [f"{len(found)} {what}" for what, found in others.items() if found]
+    return "; ".join(" ".join(part.split()) for part in told if part)
+
+
+def shown_on(axis: Any) -> tuple[Callable[[Any], str], str]:
+    """How a number on an axis is told, and "dates" where it is told as one."""
+    dates = sys.modules.get("matplotlib.dates")
+    formatter = axis.get_major_formatter()
+    if dates is not None and isinstance(formatter, dates.AutoDateFormatter | dates.ConciseDateFormatter):
+        return lambda x: dates.num2date(x).isoformat().partition("T")[0], "dates"
+    return lambda x: formatter(x) if axis.have_units() else f"{x:.6g}", ""
 
 
 def printed(output: int, limit: int) -> str:

@@ -148,18 +148,44 @@ def test_files_go_in_and_out(run: Run, volume: Path) -> None:
 def test_plots_are_pictures(app: Interpreter, volume: Path) -> None:
     code = "import matplotlib.pyplot as plt\nfor n in (1, 2):\n    plt.figure()\n    plt.plot([1, n])\nplt.show()"
     text, *pictures = app.run(code, cast(Call, Caller(volume)))
-    assert text == Text("Done; 2 drawn.")
+    assert text == Text(
+        "[figure: x; y; line of 2 points from (0, 1) to (1, 1)]\n"
+        "[figure: x; y; line of 2 points from (0, 1) to (1, 2)]"
+    )
     assert [p.mime for p in pictures if isinstance(p, Image)] == ["image/png"] * 2 and pictures[
         0
     ] != pictures[1]
     text, *pictures = app.run("plt.plot([3])", cast(Call, Caller(volume)))
-    assert text == Text("Done; 1 drawn.") and len(pictures) == 1, (
-        "what is shown is closed, what plot returns is noise"
-    )
+    assert text == Text("[figure: x; y; line of 1 points from (0, 3) to (0, 3)]")
+    assert len(pictures) == 1, "what is shown is closed, what plot returns is noise"
     text, *pictures = app.run(r"plt.title(r'$\no$'); plt.plot([1])", cast(Call, Caller(volume)))
     assert "ValueError" in cast(Text, text).text and not pictures
     text, *pictures = app.run("plt.imsave('own.png', [[0, 1]])", cast(Call, Caller(volume)))
     assert text == Text("[saved: own.png]") and not pictures
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("plt.plot([1, 2], [3, float('nan')], label='a'); plt.yscale('log'); plt.grid(); plt.xlabel('k')",
+         "[figure: x k with grid; y logarithmic with grid; line 'a' of 1 points from (1, 3) to (1, 3)]"),
+        ("d = pd.to_datetime(['2020-01-01', '2021-06-01']); plt.plot(d, [1, 2]); plt.axvline(d[1]); plt.title('T')",
+         "[figure: T; x dates; y; line of 2 points from (2020-01-01, 1) to (2021-06-01, 2); "
+         "vertical line at 2021-06-01]"),
+        ("plt.bar([1, 2], [3, 4])", "[figure: x; y; 2 bars or patches]"),
+        ("plt.figure().add_subplot(projection='polar').plot([0, 1], [1, 1])", "[figure: "),
+    ],
+)  # fmt: skip
+def test_a_plot_is_told_in_words(app: Interpreter, volume: Path, code: str, told: str) -> None:
+    text, picture = app.run(code + ";None", cast(Call, Caller(volume)))
+    assert isinstance(picture, Image) and told in cast(Text, text).text
+
+
+def test_the_usual_names_need_no_import(run: Run) -> None:
+    assert run("def f(): return np.arange(3).sum()\nfloat(f())") == "3.0"
+    assert run("pd.DataFrame({'a': [1, 2]}).a.sum()") == "3"
+    assert run("plt.rcParams['font.size'] = 11; np = 5; np") == "5", "they are names like any other"
+    assert "AttributeError: module 'pandas' has no attribute 'nothing'" in run("pd.nothing")
 
 
 STUBBORN = """
@@ -237,7 +263,7 @@ def test_what_came_of_a_call_whose_result_was_lost(app: Interpreter, volume: Pat
     assert app.ran("another", cast(Call, caller)) == []
     run("print(6 * 7)\nimport matplotlib.pyplot as plt; plt.plot([1]); None", caller)
     text, picture = app.ran(caller.key, cast(Call, caller))
-    assert text == Text("42") and isinstance(picture, Image)
+    assert cast(Text, text).text.startswith("42\n[figure: ") and isinstance(picture, Image)
     (volume / ".llmos-interpreter").write_text('{"key": "k", "cells": 3}')  # it began, and no more is known
     (told,) = app.ran("k", cast(Call, caller))
     assert isinstance(told, Text) and "variables are gone" in told.text and "run it again" in told.text
