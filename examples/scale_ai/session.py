@@ -20,10 +20,10 @@ from math import isclose, log
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, create_model
 
 from examples.scale_ai.site import Company
-from examples.scale_ai.table import MISSING, Table, as_csv, markdown, objections, row_type, shown
+from examples.scale_ai.table import MISSING, Table, as_csv, markdown, millions, objections, row_type, shown
 from llmos.abi.errors import AnswerCut, LLMOSError
 from llmos.abi.events import Call, Result
 from llmos.abi.labels import UNTRUSTED
@@ -149,7 +149,11 @@ class Session:
         lines = [(day, shown(number)) for day, number in points]
         (self._work / "rounds.csv").write_text(as_csv([when, worth], lines))
         wanted = [f"line of {len(points)} points from {_place(*points[0])} to {_place(*points[-1])}"]
-        self.outcome.plot = self._plotted("rounds.csv", [worth], "", wanted)
+        asked = (
+            f"Run Python code that reads rounds.csv with pandas, with parse_dates=['{when}'], and plots the column "
+            f"'{worth}' over the column '{when}', with markers, a logarithmic y axis and a grid."
+        )
+        self.outcome.plot = self._plotted(asked, wanted)
 
     def extrapolate(self) -> None:
         """A trend that is a straight line on the logarithmic scale, until later; what it says for today and then."""
@@ -179,8 +183,11 @@ class Session:
             f"line of {len(lines)} points from {ends[0]} to {ends[1]}",
             f"vertical line at {today}",
         ]
-        line = f' Then draw a vertical line with plt.axvline(pd.Timestamp("{today}")).'
-        self.outcome.trend_plot = self._plotted("trend.csv", [worth, "trend"], line, wanted)
+        asked = (
+            f"Read trend.csv with pandas (parse_dates=['{when}']) into df. Plot it with df.plot: x='{when}', "
+            f"y=['{worth}', 'trend'], logy=True, grid=True. Then add plt.axvline(pd.Timestamp('{today}'))."
+        )
+        self.outcome.trend_plot = self._plotted(asked, wanted)
         self._tell(worth)
 
     def draw(self) -> None:
@@ -199,21 +206,14 @@ class Session:
         """The rounds that the front page links to, each with its page."""
         page = self._opened(url)
         addresses = dict(re.findall(r"^\[(L\d+)\] (\S+)$", page, re.MULTILINE))
-        link = create_model(
-            "Link", round=(str, Field(min_length=1, max_length=40)), link=(Literal[tuple(addresses)], ...)
+        links = {words: addresses[name] for words, name in re.findall(r"(\w[^\[\]\n]*) \[(L\d+)\]", page)}
+        form = create_model("Links", **dict.fromkeys(links, (bool, ...)))  # type: ignore[call-overload]
+        asked = f"{page}\n\nWhich of these links are about a funding round of {self._company.company}?"
+        found = self._tried(
+            lambda seed: [name for name, is_round in self._read(asked, form, seed) if is_round],
+            lambda rounds: "" if len(rounds) > 1 else "there are no rounds",
         )
-        asked = (
-            f"{page}\n\nList the funding rounds of {self._company.company} on this page, each with its link."
-        )
-
-        def wrong(links: Sequence[Any]) -> str:
-            if {one.link for one in links} != set(addresses) or len(links) != len(addresses):
-                return "not every link is there once"
-            unlike = (one for one in links if f"{one.round} [{one.link}]" not in page)
-            return next((f"{one.round!r} is not {one.link}" for one in unlike), "")
-
-        found = self._tried(lambda seed: self._read(asked, list[link], seed), wrong)  # type: ignore[valid-type]
-        return [(one.round, addresses[one.link]) for one in found]
+        return [(name, links[name]) for name in found]
 
     def _opened(self, url: str) -> str:
         """A page, opened by the researcher."""
@@ -280,7 +280,7 @@ class Session:
 
     def _no_trend(self, points: Sequence[tuple[date, float]], trend: Mapping[date, float]) -> str:
         """What is wrong with a trend: it leaves a date out, or is not the line of least squares. The distances of that
-        one from the data add up to nothing, also when weighed by the date, and any two of its points give the others."""
+        one from the data add up to nothing, also when weighed by the date, and two of its points give the others."""
         if missing := {*(day for day, _ in points), self._today, self._until} - trend.keys():
             return f"{min(missing)} is left out"
         off = [(day.toordinal() - points[0][0].toordinal(), log(y) - log(trend[day])) for day, y in points]
@@ -292,32 +292,24 @@ class Session:
         return "" if isclose(between, log(trend[self._today]), abs_tol=1e-3) else "it is not a straight line"
 
     def _tell(self, worth: str) -> None:
-        """Say both values."""
-        trend, wanted = self.outcome.trend, [self._today, self._until]
-        form = create_model("Said", **{str(day): (float, ...) for day in wanted})  # type: ignore[call-overload]
-        listed = "\n".join(f"{day}: {shown(number)} million" for day, number in sorted(trend.items()))
-        asked = f"The trend of the {worth}:\n{listed}\n\nHow many million is it on {wanted[0]} and on {wanted[1]}?"
-
-        def wrong(said: BaseModel) -> str:
-            away = [d for d in wanted if not isclose(getattr(said, str(d)), trend[d], rel_tol=1e-4)]
-            return f"that is not the trend on {away[0]}" if away else ""
-
-        said = self._tried(lambda seed: self._read(asked, form, seed), wrong)
-        self.outcome.said = {day: getattr(said, str(day)) for day in wanted}
+        """Say both values, as they stand in the trend."""
+        told = {d: f"{shown(number)} million" for d, number in sorted(self.outcome.trend.items())}
+        listed = markdown([["date", worth], *([str(day), number] for day, number in told.items())])
+        form = Literal[tuple(told.values())]  # type: ignore[valid-type]
+        for day in (self._today, self._until):
+            asked = f"{listed}\n\nWhat is the {worth} on {day}?"
+            said = self._tried(
+                lambda seed, asked=asked: self._read(asked, form, seed),  # type: ignore[misc]
+                lambda text, day=day: "" if text == told[day] else f"that is not the trend on {day}",  # type: ignore[misc]
+            )
+            self.outcome.said[day] = millions(said)
         today, until = (_spoken(number) for number in self.outcome.said.values())
-        self._say(f"By the trend the {worth} is {today} today and {until} at {self._until}.")
+        self._say(f"By the trend the {worth} is {today} today and {until} on {self._until}.")
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
-    def _plotted(self, file: str, columns: Sequence[str], more: str, wanted: Sequence[str]) -> Path:
+    def _plotted(self, asked: str, wanted: Sequence[str]) -> Path:
         """A plot, checked by what the interpreter says of it."""
-        when = self._company.date
-        named = " and ".join(f'"{column}"' for column in columns)
-        listed = f"column {named}" if len(columns) == 1 else f"columns {named}"
-        asked = (
-            f'Run Python code that reads {file} with pandas, with parse_dates=["{when}"], and plots the {listed} over '
-            f'the column "{when}", with markers, a logarithmic y axis and a grid.{more}'
-        )
         analyst = self._experts["analyst"]
         results: list[tuple[Call, Result]] = []
 
