@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, overload
 
 from llmos.abi.errors import ManifestError
+from llmos.abi.labels import Label
 
 Effect = Literal["none", "read", "execute", "fetch", "write", "send", "pay", "destroy", "admin"]
 """What a call does to the world, mildest first; `admin` changes what others may do."""
@@ -92,6 +93,7 @@ class Call(Protocol):
         expert: its expert's name, "" without one.
         volume: the folder of its working volume, None without one.
         key: the same for every repetition of one call, different for all others: the idempotency key.
+        label: of what the arguments were made from: what an app keeps of them, it keeps under this.
         cancelled: True once nobody waits for the result any more; a long method looks now and then.
     """
 
@@ -103,6 +105,8 @@ class Call(Protocol):
     def volume(self) -> Path | None: ...
     @property
     def key(self) -> str: ...
+    @property
+    def label(self) -> Label: ...
     @property
     def cancelled(self) -> bool: ...
 

@@ -150,6 +150,7 @@ class Apps:
             raise AskRefused("the model did not answer", why=str(e)) from None
         finally:
             child.obey("KILL")
+            self._kernel.reap(child)
 
     async def _system_call(
         self, name: str, method: str, call: SystemCall, arguments: Mapping[str, Any]

@@ -139,6 +139,8 @@ class Kernel:
         if "apps" in self.__dict__ and not self.loop.asyncio.is_closed():
             self.apps.close()
         self.loop.close()
+        for process in self.table:
+            process.questions.abandon()
         self.journal.close()
         if not self._passing:
             self.pages.flush(FLUSH_S)
@@ -300,9 +302,6 @@ class Kernel:
         """Somebody has waited for a process that ended: nothing is left of it but what is journalled."""
         if self.table.reap(process.pid):
             self.append(process.pid, Reaped())
-
-    async def _halt(self) -> None:
-        await asyncio.gather(*(process.questions.halt() for process in self.table))
 
     # -- the journal ---------------------------------------------------------------------------------------------
 

@@ -140,12 +140,9 @@ class Questions:
         self._waiting.clear()
         self.interrupt()
 
-    async def halt(self) -> None:
-        """Stop where it stands. What is unfinished is so in the journal, and goes on at the next boot."""
-        if self.serving:
-            assert self._server is not None
-            self._server.cancel()
-            await asyncio.wait([self._server])
+    def abandon(self) -> None:
+        """The kernel has closed, and its loop with it: tell who waits for turns that have not begun. What is unfinished
+        is so in the journal, and goes on at the next boot."""
         for question in self._waiting:
             question.turn.put(Cancelled("the kernel was closed before the turn began"))
 

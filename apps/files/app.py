@@ -22,7 +22,7 @@ from typing import Annotated, BinaryIO
 from pydantic import Field
 
 from llmos.abi.app import App, Call, Payload, Target, syscall
-from llmos.abi.labels import UNTRUSTED, Label, join
+from llmos.abi.labels import Label, join
 from llmos.abi.settings import settings as read_settings
 from llmos.apps.files.history import MAX_FILE, History, Made, Make, mark
 from llmos.apps.files.text import decoded, lines, matching, search
@@ -173,7 +173,7 @@ class Files(App):
         def make(now: bytes | None, _: Label) -> Made:
             data = text.encode()
             old = "new" if now is None else f"it had {len(now)} before; undo brings them back"
-            return Made(data, f"wrote {path}: {len(data)} bytes ({old})", _label(call))
+            return Made(data, f"wrote {path}: {len(data)} bytes ({old})", call.label)
 
         return self._change(call, path, "write", make)
 
@@ -186,7 +186,7 @@ class Files(App):
             decoded(old, path)
             gap = b"" if not old or old.endswith(b"\n") else b"\n"
             data = old + gap + text.encode() + (b"" if text.endswith("\n") else b"\n")
-            label = _label(call) if now is None else join([was, _label(call)])
+            label = call.label if now is None else join([was, call.label])
             return Made(data, f"added {len(data) - len(old)} bytes to {path}", label)
 
         return self._change(call, path, "append", make)
@@ -210,7 +210,7 @@ class Files(App):
                 raise _not_once(path, text, old, count)
             changed = text.replace(old, new)
             return Made(
-                changed.encode(), _diff(text, changed, f"{path} before", path), join([was, _label(call)])
+                changed.encode(), _diff(text, changed, f"{path} before", path), join([was, call.label])
             )
 
         return self._change(call, path, "edit", make)
@@ -247,12 +247,6 @@ class Files(App):
 
     def _text(self, files: Beneath, place: Place) -> str:
         return decoded(files.read(place.path, MAX_FILE), place.name(place.path))
-
-
-def _label(call: Call) -> Label:
-    """Of what the arguments were made from, where the kernel tells."""
-    told = getattr(call, "label", UNTRUSTED)
-    return told if isinstance(told, Label) else UNTRUSTED
 
 
 def _time(seconds: float) -> str:

@@ -34,6 +34,7 @@ class RunningCall:
     ) -> None:
         self.pid, self.expert, self.key = meta.pid, meta.expert, meta.key
         self.volume = Path(meta.volume) if meta.volume else None
+        self.label = meta.label
         self.cancelled = False
         self._secrets = {name: value for name, value in meta.secrets.items() if name in declared}
         self._declared = declared

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from llmos.abi import errors
 from llmos.abi.errors import AppError, AppFailed
+from llmos.abi.labels import Integrity, Label
 
 CALL = "llmos/call"  # key in `_meta` of a call, and of the questions that an app asks back
 ERROR = "llmos/error"  # key in `_meta` of a result that is an error
@@ -43,6 +44,12 @@ class CallMeta(BaseModel):
     volume: str | None = None
     secrets: dict[str, SecretStr] = Field(default_factory=dict)
     query: bool = False  # not a call: what came of the one with this key?
+
+    @property
+    def label(self) -> Label:
+        """Of what the arguments were made from; of what a stranger's client does not tell, the least."""
+        integrity = Integrity.__members__.get(self.integrity.upper(), Integrity.UNTRUSTED)
+        return Label(integrity, None if self.readers is None else frozenset(self.readers))
 
     def to_wire(self, *, ours: bool) -> dict[str, Any]:
         """As JSON, with secrets in the clear: for the pipe to an app of ours; less for a stranger."""

@@ -281,10 +281,13 @@ def test_typed_answers(scripted_kernel: Make) -> None:
 
 def test_closing_a_kernel_ends_what_runs(scripted_kernel: Make) -> None:
     kernel = scripted_kernel(echo)
-    turn = begin(kernel.spawn())
+    process = kernel.spawn()
+    turn = begin(process)
+    waiting = process.ask("next", queue=True)
     kernel.close()
-    with pytest.raises(Cancelled):
-        _ = turn.answer  # type: ignore[attr-defined]
+    for told in (turn, waiting):
+        with pytest.raises(Cancelled):
+            _ = told.answer  # type: ignore[attr-defined]
     kernel.close()
 
 
