@@ -150,8 +150,8 @@ class Session:
         (self._work / "rounds.csv").write_text(as_csv([when, worth], lines))
         wanted = [f"line of {len(points)} points from {_place(*points[0])} to {_place(*points[-1])}"]
         asked = (
-            f"Run Python code that reads rounds.csv with pandas, with parse_dates=['{when}'], and plots the column "
-            f"'{worth}' over the column '{when}', with markers, a logarithmic y axis and a grid."
+            f"Read rounds.csv with pandas (parse_dates=['{when}']) into df. Plot it with df.plot: x='{when}', "
+            f"y='{worth}', marker='o', logy=True, grid=True."
         )
         self.outcome.plot = self._plotted(asked, wanted)
 
@@ -293,16 +293,18 @@ class Session:
 
     def _tell(self, worth: str) -> None:
         """Say both values, as they stand in the trend."""
-        told = {d: f"{shown(number)} million" for d, number in sorted(self.outcome.trend.items())}
-        listed = markdown([["date", worth], *([str(day), number] for day, number in told.items())])
-        form = Literal[tuple(told.values())]  # type: ignore[valid-type]
-        for day in (self._today, self._until):
-            asked = f"{listed}\n\nWhat is the {worth} on {day}?"
-            said = self._tried(
-                lambda seed, asked=asked: self._read(asked, form, seed),  # type: ignore[misc]
-                lambda text, day=day: "" if text == told[day] else f"that is not the trend on {day}",  # type: ignore[misc]
-            )
-            self.outcome.said[day] = millions(said)
+        told = {d: f"{shown(self.outcome.trend[d])} million" for d in (self._today, self._until)}
+        page = " ".join(f"On {day} the {worth} is {number}." for day, number in told.items())
+        wanted = list(map(str, told))
+        form = create_model("Said", **dict.fromkeys(wanted, (Literal[tuple(told.values())], ...)))  # type: ignore[call-overload]
+        asked = f"{page}\n\nTake the {worth} from the text: on {wanted[0]}, and on {wanted[1]}."
+
+        def wrong(said: Mapping[str, str]) -> str:
+            away = [day for day in told if said[str(day)] != told[day]]
+            return f"that is not the trend on {away[0]}" if away else ""
+
+        said = self._tried(lambda seed: self._read(asked, form, seed).model_dump(), wrong)
+        self.outcome.said = {date.fromisoformat(day): millions(number) for day, number in said.items()}
         today, until = (_spoken(number) for number in self.outcome.said.values())
         self._say(f"By the trend the {worth} is {today} today and {until} on {self._until}.")
 
