@@ -67,7 +67,11 @@ def fit(days: Sequence[date], values: Sequence[Fraction], scale: Scale) -> Trend
         if scale == "logarithmic":
             heights = [height.ln() for height in heights]
         ordinals = [Decimal(day.toordinal()) for day in days]
-        origin, middle = sum(ordinals) / len(days), sum(heights) / len(days)
+        origin, middle = _mean(ordinals), _mean(heights)
         off = [ordinal - origin for ordinal in ordinals]
-        products = sum(o * (h - middle) for o, h in zip(off, heights, strict=True))
-        return Trend(scale, origin, middle, products / sum(o * o for o in off))
+        products = [o * (h - middle) for o, h in zip(off, heights, strict=True)]
+        return Trend(scale, origin, middle, _mean(products) / _mean([o * o for o in off]))
+
+
+def _mean(numbers: Sequence[Decimal]) -> Decimal:
+    return sum(numbers, Decimal(0)) / len(numbers)

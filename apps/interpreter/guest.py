@@ -91,7 +91,8 @@ def run(code: str, number: int, limit: int, space: dict[str, object], output: in
     except BaseException as raised:
         interrupted = isinstance(raised, KeyboardInterrupt)
         error = clipped(explained(raised), limit)
-    figures, notes = [], []
+    figures: list[str] = []
+    notes: list[str] = []
     try:
         figures, notes = drawn()
     except BaseException as raised:
