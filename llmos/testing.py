@@ -2,7 +2,7 @@
 
 What: a pytest fixture, and a test made of the conformance suite. Everything but the model is real: grammar, monitor,
     journal, app processes.
-Invariant: no weights, no jax, no state outside of the test's temporary folder.
+Invariant: no weights, no jax, no state outside of the test's temporary folder; models that apps use are the machine's.
 Interface: the fixture `scripted_kernel(script, apps=…, ask=…)`, and `call(syscall, **arguments)`; enable the fixture by
     `pytest_plugins = ["llmos.testing"]` in your conftest. `conformance(app, …)` is a test, one case for each check:
 
@@ -56,7 +56,7 @@ def scripted_kernel(tmp_path: Path) -> Iterator[Make]:
             trace: Trace = OFF,
             **runner: Any,
         ) -> Kernel:
-            machine = {"state": str(tmp_path / "machine"), "cache": str(tmp_path / "cache")}
+            machine = {"state": str(tmp_path / "machine")}
             config = check({"machine": machine, "apps": dict(apps or {})}, Config)
             config = config.model_copy(update={"policy": PolicyConfig(hosts=hosts)})
             kernel = Kernel(
