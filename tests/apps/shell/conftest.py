@@ -22,7 +22,8 @@ class Terminal(pexpect.spawn):  # type: ignore[misc]  # pexpect has no types
     """Someone at a keyboard."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        with warnings.catch_warnings():  # where jax has been imported it warns of every fork; this one starts a program
+        # Where jax has been imported it warns of every fork; this one starts a program.
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
             super().__init__(*arguments, **options)
 
