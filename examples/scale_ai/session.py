@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from fractions import Fraction
 from itertools import count
 from math import isclose, log
 from pathlib import Path
@@ -124,7 +125,7 @@ class Session:
         ratios = {}
         for name, (raised, valued) in both.items():
             ratios[name] = self._calculated(
-                f"{table.plain()}\n\nFor {name}, calculate {size} / {worth} with the calculator.",
+                f"{table.plain(name)}\n\nFor {name}, calculate {size} / {worth} with the calculator.",
                 raised / valued,
             )
         listed = [shown(ratio) for ratio in ratios.values()]
@@ -136,7 +137,7 @@ class Session:
         )
         for name, (raised, valued) in known.items():
             if valued is None and raised is not None:
-                asked = f"{table.plain()}\n\nCalculate the {worth} of {name}: its {size} divided by {shown(mean)}."
+                asked = f"{table.plain(name)}\n\nCalculate the {worth} of {name}: its {size} divided by {shown(mean)}."
                 self.outcome.imputed[name] = self._calculated(asked, raised / float(shown(mean)))
         for name, number in self.outcome.imputed.items():
             table.impute(name, worth, number)
@@ -174,10 +175,10 @@ class Session:
             lambda t: self._no_trend(points, t),
         )
         self.outcome.trend = trend
-        lines = [(day, dict(points).get(day, ""), shown(trend[day])) for day in [*days, today, until]]
-        lines = [(day, number and shown(float(number)), fitted) for day, number, fitted in lines]
+        fitted = [(day, shown(number), shown(trend[day])) for day, number in points]
+        lines = sorted([*fitted, *((day, "", shown(trend[day])) for day in {today, until})])
         (self._work / "trend.csv").write_text(as_csv([when, worth, "trend"], lines))
-        ends = (_place(days[0], trend[days[0]]), _place(until, trend[until]))
+        ends = [_place(day, trend[day]) for day, _, _ in (lines[0], lines[-1])]
         wanted = [
             f"line of {len(points)} points from {_place(*points[0])} to {_place(*points[-1])}",
             f"line of {len(lines)} points from {ends[0]} to {ends[1]}",
@@ -256,11 +257,9 @@ class Session:
         assistant = self._experts["assistant"]
 
         def number(seed: int) -> float:
-            (_, result), *_ = self._called(assistant, asked, seed) or [(None, None)]
-            found = re.search(
-                r"(?:about )?(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\)?$", result.text if result else ""
-            )
-            return float(found[1]) if found else float("nan")
+            results = self._called(assistant, asked, seed)
+            found = re.match(r"(-?[\d.]+(?:/\d+)?)\b", results[0][1].text)  # 0.1, or 1/7 (about 0.14)
+            return float(Fraction(found[1])) if found else float("nan")
 
         return self._tried(
             number, lambda n: "" if isclose(n, check, rel_tol=1e-4) else "it is not what the table gives"

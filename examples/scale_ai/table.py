@@ -112,13 +112,12 @@ class Table:
         ]
         return sorted(found)
 
-    def plain(self) -> str:
-        """For the model: money as numbers of millions, no sources."""
+    def plain(self, name: str) -> str:
+        """A row for the model: money as numbers of millions, no sources. Among other rows a small one takes numbers of
+        the wrong one."""
         money = {column: f"{column} (million)" for column, kind in self.columns.items() if kind == "money"}
-        lines = [["round", *(money.get(c, c) for c in self.columns)]]
-        for name, row in self.rows.items():
-            lines.append([name, *(shown(c.number) if c.number is not None else c.text for c in row.values())])
-        return markdown(lines)
+        cells = [shown(c.number) if c.number is not None else c.text for c in self.rows[name].values()]
+        return markdown([["round", *(money.get(c, c) for c in self.columns)], [name, *cells]])
 
     def cited(self) -> str:
         """For people: what the pages say, with the number of the page; and the pages."""
