@@ -94,7 +94,7 @@ class Editor:
         try:
             while not self._leaving:
                 try:
-                    text = self._session.prompt(default=self._unstashed(), pre_run=self._arm)
+                    text = self._session.prompt(default=self._unstashed(), pre_run=self._begun)
                 except KeyboardInterrupt:  # SIGINT from outside: the key is bound
                     self._interrupted()
                     continue
@@ -119,7 +119,18 @@ class Editor:
     def leave(self) -> None:
         """End `run`. Any thread."""
         self._leaving = True
-        self._in_loop(lambda: self._session.app.exit(exception=EOFError))
+        self._in_loop(self._leave)
+
+    def _begun(self) -> None:
+        """In the editor's loop, as a line begins: what came between two lines is done now."""
+        self._arm()
+        if self._leaving:
+            self._leave()
+
+    def _leave(self) -> None:
+        app = self._session.app
+        if app.future is not None and not app.future.done():
+            app.exit(exception=EOFError)
 
     # -- for the face --------------------------------------------------------------------------------------------
 
