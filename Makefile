@@ -91,7 +91,9 @@ lint: install $(VENV)/.installed-dev
 test: lint outside
 	@$(BIN)/llmos models pull $(TEST_MODELS)
 	@$(BIN)/llmos models pull $(SENSES) || echo "eyes, ears and voice are tested as far as their models are here"
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest $(PYTEST) || { \
+	  echo "what failed is run once more, by itself: other work on a machine can make what takes its time late"; \
+	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST); }
 
 test-slow: install $(VENV)/.installed-dev outside
 	@$(BIN)/llmos models pull $(TEST_MODELS)
