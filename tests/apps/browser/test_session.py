@@ -17,7 +17,6 @@ from benchmarks.browser import is_marked, session_for
 from benchmarks.browser_set import SUBRESOURCES, TRICKS, Site, trick
 from llmos.apps.browser.options import Settings
 from llmos.apps.browser.session import Session, safe_name
-from llmos.drivers.web.chromium import find_chromium
 from llmos.drivers.web.errors import (
     AddressRefused,
     BadCertificate,
@@ -27,12 +26,9 @@ from llmos.drivers.web.errors import (
     NoPage,
     WebError,
 )
+from tests.drivers.web.started import missing_chromium
 
-try:
-    find_chromium()
-    MISSING = ""
-except ChromiumMissing as missing:
-    MISSING = str(missing)
+MISSING = missing_chromium()
 chromium = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 T = TypeVar("T")

@@ -33,8 +33,6 @@ from llmos.drivers.media.errors import MediaError
 from llmos.drivers.media.pictures import open_picture
 from llmos.drivers.media.sound import open_sound
 from llmos.drivers.web.addresses import Gate
-from llmos.drivers.web.chromium import find_chromium
-from llmos.drivers.web.errors import WebError
 from llmos.kernel.engine.grammar import GrammarCompiler
 from llmos.kernel.engine.scripted import VOCAB, byte_tokenizer
 from llmos.kernel.kernel import Kernel
@@ -43,6 +41,7 @@ from llmos.testing import call
 from tests.drivers.media.drawn import encoded
 from tests.drivers.media.drawn import page as drawn
 from tests.drivers.remote.hostile import serving
+from tests.drivers.web.started import missing_chromium
 
 SCENE = {
     "background": "skyblue", "ground": "grass",
@@ -74,16 +73,8 @@ needs_font = pytest.mark.skipif(
 )
 
 
-def has_chromium() -> bool:
-    try:
-        find_chromium()
-    except WebError:
-        return False
-    return True
-
-
 needs_chromium = pytest.mark.skipif(
-    not has_chromium(), reason="there is no Chromium: apt-get install chromium"
+    bool(missing_chromium()), reason=missing_chromium() or "there is Chromium"
 )
 
 
