@@ -9,6 +9,7 @@ Interface: `fitting(schema) -> list of arguments`, `wrong(schema) -> list of (ho
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -82,7 +83,9 @@ def _text(schema: Schema, variant: int) -> str:
         return {"date": "2024-02-29", "date-time": "2024-02-29T12:00:00Z", "time": "12:00:00"}[
             schema["format"]
         ]
-    text = TEXTS[variant % len(TEXTS)]
+    texts = (*TEXTS[variant % len(TEXTS) :], *TEXTS)
+    pattern = str(schema.get("pattern", ""))
+    text = next((text for text in texts if re.search(pattern, text)), texts[0])
     text = text[: schema.get("maxLength", len(text))]
     return text + "x" * (int(schema.get("minLength", 0)) - len(text))
 
