@@ -6,13 +6,14 @@ What: opens, lists, reads and replaces files by paths relative to one folder. Li
 Invariant: whatever a path says, and whoever renames or links below the folder meanwhile, nothing outside of it is
     opened, made, replaced or listed. Only regular files are read. A file is replaced whole or not at all.
 Interface: `Beneath(folder)`, a context manager: `open`, `read`, `look`, `names`, `walk`, `write`, `remove`;
-    `parts(path)`. Errors: PathError, DiskFull.
+    `parts(path)`, `numbered(name, form)`. Errors: PathError, DiskFull.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import platform
 import secrets
@@ -81,6 +82,19 @@ def parts(path: str) -> tuple[str, ...]:
             f"a path of {len(names)} names", why=f"at most {MAX_DEPTH} are followed", do="use a shorter one"
         )
     return names
+
+
+def numbered(name: str, form: str) -> Iterator[str]:
+    """The name itself, then without end the same with a number before its ending.
+
+    Args:
+        form: of `stem`, `n` and `suffix`: "{stem}-{n}{suffix}".
+    """
+    stem, dot, suffix = name.rpartition(".")
+    stem, suffix = (stem, dot + suffix) if stem else (name, "")
+    yield name
+    for n in itertools.count(2):
+        yield form.format(stem=stem, n=n, suffix=suffix)
 
 
 def _foreign(name: str) -> bool:

@@ -27,6 +27,7 @@ from llmos.kernel.apphost import AppHost, CallContext, Entry, Http, Ours, Stdio
 from llmos.kernel.apphost.values import AppProcess, Outcome
 from llmos.kernel.keeping import keep
 from llmos.kernel.secret import resolve
+from llmos.kernel.syscalls import error_told
 from llmos.kernel.system import SYSTEM
 from llmos.kernel.systemcall import SystemCall
 
@@ -124,8 +125,7 @@ class Apps:
     async def _answer(self, process: Process, outcome: Outcome, number: int) -> Answer:
         """What an app's call came to; pictures and files go to the caller's working volume."""
         if outcome.error is not None:
-            error = outcome.error
-            return Answer(None, {"type": type(error).__name__, "message": str(error)}, outcome.label)
+            return Answer(None, error_told(outcome.error), outcome.label)
         if not outcome.parts:
             return Answer(outcome.value, None, outcome.label)
         folder = self._kernel.workspace(process.pid)
@@ -160,7 +160,7 @@ class Apps:
             value = await getattr(app, method)(**arguments, call=call)
             return Answer(value, None, join([call.label, *call.read]), tuple(call.files))
         except (LLMOSError, TimeoutError) as e:
-            return Answer(None, {"type": type(e).__name__, "message": str(e)}, call.label)
+            return Answer(None, error_told(e), call.label)
 
 
 def _installed() -> set[str]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import mimetypes
 import re
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path, PurePosixPath
 
 from llmos.abi.app import File, Image, Part, Text
 from llmos.abi.errors import AppError, DiskFull
-from llmos.drivers.beneath import Beneath
+from llmos.drivers.beneath import Beneath, numbered
 
 _UNSAFE = re.compile(r"[^\w.+ -]+")
 
@@ -32,7 +31,8 @@ def keep(parts: Sequence[Part], folder: Path, call: int) -> tuple[str, tuple[str
             kind = "image" if isinstance(part, Image) else "file"
             about = f"{part.mime}, {len(part.data)} bytes"
             try:
-                name = _free(volume, _wished(part, call))
+                tries = numbered(_wished(part, call), "{stem}-{n}{suffix}")
+                name = next(tried for tried in tries if volume.look(tried) is None)
                 volume.write(name, part.data)
             except (AppError, DiskFull) as error:
                 words.append(f"[{kind} lost: {about}; {error}]")
@@ -48,11 +48,3 @@ def _wished(part: Image | File, call: int) -> str:
         name = _UNSAFE.sub("_", PurePosixPath(part.name).name).strip(" .")[:100]
         return name or f"file-{call}"
     return f"image-{call}{mimetypes.guess_extension(part.mime) or '.bin'}"
-
-
-def _free(volume: Beneath, name: str) -> str:
-    """The name itself, or the first with a number that nothing has."""
-    stem, dot, suffix = name.rpartition(".")
-    stem, suffix = (stem, dot + suffix) if stem else (name, "")
-    tries = (name if n == 1 else f"{stem}-{n}{suffix}" for n in count(1))
-    return next(tried for tried in tries if volume.look(tried) is None)

@@ -200,6 +200,11 @@ def result_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def error_told(error: BaseException) -> dict[str, str]:
+    """An error as the journal keeps it."""
+    return {"type": type(error).__name__, "message": str(error)}
+
+
 def error_text(error: Mapping[str, str]) -> str:
     """An error as it stands in the window."""
     return json.dumps({"error": error}, ensure_ascii=False)

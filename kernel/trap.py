@@ -21,7 +21,7 @@ from llmos.kernel.journal.records import Approval, Intent, Parked
 from llmos.kernel.journal.records import Result as ResultRecord
 from llmos.kernel.monitor import Allow, Attempt, Deny, decide, provenance
 from llmos.kernel.prompt import Part
-from llmos.kernel.syscalls import Invocation, error_text, result_text
+from llmos.kernel.syscalls import Invocation, error_text, error_told, result_text
 
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
@@ -211,4 +211,4 @@ def _match(invocations: Sequence[Invocation], begun: Sequence[OpenCall]) -> list
 
 
 def _failed(turn: int, call: int, error: LLMOSError, label: Label) -> ResultRecord:
-    return ResultRecord(turn, call, None, {"type": type(error).__name__, "message": str(error)}, label)
+    return ResultRecord(turn, call, None, error_told(error), label)

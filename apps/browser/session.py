@@ -19,13 +19,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from http.cookiejar import Cookie
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from llmos.abi.errors import AppError, DocumentError
 from llmos.apps.browser.options import Settings
-from llmos.drivers.beneath import Beneath
+from llmos.drivers.beneath import Beneath, numbered
 from llmos.drivers.documents.worker import DocumentReader
 from llmos.drivers.web.addresses import Gate, parse
 from llmos.drivers.web.chromium import Chromium
@@ -468,10 +469,8 @@ def _keep(volume: Path | None, name: str, data: bytes) -> str:
     if volume is None:
         raise DownloadFailed(f"{name} cannot be kept", why="this process has no working volume")
     name = safe_name(name)
-    stem, dot, suffix = name.rpartition(".")
     with Beneath(volume) as files:
-        for number in range(1, 1000):
-            free = name if number == 1 else f"{stem} ({number}).{suffix}" if dot else f"{name} ({number})"
+        for free in islice(numbered(name, "{stem} ({n}){suffix}"), 999):
             if files.look(free) is None:
                 files.write(free, data)
                 return free

@@ -38,13 +38,7 @@ ACTIONS = (
 def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     """Registers the verb."""
     parser = options.verb(verbs, "app", "List, make, test, grant and serve apps.", EXAMPLES)
-    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-    made = {
-        name: actions.add_parser(
-            name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False
-        )
-        for name, about in ACTIONS
-    }
+    made = options.actions(parser, ACTIONS)
     made["info"].add_argument("name", metavar="NAME", help="an installed app, or module:Class")
     made["new"].add_argument("name", metavar="NAME", help="a-z, 0-9 and _; what processes call it by")
     made["new"].add_argument("--into", metavar="FOLDER", help="where the package goes (default: ./NAME)")

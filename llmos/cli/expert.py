@@ -48,13 +48,7 @@ ACTIONS = (
 def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     """Registers the verb."""
     parser = options.verb(verbs, "expert", "Make, try, share and install experts.", EXAMPLES)
-    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-    made = {
-        name: actions.add_parser(
-            name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False
-        )
-        for name, about in ACTIONS
-    }
+    made = options.actions(parser, ACTIONS)
     for name in ("info", "edit", "test", "run", "allow", "pack", "publish"):
         made[name].add_argument("name", metavar="NAME", help="a name from `llmos expert list`, or a file")
     for name in ("list", "info", "validate", "test", "search", "verify"):

@@ -2,7 +2,7 @@
 
 What: one argparse parser from all verbs.
 Invariant: building it imports no model, no yaml and no numpy.
-Interface: `parser()`; for the verbs: `Verbs` and `verb`, and the groups of options that several share:
+Interface: `parser()`; for the verbs: `Verbs`, `verb`, `actions`, and the groups of options that several share:
     `config`, `common`, `trace`, `sampling`, `mounts`, `grants`, `expert`.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 
 from llmos import __version__
 
@@ -78,6 +79,19 @@ def verb(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def actions(
+    parser: argparse.ArgumentParser, named: Sequence[tuple[str, str]]
+) -> dict[str, argparse.ArgumentParser]:
+    """A parser for each action of a verb: (its name, what it does)."""
+    group = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    return {
+        name: group.add_parser(
+            name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False
+        )
+        for name, about in named
+    }
 
 
 def config(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
