@@ -11,7 +11,8 @@ Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a
     │   ├── ModelNotFound      no such catalogue name, file or folder
     │   ├── DownloadFailed     no source could give the file
     │   ├── CorruptWeights     the bytes are not what the format or the hash says
-    │   └── UnsupportedModel   readable, but an architecture or tensor type we do not run
+    │   ├── UnsupportedModel   readable, but an architecture or tensor type we do not run
+    │   └── AdapterMismatch    an adapter for other weights, or of another rank than it says
     ├── TemplateError          a chat template that cannot be rendered
     ├── DocumentError          a document that cannot be read (damaged, encrypted, hostile, too large)
     ├── MemoryFault            the memory hierarchy
@@ -99,6 +100,10 @@ class CorruptWeights(WeightsError):
 
 class UnsupportedModel(WeightsError):
     """A readable file whose architecture or tensor type is not run here."""
+
+
+class AdapterMismatch(WeightsError):
+    """An adapter that was made for other weights, or whose matrices have not the rank that it says."""
 
 
 class TemplateError(LLMOSError):

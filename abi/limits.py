@@ -12,6 +12,7 @@ MAX_EXPANDED_BYTES = 256 << 20  # of a compressed document, after unpacking (zip
 MAX_CONFIG_BYTES = 1 << 20  # of llmos.yaml or an expert file
 MAX_HEADER_BYTES = 128 << 20  # of a weights file's header
 MAX_TENSORS = 1 << 16  # in a weights file
+MAX_RANK = 256  # of an adapter; those in use have 4 to 64
 MAX_DIMENSION = 1 << 31  # of any tensor axis
 MAX_UNREAD = 256  # tokens that a slow reader may leave waiting before its own process pauses
 MAX_PARSE_SECONDS = 60  # wall time for one document's parser, then its process is ended
