@@ -178,8 +178,8 @@ class Adapter:
         for i, layer in enumerate(self.layers):
             for name, change in layer.items():
                 if not why and change.shape != shapes[name]:
-                    n, k = shapes[name]
-                    why = f"its {name} of layer {i} changes a matrix of {change.shape[0]} x {change.shape[1]}; the model's is {n} x {k}"
+                    (n, k), (own_n, own_k) = shapes[name], change.shape
+                    why = f"its {name} of layer {i} changes a matrix of {own_n} x {own_k}; the model's is {n} x {k}"
         if not why and weights and self.weights and weights != self.weights:
             why = "it was trained on other weights of the same shape"
         if why:
