@@ -2,7 +2,8 @@
 
 What: the splitting expressions of the model families that run here, applied one after another.
 Invariant: the pieces of a text, joined, are the text.
-Interface: `splitter(pre)` -> a function from text to words; an unknown name is `UnsupportedModel`.
+Interface: `splitter(pre)` -> a function from text to words, `expressions(pre)`; an unknown name is
+    `UnsupportedModel`.
 """
 
 from __future__ import annotations
@@ -43,23 +44,29 @@ _ALIASES = {
 WHOLE_WORDS = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"})
 
 
-def splitter(pre: str) -> Splitter:
-    """The splitting function of the vocabulary kind `pre`.
+def expressions(pre: str) -> tuple[str, ...]:
+    """The expressions of the vocabulary kind `pre`, as the library writes them.
 
     Raises:
         UnsupportedModel: a kind whose expressions are not known here; guessing would give wrong tokens.
     """
-    expressions = _EXPRESSIONS.get(_ALIASES.get(pre, pre))
-    if expressions is None:
+    found = _EXPRESSIONS.get(_ALIASES.get(pre, pre))
+    if found is None:
         known = ", ".join(sorted({*_EXPRESSIONS, *_ALIASES}))
         raise UnsupportedModel(
             f"the tokenizer kind {pre!r} is not supported",
             why=f"known kinds: {known}",
             do="choose another model",
         )
+    return found
+
+
+def splitter(pre: str) -> Splitter:
+    """The splitting function of the vocabulary kind `pre`. UnsupportedModel as `expressions`."""
+    found = expressions(pre)
     from tokenizers import Regex, pre_tokenizers  # 30 ms: paid by whoever tokenises
 
-    splits = [pre_tokenizers.Split(Regex(e), "isolated") for e in expressions]
+    splits = [pre_tokenizers.Split(Regex(e), "isolated") for e in found]
     chain = splits[0] if len(splits) == 1 else pre_tokenizers.Sequence(splits)
 
     def split(text: str) -> list[str]:
