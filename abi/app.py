@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, overload
 
 from llmos.abi.errors import ManifestError
 from llmos.abi.labels import Label
+from llmos.abi.limits import MIN_APP_BYTES
 
 Effect = Literal["none", "read", "execute", "fetch", "write", "send", "pay", "destroy", "admin"]
 """What a call does to the world, mildest first; `admin` changes what others may do."""
@@ -236,21 +237,41 @@ class App(metaclass=_AppType):
         pure: depends on its arguments alone and touches nothing outside; one that the machine's owner trusts
             may run in the kernel's process.
         secrets: names of the secrets that its calls may be given.
+        max_memory: bytes of private memory that each of its processes may hold, where that is more than most need
+            (`limits.MAX_APP_BYTES`); the machine's owner has the last word.
+        settings: a pydantic model or a dataclass of what the machine's owner may say to it (`llmos.abi.settings`).
     """
 
     app_name: ClassVar[str] = ""
     stateful: ClassVar[bool] = False
     pure: ClassVar[bool] = False
     secrets: ClassVar[tuple[str, ...]] = ()
+    max_memory: ClassVar[int] = 0
+    settings: ClassVar[type[Any] | None] = None
 
     def __init_subclass__(
-        cls, *, name: str = "", stateful: bool = False, pure: bool = False, secrets: Sequence[str] = ()
+        cls,
+        *,
+        name: str = "",
+        stateful: bool = False,
+        pure: bool = False,
+        secrets: Sequence[str] = (),
+        max_memory: int = 0,
+        settings: type[Any] | None = None,
     ) -> None:
         super().__init_subclass__()
         cls.app_name = name or _WORD_START.sub("_", cls.__name__).lower()
         cls.stateful, cls.pure = stateful, pure
         cls.secrets = (secrets,) if isinstance(secrets, str) else tuple(secrets)
+        cls.max_memory = max_memory
+        cls.settings = settings or cls.settings
         check_app_name(cls.app_name, do=f'give one: `class {cls.__name__}(App, name="...")`')
+        if max_memory and max_memory < MIN_APP_BYTES:
+            raise ManifestError(
+                f"{cls.app_name}: max_memory of {max_memory} bytes",
+                why="no program of Python starts in that",
+                do=f"give at least {MIN_APP_BYTES} (64 MiB), or nothing",
+            )
         if pure and (stateful or secrets):
             raise ManifestError(f"{cls.app_name}: pure, and yet stateful or with secrets", do="choose one")
         for method, declared in syscalls_of(cls):

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from llmos.abi.limits import PAGE_TOKENS
+from llmos.abi.limits import MIN_APP_BYTES, PAGE_TOKENS
 from llmos.abi.mount import Mount, Trust
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
@@ -153,6 +153,7 @@ class AppConfig(Section):
     effects: dict[str, Any] = Field(default_factory=dict)
     stateful: bool = False
     inside: bool = False
+    max_memory: Annotated[Bytes, Field(ge=MIN_APP_BYTES)] | None = None  # of each of its processes
 
     @model_validator(mode="after")
     def _one_source(self) -> AppConfig:

@@ -84,6 +84,7 @@ class Manifest(BaseModel):
     pure: bool = False
     foreign: bool = False
     secrets: tuple[str, ...] = ()
+    max_memory: int = 0  # bytes, of each of its processes; 0: as most have
     syscalls: tuple[Syscall, ...]
     fingerprint: str
 
@@ -125,7 +126,10 @@ class Manifest(BaseModel):
         doc = inspect.cleandoc(app.__doc__ or "")
         flags: dict[str, Any] = {"stateful": app.stateful, "pure": app.pure, "secrets": app.secrets}
         listed = [flags, *(one.model_dump(mode="json") for one in found)]
-        return cls(app=app.app_name, doc=doc, syscalls=tuple(found), fingerprint=_hash(listed), **flags)
+        return cls(
+            app=app.app_name, doc=doc, syscalls=tuple(found), fingerprint=_hash(listed), max_memory=app.max_memory,
+            **flags,
+        )  # fmt: skip
 
     @classmethod
     def of_mcp(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from llmos.abi.app import syscalls_of
 from llmos.abi.errors import AppError, AskRefused, ConfigError, LLMOSError
 from llmos.abi.labels import STORE, USER, Label, join
+from llmos.abi.limits import MAX_APP_BYTES
 from llmos.abi.loading import GROUP
 from llmos.abi.manifest import Manifest, Syscall
 from llmos.kernel.apphost import AppHost, CallContext, Entry, Http, Ours, Stdio
@@ -171,18 +172,22 @@ def _entry(name: str, config: AppConfig | None, state: Path) -> Entry:
     """An app as the host takes it: one of ours, or a foreign server that llmos.yaml names."""
     if config is None or (config.mcp is None and config.url is None):
         said = {} if config is None else config.settings
+        memory = 0 if config is None else config.max_memory or 0
         if config is not None and config.app is not None:
-            return Entry(name=name, source=Ours(config.app), inside=config.inside, settings=said)
+            return Entry(
+                name=name, source=Ours(config.app), inside=config.inside, settings=said, max_memory=memory
+            )
         if name not in _installed():
             raise ConfigError(
                 f"there is no app {name!r}", key=f"apps.{name}", why="it is not installed, and has no `mcp:`",
                 do=f"installed are {', '.join(sorted(_installed())) or 'none'}",
             )  # fmt: skip
         inside = config is not None and config.inside
-        return Entry(name=name, source=Ours(name), inside=inside, settings=said)
+        return Entry(name=name, source=Ours(name), inside=inside, settings=said, max_memory=memory)
     source: Stdio | Http
     if config.url is not None:
         source = Http(config.url, resolve(config.headers, state))
     else:
-        source = Stdio(tuple(shlex.split(config.mcp or "")), resolve(config.env, state))
+        memory = config.max_memory or MAX_APP_BYTES
+        source = Stdio(tuple(shlex.split(config.mcp or "")), resolve(config.env, state), memory=memory)
     return Entry(name=name, source=source, effects=dict(config.effects), stateful=config.stateful)

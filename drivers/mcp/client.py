@@ -120,7 +120,8 @@ class Connection:
     @asynccontextmanager
     async def _streams(self) -> AsyncIterator[tuple[Any, Any]]:
         if isinstance(self.source, Stdio):
-            self.child = await Child.start(self.source.program, self.source.env, self.source.folder)
+            source = self.source
+            self.child = await Child.start(source.program, source.env, source.folder, source.memory)
             try:
                 async with stdio.stdio(self.child) as streams:
                     yield streams

@@ -3,7 +3,8 @@
 What: starts a program whose stdin and stdout are pipes to us and whose stderr is kept, the last of it, in memory.
 Invariant: `kill` returns when no process of the tree is left; a killed kernel closes the lifeline by dying. The
     child inherits only the environment that it is given. What it wrote to stderr never reaches a disk.
-Interface: `await Child.start(program, env, folder)`; `child.stdin`, `.stdout`, `.pid`, `.memory()`, `.words()`;
+Interface: `await Child.start(program, env, folder, memory)`; `child.stdin`, `.stdout`, `.pid`, `.memory()`,
+    `.private()`, `.words()`;
     `await child.wait()`, `await child.kill()`.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -18,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmos.abi.errors import AppUnavailable
+from llmos.abi.limits import MAX_APP_BYTES
 
 KEPT_BYTES = 16 << 10  # of a process's stderr: enough for one traceback
 _UNKILLABLE = 5.0  # seconds; a process in the kernel's hands (a dead network drive) is left to its supervisor
@@ -36,8 +39,15 @@ class Child:
         self._listener = asyncio.ensure_future(self._listen())
 
     @classmethod
-    async def start(cls, program: Sequence[str], env: Mapping[str, str], folder: Path | None = None) -> Child:
-        """Start `program` with `env` laid over the few variables that every child gets."""
+    async def start(
+        cls,
+        program: Sequence[str],
+        env: Mapping[str, str],
+        folder: Path | None = None,
+        memory: int = MAX_APP_BYTES,
+    ) -> Child:
+        """Start `program` with `env` laid over the few variables that every child gets; `memory` is what it, and each
+        program that it starts, may hold, in bytes of private memory."""
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment = {**inherited, **env}
         if shutil.which(program[0], path=environment.get("PATH")) is None:
@@ -47,7 +57,7 @@ class Child:
         ours, theirs = os.pipe2(os.O_CLOEXEC)[::-1]
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", str(_SUPERVISOR), str(theirs), *program,
+                sys.executable, "-I", "-S", str(_SUPERVISOR), str(theirs), str(memory), *program,
                 stdin=PIPE, stdout=PIPE, stderr=PIPE,
                 env=environment, cwd=folder, pass_fds=(theirs,), start_new_session=True,
             )  # fmt: skip
@@ -89,6 +99,15 @@ class Child:
             total += pages * os.sysconf("SC_PAGE_SIZE")
             waiting += _children(pid)
         return total
+
+    def private(self) -> int:
+        """Bytes of the program's own private memory: what its limit counts."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return 0
+        found = re.search(r"^VmData:\s+(\d+) kB$", status, re.MULTILINE)
+        return int(found[1]) << 10 if found else 0
 
     def words(self) -> str:
         """The last that it wrote to stderr."""

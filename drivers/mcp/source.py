@@ -11,14 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmos.abi.limits import MAX_APP_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class Stdio:
-    """A server that is a program: `env` is laid over the few variables that every child gets."""
+    """A server that is a program: `env` is laid over the few variables that every child gets; `memory` is what each of
+    its processes may hold, in bytes."""
 
     program: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     folder: Path | None = None
+    memory: int = MAX_APP_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,18 @@
 What: a small program between kernel and app. It starts the app, adopts whatever the app's children orphan
     (Linux's child subreaper), and ends all of them when the app ends or when the lifeline, a pipe whose other
     end the kernel holds, is closed: by the kernel, or by the kernel's death.
-Invariant: when it exits, no descendant of the app is left, sessions and double forks notwithstanding. Standard
-    library only, and as little of it as will do: it is started for every app.
-Interface: `python -I -S supervisor.py LIFELINE_FD PROGRAM [ARGUMENT...]`; exits as the app does (128 + signal).
+Invariant: when it exits, no descendant of the app is left, sessions and double forks notwithstanding. None of the
+    app's processes holds more private memory than it may, and where the whole machine runs short, they are ended before
+    the kernel is. Standard library only, and as little of it as will do: it is started for every app.
+Interface: `python -I -S supervisor.py LIFELINE_FD MEMORY_BYTES PROGRAM [ARGUMENT...]`; exits as the app does
+    (128 + signal).
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import signal
 import sys
@@ -19,10 +22,24 @@ import time
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 GRACE = 0.3  # seconds between asking and killing
+FIRST_TO_GO = 500  # of 1000: how much rather than others the system ends a process when memory runs out
 
 
 def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _bound(memory: int) -> None:
+    """Limit this process and what it will start. The limit is a soft one: walls within an app (a sandbox's, a
+    browser's) set their own."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    most = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(FIRST_TO_GO))
+    except OSError:
+        pass  # it is higher already, or there is none: the limit holds all the same
 
 
 def _descendants() -> list[int]:
@@ -81,7 +98,7 @@ def _end_all(app: int) -> int | None:
 
 def main() -> int:
     """Start the app, wait for its end or the kernel's, clean up."""
-    lifeline, program = int(sys.argv[1]), sys.argv[2:]
+    lifeline, memory, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken)
@@ -99,6 +116,7 @@ def main() -> int:
                 os._exit(137)
             os.close(lifeline)
             os.setpgid(0, 0)
+            _bound(memory)
             os.execvp(program[0], program)
         except OSError as error:
             os.write(2, f"{program[0]}: {error.strerror}\n".encode())

@@ -241,6 +241,7 @@ def _rlimits(prlimit: str, limits: Limits) -> list[str]:
     return [
         prlimit,
         f"--as={limits.memory}",
+        f"--data={limits.memory}",  # in place of what its app may hold
         f"--cpu={limits.cpu_seconds}",
         f"--fsize={limits.disk}",
         f"--nofile={limits.files}",

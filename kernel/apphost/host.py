@@ -28,6 +28,7 @@ from llmos.abi.errors import (
     ManifestError,
 )
 from llmos.abi.labels import join
+from llmos.abi.limits import MAX_APP_BYTES
 from llmos.abi.manifest import Manifest, Syscall
 from llmos.abi.settings import VARIABLE
 from llmos.abi.signature import Reply
@@ -236,10 +237,13 @@ class AppHost:
         if isinstance(source, Ours):
             assert manifest is not None
             name, agent = (entry.name, pid) if manifest.stateful else (SHARED, 0)
-            names = [source.name] if manifest.stateful else await self._shared_names()
+            here = {entry.name: manifest} if manifest.stateful else await self._shared()
+            names = [self._entries[app].source.name for app in here]  # type: ignore[union-attr]
+            memory = max(self._memory(app, one) for app, one in here.items())
             program = (sys.executable, "-m", "llmos.apps.serve", *names)
             said = {e.name: dict(e.settings) for e in self._entries.values() if e.settings}
-            source, ours = Stdio(program, {**self._environment, VARIABLE: json.dumps(said)}), True
+            environment = {**self._environment, VARIABLE: json.dumps(said)}
+            source, ours = Stdio(program, environment, memory=memory), True
         else:
             name, agent, ours = entry.name, pid if entry.stateful else 0, False
 
@@ -263,15 +267,14 @@ class AppHost:
             self._workers[name, agent] = worker
         return worker
 
-    async def _shared_names(self) -> list[str]:
-        found = await self._read_ours()
-        return [
-            entry.source.name
-            for entry in self._entries.values()
-            if isinstance(entry.source, Ours)
-            and isinstance(one := found[entry.name], Manifest)
-            and not one.stateful
-        ]
+    async def _shared(self) -> dict[str, Manifest]:
+        """The apps that share one process."""
+        found = (await self._read_ours()).items()
+        return {name: one for name, one in found if isinstance(one, Manifest) and not one.stateful}
+
+    def _memory(self, name: str, manifest: Manifest) -> int:
+        """Bytes that a process of an app may hold: the owner's word, else its own, else what most may."""
+        return self._entries[name].max_memory or manifest.max_memory or MAX_APP_BYTES
 
     def ps(self) -> list[AppProcess]:
         """The app processes there are, from any thread."""

@@ -45,6 +45,7 @@ class Entry:
         stateful: for a foreign server, whether every agent gets one of its own.
         inside: for a pure app of ours, whether it may run in the kernel's process.
         settings: for an app of ours, what the owner says to it (`llmos.abi.settings`).
+        max_memory: bytes that each of its processes may hold; 0 for what it says itself, or else most may.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Entry:
     stateful: bool = False
     inside: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    max_memory: int = 0
 
     def __post_init__(self) -> None:
         check_app_name(self.name)

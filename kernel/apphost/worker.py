@@ -3,7 +3,7 @@
 What: keeps at most one connection to one server, and ends it when a call will not stop.
 Invariant: after a crash the next start waits twice as long as the last one did, until a call succeeds. A call
     that was given up is followed: if its code still runs after `GRACE_SECONDS`, or nobody
-    there answers within `ANSWER_SECONDS`, its process is killed.
+    there answers within `ANSWER_SECONDS`, its process is killed. So is one that ran out of memory and keeps it.
 Interface: `await worker.call(...)`, `await worker.tools()`, `await worker.stop()`; loop thread only.
 """
 
@@ -14,7 +14,7 @@ import importlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import AppError, AppUnavailable
+from llmos.abi.errors import AppError, AppFailed, AppUnavailable
 from llmos.abi.signature import Reply
 from llmos.drivers.mcp.meta import CallMeta
 from llmos.drivers.mcp.source import Http, Stdio
@@ -92,13 +92,30 @@ class Worker:
         except AppUnavailable:
             await self._lost(connection)
             raise
-        except AppError:
+        except AppError as error:
             self._failures = 0
+            if self.ours and isinstance(error, AppFailed) and error.type.endswith("MemoryError"):
+                raise await self._starved(connection, tool) from None
             raise
         finally:
             self.active -= 1
         self._failures = 0
         return reply
+
+    async def _starved(self, connection: Connection, tool: str) -> AppFailed:
+        """What to say of a call that had no memory left. A process that does not give it back can do nothing more for
+        anybody: it ends."""
+        assert isinstance(self.source, Stdio)
+        most = self.source.memory
+        if connection.child is not None and connection.child.private() > most // 2:
+            connection.ending = "another call had used up its memory"
+            await self._lost(connection)
+        return AppFailed(
+            f"{tool} ran out of memory",
+            why=f"a process of an app may hold {most >> 20} MiB (`max_memory` of an app in llmos.yaml)",
+            do="ask for less at once",
+            type="MemoryError",
+        )
 
     async def tools(self) -> list[dict[str, Any]]:
         """What the server lists now, confirmed or not."""

@@ -67,6 +67,7 @@ def info(arguments: argparse.Namespace) -> int:
     keeps = "one process for each agent" if manifest.stateful else "one process for all agents"
     rows = [("app", manifest.app), ("about", _first(manifest.doc)), ("runs in", keeps)]
     rows += [("secrets", ", ".join(manifest.secrets))] if manifest.secrets else []
+    rows += [("memory", f"up to {manifest.max_memory >> 20} MiB a process")] if manifest.max_memory else []
     rows += [("fingerprint", manifest.fingerprint[:16])]
     print("\n".join(table(rows)))
     for one in manifest.syscalls:

@@ -10,6 +10,7 @@ import pytest
 
 from llmos.abi.app import App, Call, Payload, Target, query, syscall, syscalls_of
 from llmos.abi.errors import ManifestError
+from llmos.abi.manifest import Manifest
 
 
 def test_names_and_flags() -> None:
@@ -25,7 +26,22 @@ def test_names_and_flags() -> None:
         False,
     )
     assert CoffeeMachine.secrets == ("beans",)
+    assert CoffeeMachine.max_memory == 0
     assert Other.app_name == "tea"
+
+
+def test_how_much_memory_its_processes_may_hold() -> None:
+    class Large(App, max_memory=16 << 30):
+        """Holds a model."""
+
+        @syscall(effect="none")
+        def think(self) -> int:
+            """Think."""
+            return 1
+
+    assert Manifest.of(Large).max_memory == 16 << 30
+    with pytest.raises(ManifestError, match="max_memory"):
+        type("Small", (App,), {}, max_memory=16)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llmos.abi.config import Config, KernelConfig, VolumeConfig, default_cache
+from llmos.abi.config import AppConfig, Config, KernelConfig, VolumeConfig, default_cache
 from llmos.abi.labels import STORE, UNTRUSTED, Integrity
 from llmos.abi.mount import Mount, as_mount
 
@@ -44,6 +44,16 @@ def test_sizes(written: object, size: int) -> None:
 def test_sizes_refused(written: object) -> None:
     with pytest.raises(ValidationError):
         KernelConfig.model_validate({"pool": written})
+
+
+def test_what_an_app_may_hold() -> None:
+    app = AppConfig.model_validate({"max_memory": "8GiB", "memory": "1GiB"})
+    assert (app.max_memory, app.settings) == (8 << 30, {"memory": "1GiB"}), (
+        "the kernel's own key, and the app's"
+    )
+    assert AppConfig().max_memory is None
+    with pytest.raises(ValidationError):
+        AppConfig.model_validate({"max_memory": "1MiB"})
 
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

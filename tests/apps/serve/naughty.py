@@ -141,6 +141,28 @@ class Naughty(App, secrets=("door",)):
         ]
 
 
+class Hungry(App, stateful=True, max_memory=512 << 20):
+    """Eats memory."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytearray] = []
+
+    @syscall(effect="execute")
+    def eat(self, mebibytes: int, keep: bool = False) -> int:
+        """Fill as much memory, piece by piece, and keep it or not; returns the pid of its process."""
+        mine = self.kept if keep else []
+        for _ in range(mebibytes):
+            mine.append(bytearray(b"x") * (1 << 20))
+        return os.getpid()
+
+    @syscall(effect="execute")
+    def child(self, mebibytes: int) -> str:
+        """Have a program eat as much; returns its last words."""
+        code = f"food = [bytearray(b'x') * (1 << 20) for _ in range({mebibytes})]; print('full')"
+        done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
+        return (done.stdout or done.stderr).strip().rpartition("\n")[2]
+
+
 class Notebook(App, stateful=True):
     """Keeps notes."""
 

@@ -112,6 +112,31 @@ def gone(*pids: int, seconds: float = 5.0) -> bool:
     return not any(map(alive, pids))
 
 
+def test_an_app_that_eats_memory_hurts_itself_alone(make: Make) -> None:
+    host = make(ours("hungry"), ours("naughty"))
+    pid = call(host, "hungry.eat", mebibytes=1).value
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "500", "it goes before the kernel does"
+    full = call(host, "hungry.eat", mebibytes=4096)
+    assert isinstance(full.error, AppFailed)
+    assert full.error.type == "MemoryError"
+    assert "512 MiB (`max_memory`" in str(full.error), "what it may hold, and whose word that is"
+    assert call(host, "hungry.eat", mebibytes=1).value == pid, "it let go of what it had, and goes on"
+    assert call(host, "hungry.child", mebibytes=4096).value == "MemoryError", "what it starts is held as well"
+    kept = call(host, "hungry.eat", mebibytes=4096, keep=True)
+    assert isinstance(kept.error, AppFailed)
+    assert gone(pid), "it kept what it had"
+    again = call(host, "hungry.eat", mebibytes=1)
+    assert again.error is None
+    assert again.value != pid
+    assert call(host, "naughty.chatter", words="hello").value == "hello"
+
+
+def test_how_much_memory_is_the_owners_word(make: Make) -> None:
+    host = make(ours("hungry", max_memory=128 << 20))
+    full = call(host, "hungry.eat", mebibytes=256)
+    assert "128 MiB" in str(full.error)
+
+
 def test_values_parts_and_typed_errors(make: Make) -> None:
     host = make(ours("naughty"))
     said = call(host, "naughty.chatter", words="hello")
