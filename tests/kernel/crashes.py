@@ -3,9 +3,9 @@
 What: this process forks a child that boots a kernel with a scripted model on a state folder and works: processes
     answer questions, pay (`keyed`), write mail (`query`), shout (`never`), look at prices (`safe`), send each other
     letters. The child is killed -9 at a random time; then the next boots on what is left.
-Invariant: a payment and a mail happen exactly once, a shout at most once, and where nobody knows its process stands
-    stopped until it is told to go on. What a reader was shown stays as it was shown. Lost: a process that never
-    answers, or other words than were shown. Doubled: an effect that happened twice. Each must be 0.
+Invariant: each payment and each mail that was written happens exactly once, a shout at most once, and where nobody
+    knows its process stands stopped until it is told to go on. What a reader was shown stays as it was shown. Lost: a
+    process that never answers, or other words than were shown. Doubled: a call that took effect twice. Each must be 0.
 Interface: `run(folder, crashes, seed) -> Report`; as a program it prints the report as JSON.
 """
 
@@ -95,14 +95,14 @@ def _key(call: object) -> str:
 
 
 def script(window: str) -> str:
-    """Talks, makes one call of each kind in some order, and says what came of them."""
+    """Talks, makes calls of each kind in some order, the same ones twice, and says what came of them."""
     question = re.split(r"<\|im_end|\n\nFunctions", window.rpartition("<|im_start|>user\n")[2])[0]
     rest = window.rpartition("<|im_start|>user\n")[2]
     read = re.findall(r"<\|im_start\|>tool\n(.*?)<\|im_end", rest, re.DOTALL)
     order = random.Random(question)
     steps = [
-        call("till.price", item=question), call("till.pay", to="bob"), call("till.mail", text="hi"),
-        call("till.shout", text="ho"), call("till.pay", to="ann") + "\n" + call("till.price", item="x"),
+        call("till.price", item=question), call("till.pay", to="bob"), "\n".join([call("till.mail", text="hi")] * 2),
+        call("till.shout", text="ho"), "\n".join([call("till.pay", to="ann"), call("till.price", item="x")] * 2),
     ]  # fmt: skip
     order.shuffle(steps)
     done, at = 0, 0
@@ -241,7 +241,7 @@ def _judge(folder: Path, report: Report, shown: dict[int, list[str]]) -> None:
         whole = said(pid)
         report.answered += body is not None
         report.lost += body is None or body.answer != whole[-1].strip()
-        report.lost += made[f"pay {pid}"] != 2 or made[f"mail {pid}"] != 1  # a shout may not have been heard
+        report.lost += made[f"pay {pid}"] != 3 or made[f"mail {pid}"] != 2  # a shout may not have been heard
         report.lost += sum(text not in "".join(whole) for text in shown.get(pid, ()))
 
 

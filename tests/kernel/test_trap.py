@@ -71,6 +71,19 @@ def test_several_calls_come_back_in_order(scripted_kernel: Make) -> None:
     assert [r.text for r in sorted(results(events), key=lambda r: r.number)] == ["300", "100", "200"]
 
 
+@pytest.mark.parametrize("between", ["\n", None], ids=["in one answer", "one after the other"])
+def test_a_call_that_is_written_twice_is_made_twice(scripted_kernel: Make, between: str | None) -> None:
+    """The same words are no reason to do it once: each call has a key of its own."""
+    pay = call("shop.pay", to="bob", cents=5)
+    script = shopper(pay, pay) if between is None else shopper(between.join([pay, pay]))
+    kernel = scripted_kernel(script, apps=SHOP)
+    events, _ = run(kernel, "pay bob 5 cents, and then 5 more")
+    assert [r.text for r in results(events)] == ["paid 5 to bob"] * 2
+    (notes,) = kernel.state.rglob("notes")
+    assert notes.read_text().splitlines() == ["paid bob 5"] * 2
+    assert len(list(kernel.state.rglob("paid-*"))) == 2
+
+
 @pytest.mark.parametrize(
     ("made", "kind", "words"),
     [
