@@ -38,6 +38,8 @@ class View:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._resident: frozenset[int] = frozenset()  # turns that stood in the last window
+        self._before: frozenset[int] = frozenset()  # and in that of the turn before
+        self._found: list[Passage] | None = None  # for the question that was laid out last
         self._history: History | None = None
         self._lock = threading.Lock()  # of the history
 
@@ -51,7 +53,8 @@ class View:
         words: bool = False,
     ) -> Layout:
         """The window for a question: room is left for the answer, as long as was asked for or at least a short one.
-        `words`: it is to be answered in words, so the syscall table stays out."""
+        `words`: what was laid out last is to be answered in words, so the syscall table stays out; what was found for
+        it is still what was found."""
         process, kernel = self._process, self._process.kernel
         whole = self.size
         budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
@@ -64,7 +67,9 @@ class View:
             return lay_out_messages(kernel.prompt, kernel.tokenizer, budget, messages, tools, described)
         blend = process.spawned.settings.get("fidelity") == "blend"
         wanted = grounding.BLENDED if blend else grounding.PASSAGES
-        passages = self._passages(question, wanted) if process.mounts else None
+        if not words:
+            self._before = self._resident
+            self._found = self._passages(question, wanted) if process.mounts else None
         placed = self._placed
         layout = lay_out(
             kernel.prompt,
@@ -73,10 +78,10 @@ class View:
             question,
             label=label,
             instructions=str(process.spawned.settings.get("instructions", "")),
-            passages=passages,
+            passages=self._found,
             conversation=[e for e in process.conversation if placed.get(f"turn {e.turn}") != "out"],
             worth=lambda exchanges: self.worth(question, exchanges),
-            resident=self._resident,
+            resident=self._before,
             tools=tools,
             tools_label=described,
             blend=blend,

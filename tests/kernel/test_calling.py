@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmos.abi.events import Call, Result
+from llmos.abi.events import Call, PageIn, Result
 from llmos.abi.labels import UNTRUSTED
 from llmos.abi.manifest import Syscall
 from llmos.kernel import choice
@@ -118,6 +118,42 @@ def test_a_turn_calls_on_what_the_question_still_speaks_of(scripted_kernel: Make
     calls = [e.syscall for e in turn if isinstance(e, Call)]
     assert calls == ["shop.price", "shop.reviews"]
     assert turn.answer == "It costs 3 and strangers like it."
+
+
+@pytest.mark.usefixtures("measured")
+def test_how_often_is_for_the_model_to_write(scripted_kernel: Make) -> None:
+    """Both of two calls of one answer are made. Behind results the same syscall is not offered again: nobody but the
+    question's words could ask for it, and "pay twice the price" means one payment."""
+    pay = call("shop.pay", to="bob", cents=5)
+    scripts = {2: f"{pay}\n{pay}", 1: pay}
+    for times, written in scripts.items():
+        kernel = scripted_kernel(
+            lambda _, written=written: written, apps={"shop": {"app": "tests.kernel.shop:Shop"}}
+        )
+        turn = kernel.spawn(grants=["shop"]).ask("Pay bob twice, 5 cents each time.", max_tokens=400)
+        assert [e.ok for e in turn if isinstance(e, Result)] == [True] * times
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_an_answer_in_words_stands_on_is_looked_up_once(
+    scripted_kernel: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "poets.txt").write_text("Goethe wrote Faust, in Weimar.\n")
+    kernel = scripted_kernel(lambda _: "Goethe [1].", apps={"shop": {"app": "tests.kernel.shop:Shop"}})
+    process = kernel.spawn(grants=["shop"], mounts=[tmp_path / "poets.txt"])
+    search, looked = kernel.library.search, list[str]()
+
+    def spy(question: str, *more: Any) -> Any:
+        looked.append(question)
+        return search(question, *more)
+
+    monkeypatch.setattr(kernel.library, "search", spy)
+    turn = process.ask(OTHER, max_tokens=200)
+    assert len([e for e in turn if isinstance(e, PageIn)]) == 1
+    assert "shop.price" not in "".join(p.text for p in kernel.passed(process.pid)), (
+        "it was laid out for words"
+    )
+    assert looked == [OTHER]
 
 
 @pytest.mark.usefixtures("measured")
