@@ -38,10 +38,15 @@ Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a
     │   ├── DeadlineExceeded   the call took longer than its syscall allows
     │   ├── SecretMissing      a secret that nobody gave
     │   └── AskRefused         a question to the model that the caller's kernel does not answer
+    ├── LearningError          training, and what it is given
+    │   ├── BadExamples        a data set that cannot be learnt from; names file and row
+    │   ├── PlanError          a training run that cannot be planned
+    │   └── TrainingDiverged   a loss or a gradient that is no number; the last good state stands
     ├── EngineError            the step failed or a request it cannot hold
     ├── JournalError           the journal cannot be read or written, or is of another version, or closed
     │   ├── JournalDamaged     its bytes are not what was written; the next start keeps what is good
     │   └── JournalInUse       another kernel owns this state folder
+    ├── ZipError               a file that cannot be zipped, or not unzipped here: damaged, or of other weights
     ├── DiskFull               the disk had no room; nothing half-written was left
     └── Cancelled              the user or a program asked to stop
 """
@@ -216,6 +221,22 @@ class AskRefused(AppError):
     """A question to the model that the caller's kernel does not answer."""
 
 
+class LearningError(LLMOSError):
+    """Training, and what it is given."""
+
+
+class BadExamples(LearningError):
+    """A data set that cannot be learnt from; names file and row."""
+
+
+class PlanError(LearningError):
+    """A training run that cannot be planned."""
+
+
+class TrainingDiverged(LearningError):
+    """A loss or a gradient that is no number; the last good state stands."""
+
+
 class EngineError(LLMOSError):
     """The step failed, or was given a request it cannot hold."""
 
@@ -234,6 +255,10 @@ class JournalInUse(JournalError):
     def __init__(self, what: str, *, why: str = "", do: str = "", pid: int = 0) -> None:
         self.pid = pid
         super().__init__(what, why=why, do=do)
+
+
+class ZipError(LLMOSError):
+    """A file that cannot be zipped, or not unzipped here: damaged, or of other weights."""
 
 
 class DiskFull(LLMOSError):
