@@ -1,4 +1,4 @@
-"""How our decoding scales: tokens a second against width, context and threads.
+"""How our decoding goes on with width, context and threads: tokens a second.
 
 What: greedy decoding, drafting off. Keys `width.<model>.<n>` (all streams together, 64 tokens of context),
     `context.<model>.<tokens>` (one stream), each also for one thread as `width_1_thread…`, `context_1_thread…`.
