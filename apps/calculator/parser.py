@@ -59,12 +59,14 @@ def evaluate(text: str, variables: Mapping[str, Quantity] | None = None) -> Quan
 
 
 def written() -> str:
-    """A regular expression of what expressions are written with: numbers, signs and known names. It holds no grammar,
-    but whoever writes under it cannot take the words of a question for an expression."""
-    names = "|".join(sorted({*functions.NAMES, *_CONSTANTS, "to", "in", "as", "mod", "of"}))
-    rest = r"[0-9 .,_°+\-*/^%!()<>=²³×·÷−–≤≥≠]"
-    word = f"(?:{names}|{units.spelled()}|x[0-9a-fA-F]+|b[01]+|E)"
-    return f"^{rest}*({word}{rest}+)*{word}?$"
+    """A regular expression of what expressions are written with: numbers, signs and known names, each function with its
+    parenthesis, each other name behind a number or a sign. It holds no grammar, but whoever writes under it cannot take
+    the words of a question for an expression."""
+    sign = r"[0-9 .,_°+\-*/^%!()<>=²³×·÷−–≤≥≠]"
+    called = f"(?:{'|'.join(sorted(functions.NAMES))})\\("
+    constants = "|".join(sorted(_CONSTANTS))
+    word = f"{constants}|to|in|as|mod|of|x[0-9a-fA-F]+|b[01]+|E|{units.spelled()}"
+    return f"^(?:{constants})?(?:{called}|{sign}(?:{word})?)*$"
 
 
 def is_known(name: str) -> bool:

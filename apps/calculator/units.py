@@ -193,15 +193,19 @@ def names() -> list[str]:
 
 
 def spelled() -> str:
-    """A regular expression of the names that `find` knows."""
+    """A regular expression of the names that `find` knows, and of some more, for it is to be short: any prefix goes
+    with any name that takes one, and every name has a plural."""
     units, prefixed = _units()
-    bits = [name for name in units if units[name].dimension == (("bit", Fraction(1)),)]
-    pairs = [
-        ([p for p in _PREFIXES if (len(p) > 2) == long], [n for n in prefixed if (len(n) > 3) == long])
+    made = [
+        f"(?:{_any(p for p in (*_PREFIXES, *_BINARY) if (len(p) > 2) == long)})?"
+        + _folded({name for name in prefixed if (len(name) > 3) == long})
         for long in (False, True)
     ]
-    made = [f"(?:{_any(before)})(?:{_any(names)})" for before, names in (*pairs, (_BINARY, bits))]
-    return "|".join([_any(name for name in units if name[0].isalpha()), *made])
+    return "|".join([_folded({name for name in units if name[0].isalpha()} - prefixed), *made])
+
+
+def _folded(names: set[str]) -> str:
+    return f"(?:{_any(name for name in names if not (name.endswith('s') and name[:-1] in names))})s?"
 
 
 def _any(names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmos.apps.calculator import CalculationError, Calculator, Point
+from llmos.apps.calculator import CalculationError, Calculator, Point, units
 from llmos.apps.calculator.parser import is_known, written
 from llmos.apps.calculator.trend import fit
 
@@ -76,6 +76,22 @@ def test_the_grammar_has_the_words_of_expressions(text: str) -> None:
     assert bool(re.match(written(), text)) == all(map(is_known, names))
 
 
-@pytest.mark.parametrize("text", ["amount raised / valuation", "the mean of 3 and 4", "Series D: 155 / 3500"])
+def test_the_grammar_has_every_unit_and_is_short() -> None:
+    table, prefixed = units._units()
+    made = [
+        p + name for p in (*units._PREFIXES, *units._BINARY) for name in prefixed if units._alike(p, name)
+    ]
+    known = [name for name in (*table, *made) if units.find(name)]
+    assert all(re.match(written(), f"2 {name} to {name}") for name in known) and len(known) > 1000
+    assert len(written()) < 1200, "it is part of the schema, which other clients read"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "amount raised / valuation", "the mean of 3 and 4", "Series D: 155 / 3500", "35 million / 2",
+        "amount(3)", "3 x 4",
+    ],
+)  # fmt: skip
 def test_words_of_a_question_are_no_expression(text: str) -> None:
     assert not re.match(written(), text)
