@@ -157,6 +157,7 @@ class Signature:
         except AppError:
             raise
         except (Exception, SystemExit) as error:
+            traceback.clear_frames(error.__traceback__)  # what they hold may be all the memory there is
             traceback.print_exception(error, file=sys.stderr)
             words = _words(error)
             raise AppFailed(f"{self.name} failed: {words}", type=type(error).__name__) from None

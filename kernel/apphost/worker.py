@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import AppError, AppFailed, AppUnavailable
@@ -87,7 +87,7 @@ class Worker:
         try:
             reply = await connection.call(tool, arguments, meta, deadline=None, on_progress=on_progress)
         except asyncio.CancelledError:
-            self._follow(connection, meta.id)
+            self._follow(self._see_it_end(connection, meta.id))
             raise
         except AppUnavailable:
             await self._lost(connection)
@@ -95,24 +95,20 @@ class Worker:
         except AppError as error:
             self._failures = 0
             if self.ours and isinstance(error, AppFailed) and error.type.endswith("MemoryError"):
-                raise await self._starved(connection, tool) from None
+                raise self._starved(connection, tool) from None
             raise
         finally:
             self.active -= 1
         self._failures = 0
         return reply
 
-    async def _starved(self, connection: Connection, tool: str) -> AppFailed:
-        """What to say of a call that had no memory left. A process that does not give it back can do nothing more for
-        anybody: it ends."""
+    def _starved(self, connection: Connection, tool: str) -> AppFailed:
+        """What to say of a call that had no memory left."""
         assert isinstance(self.source, Stdio)
-        most = self.source.memory
-        if connection.child is not None and connection.child.private() > most // 2:
-            connection.ending = "another call had used up its memory"
-            await self._lost(connection)
+        self._follow(self._see_it_let_go(connection, self.source.memory))
         return AppFailed(
             f"{tool} ran out of memory",
-            why=f"a process of an app may hold {most >> 20} MiB (`max_memory` of an app in llmos.yaml)",
+            why=f"a process of an app may hold {self.source.memory >> 20} MiB (`max_memory` of an app in llmos.yaml)",
             do="ask for less at once",
             type="MemoryError",
         )
@@ -193,13 +189,21 @@ class Worker:
         self._not_before = asyncio.get_running_loop().time() + delay
         self._state = "waiting"
 
-    def _follow(self, connection: Connection, call: str) -> None:
-        """See to it that a call that was given up really ends."""
-        task = asyncio.get_running_loop().create_task(self._see_it_end(connection, call))
+    def _follow(self, watch: Coroutine[Any, Any, None]) -> None:
+        """See to what a call leaves behind."""
+        task = asyncio.get_running_loop().create_task(watch)
         self._followers.add(task)
         task.add_done_callback(self._followers.discard)
 
+    async def _see_it_let_go(self, connection: Connection, memory: int) -> None:
+        """A process that keeps its memory used up can do nothing more for anybody."""
+        await asyncio.sleep(GRACE_SECONDS)
+        if connection.alive and connection.child is not None and connection.child.private() > memory // 2:
+            connection.ending = "another call had used up its memory"
+            await self._lost(connection)
+
     async def _see_it_end(self, connection: Connection, call: str) -> None:
+        """A call that was given up really ends."""
         await asyncio.sleep(GRACE_SECONDS)
         if not connection.alive:
             return

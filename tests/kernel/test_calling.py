@@ -130,7 +130,8 @@ def test_how_often_is_for_the_model_to_write(scripted_kernel: Make) -> None:
         kernel = scripted_kernel(
             lambda _, written=written: written, apps={"shop": {"app": "tests.kernel.shop:Shop"}}
         )
-        turn = kernel.spawn(grants=["shop"]).ask("Pay bob twice, 5 cents each time.", max_tokens=400)
+        question = "In the shop, pay somebody called bob twice, 5 cents each time."
+        turn = kernel.spawn(grants=["shop"]).ask(question, max_tokens=400)
         assert [e.ok for e in turn if isinstance(e, Result)] == [True] * times
 
 
