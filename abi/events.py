@@ -93,7 +93,7 @@ class Citation:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """The ledger of a turn. `faults` are pages that came back from host memory or disk, `lost` those that were damaged
-    there and computed again."""
+    there and computed again; `thinking_tokens` were written or read beside the answer, by a turn that thought."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -103,6 +103,46 @@ class Usage:
     syscalls: int = 0
     citations_dropped: int = 0
     lost: int = 0
+    thinking_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A branch of a turn that thought: an answer, a step towards one, or an answer looked at again.
+
+    Args:
+        number: from 1, in the order in which they were begun.
+        parent: the thought that it goes on from; 0 for the question.
+        text: its own words, the beginning of them where they are many.
+        value: how good it looks, 0 to 1; None where nobody said.
+        answer: what it comes to, as answers are compared; "" where it comes to none.
+        note: what a verifier, or whoever gave it up, said.
+    """
+
+    number: int
+    parent: int
+    kind: Literal["answer", "step", "revision"]
+    text: str
+    tokens: int
+    value: float | None = None
+    answer: str = ""
+    state: Literal["chosen", "kept", "dropped"] = "kept"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtTree:
+    """How a turn came to its answer: by which strategies, why it stopped, and its branches; `tokens` that were written
+    or read beside the window, `seconds` that it took. `evidence`, from 0 to 1, is what the confidence stands on, of the
+    kind `basis`: the plain answer's likelihood, votes, or a verifier's word."""
+
+    strategy: str
+    why: str
+    tokens: int
+    seconds: float
+    basis: str = ""
+    evidence: float = 0.0
+    thoughts: tuple[Thought, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +158,8 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The turn is over."""
+    """The turn is over. `confidence` and `tree` are of turns that thought: how likely the answer is right, and how it
+    was come to."""
 
     answer: str
     reason: StopReason
@@ -126,6 +167,8 @@ class Done:
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
     calls: tuple[Call, ...] = ()
+    confidence: float | None = None
+    tree: ThoughtTree | None = None
 
 
 Event = Token | Call | Result | Ask | PageIn | PageOut | Done

@@ -21,7 +21,7 @@ from llmos.abi.progress import Progress, silent
 
 if TYPE_CHECKING:
     from llmos.abi.config import Config
-    from llmos.abi.events import Citation, Done, Event, StopReason, Timings, Usage
+    from llmos.abi.events import Citation, Done, Event, StopReason, ThoughtTree, Timings, Usage
     from llmos.abi.manifest import Syscall
     from llmos.abi.mount import Mount
 
@@ -239,6 +239,10 @@ class AnyTurn(Protocol):
     def usage(self) -> Usage: ...
     @property
     def timings(self) -> Timings: ...
+    @property
+    def confidence(self) -> float | None: ...
+    @property
+    def tree(self) -> ThoughtTree | None: ...
     def __iter__(self) -> Iterator[Event]: ...
     def __aiter__(self) -> AsyncIterator[Event]: ...
     def cancel(self) -> None: ...
@@ -280,6 +284,7 @@ class AnyProcess(Protocol):
         raw: bool = False,
         returns: Any = None,
         schema: Mapping[str, Any] | None = None,
+        think: Any = None,
         queue: bool = False,
         label: Label = USER,
         detached: bool = False,

@@ -191,6 +191,8 @@ def _turn_records(turn: RunningTurn) -> Iterator[Body]:
         else:
             yield Forced(number, position, run.tokens, run.call, run.label)
         position += len(run.tokens)
+    if turn.considered is not None:
+        yield turn.considered
     for call in turn.calls:
         yield call.intent
         if call.result is not None:

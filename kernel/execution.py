@@ -11,10 +11,10 @@ Interface: `Execution(process, turn, question, asking, layout)`, `run()`, `cance
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmos.abi.errors import WindowOverflow
 from llmos.abi.events import Call, Citation, Done, Event, StopReason, Timings, Token, Usage
@@ -22,7 +22,7 @@ from llmos.kernel import grounding
 from llmos.kernel.calling import Calling
 from llmos.kernel.engine.grammar import InnerGrammar, PlainText
 from llmos.kernel.engine.sampling import Randomness, strategy
-from llmos.kernel.engine.sequence import Grammar, Request
+from llmos.kernel.engine.sequence import Emitted, Grammar, Request
 from llmos.kernel.journal.records import Finished, Forced
 from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, resumed
 from llmos.kernel.ledger import exceeded
@@ -53,6 +53,7 @@ class Asking:
     schema: dict[str, Any] | None = None  # of the answer
     tools: tuple[dict[str, Any], ...] = ()  # syscalls that whoever asks carries out, as JSON
     choice: str = "auto"  # of them: auto, required, none, or the name of one
+    think: dict[str, Any] | None = None  # how, before it is answered; a strategy of `kernel.think` as JSON
 
     def dump(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON."""
@@ -65,6 +66,13 @@ class Asking:
         """What `dump` gave."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
         return cls(**values)
+
+
+class Words(Protocol):
+    """Words that come one after the other, and can be stopped."""
+
+    def __aiter__(self) -> AsyncIterator[Emitted]: ...
+    def cancel(self) -> None: ...
 
 
 class Execution:
@@ -104,11 +112,12 @@ class Execution:
         self._room = asyncio.Event()
         turn.on_drained(lambda: self._kernel.loop.call(self._room.set))
         self._usage = dict.fromkeys(
-            ("prompt", "cached", "completion", "pages", "faults", "lost", "syscalls"), 0
+            ("prompt", "cached", "completion", "pages", "faults", "lost", "syscalls", "thinking"), 0
         )
         self._first = self._last = 0.0
         self._cached: int | None = None  # tokens that were there before this turn chose how to answer
         self._chosen = False  # how to answer, for the words that come next
+        self._expected: tuple[int, ...] = ()  # words of the next burst, as far as they can be guessed
 
     @property
     def swapped(self) -> bool:
@@ -230,24 +239,12 @@ class Execution:
 
     async def _burst(self, known: tuple[int, ...]) -> tuple[list[int], str, StopReason]:
         """Words until the model stops: their tokens, the text among them, and why it ended."""
-        kernel, process, asking = self._kernel, self.process, self.asking
+        kernel, process = self._kernel, self.process
         await process.going.wait()
         limit = self._limit()
         if limit < 1:
             return [], "", "length"
-        a = asking
-        request = Request(
-            tokens=self.layout.tokens,
-            max_tokens=limit,
-            stop=kernel.tokenizer.eos_ids,
-            strategy=strategy(a.temperature, a.top_k, a.top_p, a.min_p, a.repetition_penalty),
-            randomness=Randomness(a.seed, process.path),
-            grammar=self._grammar(),
-            priority=process.priority,
-            labels=self.layout.labels,
-            hint=known,
-            pieces=self.layout.pieces,
-        )
+        request = self._request(limit, known)
         self._stream = stream = ProcessStream(process.pid, self.turn.number, len(self.layout.tokens), known)
         if self._cancelled:
             return [], "", "cancelled"
@@ -272,6 +269,22 @@ class Execution:
             raise exceeded("tokens", process.ledger.limit("tokens"))
         return tokens, text, "stop" if stopped else finished.reason
 
+    def _request(self, limit: int, known: tuple[int, ...]) -> Request:
+        """What the engine is asked for; `known` of it is in the journal already."""
+        kernel, process, a = self._kernel, self.process, self.asking
+        return Request(
+            tokens=self.layout.tokens,
+            max_tokens=limit,
+            stop=kernel.tokenizer.eos_ids,
+            strategy=strategy(a.temperature, a.top_k, a.top_p, a.min_p, a.repetition_penalty),
+            randomness=Randomness(a.seed, process.path),
+            grammar=self._grammar(),
+            priority=process.priority,
+            labels=self.layout.labels,
+            hint=known or self._expected,
+            pieces=self.layout.pieces,
+        )
+
     def _limit(self) -> int:
         """Tokens that may still be written. WindowOverflow: there is no room for any."""
         process = self.process
@@ -285,7 +298,7 @@ class Execution:
             )
         return min(wanted - self._usage["completion"], room, process.ledger.left("tokens"))
 
-    async def _speak(self, stream: ProcessStream) -> tuple[list[int], str, bool]:
+    async def _speak(self, stream: Words) -> tuple[list[int], str, bool]:
         """Tell the reader what is said, but not the calls: tokens, text, and whether a stop text ended it."""
         tokens: list[int] = []
         text = ""
@@ -310,8 +323,8 @@ class Execution:
             pass
         return tokens, text, stop.met
 
-    def _grammar(self) -> Grammar | None:
-        """What this turn's process may write next."""
+    def _grammar(self, *, words: bool = False) -> Grammar | None:
+        """What this turn's process may write next; with `words` no calls."""
         kernel, asking = self._kernel, self.asking
         if asking.raw:
             return None
@@ -320,13 +333,16 @@ class Execution:
             must = asking.choice not in ("auto", "none")
             if self._first_calls:
                 must = not self._usage["syscalls"]
-            grammar = kernel.grammars.compile(self._calling.lark(must, asking.schema))
+            lark = self._calling.lark(must, asking.schema)
+            if words and self.table is not None:
+                lark = self.table.lark(no_call=True)
+            grammar = kernel.grammars.compile(lark)
         elif asking.schema is not None:
             grammar = kernel.grammars.compile(answer_lark(asking.schema))
         else:
             grammar = PlainText(kernel.control_ids, kernel.runner.vocab)
         if self._grounded and asking.schema is None:
-            calls = None if self._calling is None or self._calling.words else self._calling.open
+            calls = None if words or self._calling is None or self._calling.words else self._calling.open
             return grounding.answer_grammar(
                 self.question, self.layout.passages, kernel.tokenizer, grammar, calls,
                 alone=all(kind != "result" for kind, _ in self.layout.origins),
@@ -361,6 +377,7 @@ class Execution:
                 pages=usage["pages"],
                 faults=usage["faults"],
                 lost=usage["lost"],
+                thinking_tokens=usage["thinking"],
                 syscalls=usage["syscalls"],
                 citations_dropped=dropped,
             ),

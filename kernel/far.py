@@ -7,7 +7,7 @@ Invariant: what a remote reads leaves the machine: before each burst the monitor
     canonical form, as a call of what was granted. Nothing is shown before it is journalled. What it does not have is
     said: no pages, so no paging, swap or sharing of them; other words at each run, so a turn that a crash cut off ends
     by an error instead of going on, and no replay.
-Interface: `execution_of(process)`, the kind of turn that a process has; `remote_of(model, config)` reads `remote:NAME`.
+Interface: `execution_of(process, asking)`, the kind of turn that it is; `remote_of(model, config)` reads `remote:NAME`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmos.abi.errors import AnswerCut, ConfigError, GrammarError, ProcessError
 from llmos.abi.events import Event, Result, StopReason, Token
 from llmos.abi.labels import USER, join
 from llmos.abi.manifest import Syscall
-from llmos.kernel.execution import Execution
+from llmos.kernel.execution import Asking, Execution
 from llmos.kernel.grants import Grant
 from llmos.kernel.journal.records import Sampled
 from llmos.kernel.ledger import exceeded
@@ -63,9 +63,15 @@ def remote_of(model: str, config: Config) -> str:
     return name
 
 
-def execution_of(process: Process) -> type[Execution]:
-    """What carries out a process's turns."""
-    return FarExecution if process.spawned.settings.get("model") else Execution
+def execution_of(process: Process, asking: Asking) -> type[Execution]:
+    """What carries out a turn of a process."""
+    if process.spawned.settings.get("model"):
+        return FarExecution
+    if asking.think is not None:
+        from llmos.kernel.think.execution import Thinking
+
+        return Thinking
+    return Execution
 
 
 class FarExecution(Execution):

@@ -116,6 +116,7 @@ class Kernel:
         found = self.journal.unfinished()
         self.table = ProcessTable(found.pids + 1)
         self.appended = 0  # the last record that was given to the journal, but for tokens
+        self.boot_s = 0.0  # until all is there again; a turn that goes on may end before
         self.append(0, Booted(version("llmos"), runner.identity))
         states = found.processes.values()
         if any(state.spawned.grants for state in states):

@@ -106,6 +106,7 @@ class Process:
         raw: bool = False,
         returns: Any = None,
         schema: Mapping[str, Any] | None = None,
+        think: Any = None,
         queue: bool = False,
         label: Label = USER,
         detached: bool = False,
@@ -126,12 +127,15 @@ class Process:
             returns: a type (a pydantic model, a dataclass, list[int], ...): the answer is JSON of it, `turn.value`
                 an instance.
             schema: the same as a JSON schema.
+            think: how long to think before answering: a time ("30s"), a multiple of a plain answer ("8x"), or tokens
+                (4000); or how, a strategy of `llmos.kernel.think`. `turn.confidence` and `turn.tree` tell of it.
             queue: wait behind the turns that are under way, instead of being refused.
             label: whose words the question is.
             detached: nobody will read along; the turn does not wait for its reader.
 
         Raises:
-            TurnRefused: a turn is running, or the process has ended.
+            ConfigError: a way to think that there is not.
+            TurnRefused: a turn is running, or the process has ended; or what is asked cannot be thought about.
             WindowOverflow: the question does not fit the window.
         """
         started = perf_counter()
@@ -140,6 +144,7 @@ class Process:
             temperature=temperature or 0.0, top_k=top_k, top_p=top_p, min_p=min_p,
             repetition_penalty=repetition_penalty, stop=tuple(stop), raw=raw, schema=_schema(returns, schema),
             tools=tuple(tool.model_dump(mode="json") for tool in tools), choice=tool_choice,
+            think=self._thinking(think, raw),
         )  # fmt: skip
         if self.exit is not None or self._ending:
             raise TurnRefused(f"process {self.pid} has ended", do="spawn another")
@@ -159,6 +164,23 @@ class Process:
             raise
         self.questions.add(Question(turn, question, label, asking, started, layout))
         return turn
+
+    def _thinking(self, think: Any, raw: bool) -> dict[str, Any] | None:
+        """How a turn is to think, as the journal has it."""
+        if think is None:
+            return None
+        from llmos.kernel.think.forms import dump, strategy_of
+
+        dumped = dump(strategy_of(think))
+        if raw or self.spawned.settings.get("model"):
+            raise TurnRefused(
+                "this cannot be thought about",
+                why="a remote model's words cannot be forked"
+                if not raw
+                else "a text that goes on has no answer",
+                do="leave `think` out",
+            )
+        return dumped
 
     async def aask(self, question: str = "", **options: Any) -> Turn:
         """`ask` for async programs: the window is laid out on another thread."""

@@ -5,7 +5,7 @@ What: renders the model's chat template, and tokenises what the template wrote a
 Invariant: content never becomes a control token, whatever it spells. Every token stands in a segment that says
     where its words came from.
 Interface: `Part`, `Message`, `ChatPrompt(tokenizer, template)`: `.segments(messages, tools)` for a whole window,
-    `.results(parts)` for what follows an answer that made calls.
+    `.results(parts)` for what follows an answer that made calls, `.going_on(text)` where the user says more.
 """
 
 from __future__ import annotations
@@ -107,7 +107,22 @@ class ChatPrompt:
             except TemplateError:
                 if role == "user":
                     raise
-        answer = max(i for i, piece in enumerate(pieces) if piece.message == 1)
+        return self._behind(pieces, said, given)
+
+    def going_on(self, text: str, label: Label = USER) -> list[Segment]:
+        """What follows in the window when the user answers an answer: the end of that answer, `text`, and the opening
+        of the next."""
+        said, given = (
+            [Message.of("user", "?"), Message.of("assistant", "!")],
+            [Message.of("user", text, label)],
+        )
+        return self._behind(self._template.render([m.given for m in (*said, *given)]), said, given)
+
+    def _behind(
+        self, pieces: Sequence[Piece], said: Sequence[Message], given: Sequence[Message]
+    ) -> list[Segment]:
+        """What stands behind the answer, the last of `said`."""
+        answer = max(i for i, piece in enumerate(pieces) if piece.message == len(said) - 1)
         parts = [p for piece in pieces[answer + 1 :] for p in _split(piece, [*said, *given], USER)]
         return self._tokenised(parts, _blank(given))
 

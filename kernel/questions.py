@@ -223,7 +223,7 @@ class Questions:
             if layout is None:
                 await process.going.wait()
                 layout = await asyncio.to_thread(process.view.lay_out, question.text, question.label, asking)
-            execution = self._execution = execution_of(process)(
+            execution = self._execution = execution_of(process, asking)(
                 process, turn, question.text, asking, layout,
                 grounded=bool(process.mounts) and not asking.raw, table=process.view.table(asking),
                 started=question.started, resumed=question.resumed,

@@ -196,6 +196,11 @@ class _Rerun:
             self._notes.append(f"turn {started.turn} cannot be run again: its question is not in the journal")
             return None
         question, asking = asked
+        if asking.think is not None:
+            self._notes.append(
+                f"turn {started.turn} was thought about: what it came to hangs on the time it had"
+            )
+            return None
         compared = _Comparison(started.turn, iter(recorded.bursts(stops=bool(asking.stop))))
         self._engine.compared = compared
         process.conversation = list(recorded.before.conversation)

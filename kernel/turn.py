@@ -4,7 +4,8 @@ What: the reader's end. An iterator (or async iterator) of events while the mode
     citations, usage and timings afterwards. What makes the events is `kernel.execution`.
 Invariant: the last event is one `Done`, or an error is raised. Reading `answer` and the rest waits for the end. Who
     stops reading half-way cancels the turn; who reads slowly slows its own process only.
-Interface: iterate, `answer`, `value`, `citations`, `usage`, `timings`, `reason`, `cancel`; `aresult`.
+Interface: iterate, `answer`, `value`, `citations`, `usage`, `timings`, `reason`, `confidence`, `tree`, `cancel`;
+    `aresult`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from llmos.abi.errors import AnswerCut
-from llmos.abi.events import Citation, Done, Event, StopReason, Timings, Usage
+from llmos.abi.events import Citation, Done, Event, StopReason, ThoughtTree, Timings, Usage
 from llmos.abi.limits import MAX_UNREAD
 
 if TYPE_CHECKING:
@@ -118,6 +119,16 @@ class Turn:
     @property
     def timings(self) -> Timings:
         return self.result.timings
+
+    @property
+    def confidence(self) -> float | None:
+        """How likely the answer is right, 0 to 1; None where the turn did not think."""
+        return self.result.confidence
+
+    @property
+    def tree(self) -> ThoughtTree | None:
+        """How the turn came to its answer; None where it did not think."""
+        return self.result.tree
 
     @property
     def _over(self) -> bool:

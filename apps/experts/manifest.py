@@ -52,6 +52,19 @@ def _regex(value: str) -> str:
     return value
 
 
+def _budget(value: str | int) -> str | int:
+    from llmos.abi.errors import ConfigError
+    from llmos.kernel.think.budget import Budget
+
+    try:
+        Budget.of(value)
+    except ConfigError as error:
+        raise PydanticCustomError(
+            "budget", "expected a time (30s), a multiple (8x) or tokens: {why}", {"why": error.why}
+        ) from None
+    return value
+
+
 def _plain(value: str) -> str:
     if "\0" in value or not value.strip():
         raise PydanticCustomError("path", "expected a path or an address")
@@ -98,6 +111,7 @@ class Sampling(Section):
     repetition_penalty: Annotated[float, Field(gt=0, le=10, strict=False)] | None = None
     seed: Seed | None = None
     stop: Texts | None = None
+    think: Annotated[str | int, AfterValidator(_budget)] | None = None  # before it answers: 30s, 8x, 4000
 
 
 class WindowBudget(Section):

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from textwrap import shorten
 from typing import Any, Protocol, TextIO
 
-from llmos.abi.events import Call, Citation, Done, Event, Result, Timings, Token, Usage
+from llmos.abi.events import Call, Citation, Done, Event, Result, ThoughtTree, Timings, Token, Usage
 from llmos.drivers.terminal import dim, neutralise
 
 WIDTH = 160  # characters of a call or result that are shown
@@ -30,6 +30,10 @@ class Turn(Protocol):
     def usage(self) -> Usage: ...
     @property
     def timings(self) -> Timings: ...
+    @property
+    def confidence(self) -> float | None: ...
+    @property
+    def tree(self) -> ThoughtTree | None: ...
 
 
 def stream(events: Iterable[Event], out: TextIO, notes: TextIO) -> None:
@@ -75,6 +79,8 @@ def ledger(done: Done) -> str:
     parts = [
         f"{usage.prompt_tokens} + {usage.completion_tokens} tokens",
         f"{usage.cached_tokens} cached" if usage.cached_tokens else "",
+        f"{usage.thinking_tokens} thought" if usage.thinking_tokens else "",
+        f"{done.confidence:.0%} sure" if done.confidence is not None else "",
         f"{usage.pages} pages",
         f"{usage.faults} faults" if usage.faults else "",
         f"{usage.syscalls} syscalls" if usage.syscalls else "",
@@ -89,7 +95,8 @@ def ledger(done: Done) -> str:
 
 
 def as_json(turn: Turn, model: str, *, calls: Sequence[Call] = (), ascii_only: bool = False) -> str:
-    """The turn as one JSON object: answer, calls, citations, usage, timings, model."""
+    """The turn as one JSON object: answer, calls, citations, usage, timings, model; of one that thought also
+    how sure it is, and its tree."""
     value: dict[str, Any] = {
         "answer": turn.answer,
         "calls": [{"syscall": c.syscall, "arguments": dict(c.arguments)} for c in calls],
@@ -98,4 +105,6 @@ def as_json(turn: Turn, model: str, *, calls: Sequence[Call] = (), ascii_only: b
         "timings": asdict(turn.timings),
         "model": model,
     }
+    if turn.tree is not None:
+        value |= {"confidence": turn.confidence, "tree": asdict(turn.tree)}
     return json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)

@@ -250,6 +250,7 @@ async def ask(
     stop: tuple[str, ...] = (),
     raw: bool = False,
     schema: dict[str, Any] | None = None,
+    think: dict[str, Any] | str | int | None = None,
     queue: bool = False,
     label: Labelled = USER,
     detached: bool = False,
@@ -261,7 +262,7 @@ async def ask(
         asked.aask(
             question, messages=messages, tools=tools, tool_choice=tool_choice, max_tokens=max_tokens, seed=seed,
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
-            stop=stop, raw=raw, schema=schema, queue=queue, label=label, detached=detached,
+            stop=stop, raw=raw, schema=schema, think=think, queue=queue, label=label, detached=detached,
         )
     )  # fmt: skip
     turn = await _whole(asking, undo=lambda made: None if detached else made.cancel())

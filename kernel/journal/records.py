@@ -138,6 +138,19 @@ class Forced(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
+class Considered(_Strict):
+    """The running turn has thought, and will answer with these tokens; `reason` is why they end, `tree` how it came to
+    them, `label` of what helped to choose them beside the window."""
+
+    turn: int
+    tokens: Tokens
+    reason: str = "stop"
+    confidence: float | None = None
+    tree: Mapping[str, Json] = field(default_factory=dict)
+    label: Label = USER
+
+
+@dataclass(frozen=True, slots=True)
 class Intent(_Strict):
     """A syscall that may happen from here on; `call` numbers it within the process, `key` makes it once."""
 
@@ -289,6 +302,7 @@ Body = (
     | Started
     | Sampled
     | Forced
+    | Considered
     | Intent
     | Result
     | Approval

@@ -21,6 +21,7 @@ from llmos.abi.labels import USER, Label
 from llmos.kernel.journal.records import (
     Approval,
     Asked,
+    Considered,
     Exceeded,
     Exited,
     Finished,
@@ -73,6 +74,7 @@ class RunningTurn:
     calls: tuple[OpenCall, ...] = ()
     approvals: tuple[Approval, ...] = ()
     interrupted: bool = False
+    considered: Considered | None = None  # what it will answer, once it has thought
 
     @property
     def tokens(self) -> Tokens:
@@ -182,7 +184,7 @@ def _born(pid: int, body: Spawned, parent: ProcessState | None) -> ProcessState:
 def _step(p: ProcessState, body: object) -> ProcessState:
     """One process after one record of its own."""
     match body:
-        case Sampled() | Forced() | Intent() | Result() | Approval() | Parked():
+        case Sampled() | Forced() | Considered() | Intent() | Result() | Approval() | Parked():
             if p.turn and body.turn == p.turn.started.turn:
                 return _in_turn(p, p.turn, body)
         case Asked():
@@ -235,7 +237,9 @@ def _end(p: ProcessState, reason: str) -> ProcessState:
 
 
 def _in_turn(
-    p: ProcessState, turn: RunningTurn, body: Sampled | Forced | Intent | Result | Approval | Parked
+    p: ProcessState,
+    turn: RunningTurn,
+    body: Sampled | Forced | Considered | Intent | Result | Approval | Parked,
 ) -> ProcessState:
     calls = turn.calls
     match body:
@@ -248,6 +252,8 @@ def _in_turn(
             return replace(
                 p, turn=replace(p.turn, calls=tuple(c for c in calls if c.intent.call > body.call))
             )
+        case Considered():
+            return replace(p, turn=replace(turn, considered=body))
         case Intent():
             calls = (*(c for c in calls if c.intent.call != body.call), OpenCall(body))
             p = replace(p, calls=max(p.calls, body.call))

@@ -54,6 +54,7 @@ class RemoteProcess:
         raw: bool = False,
         returns: Any = None,
         schema: Mapping[str, Any] | None = None,
+        think: Any = None,
         queue: bool = False,
         label: Label = USER,
         detached: bool = False,
@@ -71,6 +72,10 @@ class RemoteProcess:
             "messages": None if messages is None else [wire.dump(message) for message in messages],
             "tools": [tool.model_dump(mode="json") for tool in tools],
         }  # fmt: skip
+        if think is not None:
+            from llmos.kernel.think.forms import dump, strategy_of
+
+            given["think"] = dump(strategy_of(think))
         turn = RemoteTurn(self._connection, self.pid, self._asker, returns=returns, detached=detached)
         turn.start("ask", given if label == USER else {**given, "label": dump_label(label)})
         return turn

@@ -23,6 +23,7 @@ examples:
   llmos ask "Who wrote it?" --mount book.pdf --json | jq .citations
   llmos ask "What is 17 % of 2340?" --grant calculator
   llmos ask "What is the mean of the column price in sales.csv?" --grant interpreter --work .
+  llmos ask "A train leaves at 9:40 and takes 135 minutes. When does it arrive?" --think 30s
   llmos ask "Which day of the week was 1 May 1975?" --expert analyst
 
 What is piped in is added below the question. The answer goes to stdout, citations and the ledger to stderr.
@@ -39,6 +40,11 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     options.sampling(parser)
     parser.add_argument(
         "--raw", action="store_true", help="continue the text as a base model would: no template"
+    )
+    parser.add_argument(
+        "--think",
+        metavar="BUDGET",
+        help="think before answering: for a time (30s, 2m), a multiple of a plain answer (8x), or so many tokens (4000)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of the streaming answer"
@@ -70,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             "max_tokens": arguments.max_tokens,
             "seed": arguments.seed,
             "temperature": arguments.temperature,
+            "think": arguments.think,
         }
         turn = process.ask(question, **expert.asked(**how), raw=arguments.raw)
         if arguments.json:

@@ -20,7 +20,7 @@ from llmos.drivers.terminal import neutralise
 if TYPE_CHECKING:
     from llmos.apps.shell.shell import Shell
 
-GROUPS = ("processes", "forks", "windows", "people", "talk", "looking")
+GROUPS = ("processes", "forks", "windows", "people", "talk", "looking", "thinking")
 Action = Callable[["Shell", str], None]
 _TABLE: dict[str, Command] = {}
 
