@@ -39,11 +39,13 @@ def boot(
         trace: what happens is written there; closed with the kernel.
 
     Raises:
+        ConfigError: what the configuration says to an app does not fit it.
         JournalInUse: another kernel runs on that state.
         WeightsError: the model cannot be found, fetched or read.
         EngineError: this machine cannot hold the pool.
     """
     started = perf_counter()
+    _check_settings(config)
     from llmos.drivers.weights import find, open_weights
     from llmos.kernel.model.parameters import begin_packing
 
@@ -74,6 +76,14 @@ def boot(
         started=started, progress=progress, state=state, asker=asker, trace=trace,
         blending=partial(Blender, model, runner) if Blender.fits(model) else None,
     )  # fmt: skip
+
+
+def _check_settings(config: Config) -> None:
+    if any(app and app.settings for app in config.apps.values()):  # else nothing is imported for it
+        from llmos.kernel.apphost.fit import misfits
+
+        for misfit in misfits(config.apps, config.machine.state / "apps"):
+            raise misfit
 
 
 def _embedded(config: Config) -> bool:

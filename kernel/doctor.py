@@ -251,8 +251,12 @@ def _extras() -> list[Finding]:
 
 
 def _apps(config: Config) -> list[Finding]:
-    """The programs of foreign apps, and a browser where one is configured."""
-    found = []
+    """What the apps are told, the programs of foreign ones, and a browser where one is configured."""
+    from llmos.kernel.apphost.fit import misfits
+
+    found = [
+        Finding("settings", False, error.what, error.do, needed=True) for error in misfits(config.apps, None)
+    ]
     for name, app in config.apps.items():
         if app is not None and app.mcp:
             program = shlex.split(app.mcp)[0]

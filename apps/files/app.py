@@ -42,7 +42,7 @@ Folder = Annotated[str, Target, 'path of the folder, such as "data"; "" is the w
 Pattern = Annotated[str, 'such as "*.csv": the files below whose names fit']
 
 
-class Files(App):
+class Files(App, settings=Settings):
     """Files: read, list, search, write, edit, compare, undo."""
 
     def __init__(self, settings: Settings | None = None) -> None:

@@ -29,7 +29,7 @@ MARK = ".llmos-interpreter"  # in the working volume, which does not show such n
 Parts = list[Text | Image]
 
 
-class Interpreter(App, stateful=True):
+class Interpreter(App, stateful=True, settings=Limits):
     """Python with numpy, pandas, scipy, matplotlib and sympy."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ class Settings(Section):
     model: str = ""
 
 
-class Ears(App):
+class Ears(App, settings=Settings):
     """Recordings: what is said in them."""
 
     def __init__(self, listener: Listener | None = None) -> None:

@@ -42,7 +42,7 @@ class Settings(Section):
     soundfont: FilePath | None = None
 
 
-class Studio(App):
+class Studio(App, settings=Settings):
     """Makes pictures, music and web pages."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class Settings(Section):
     voice: str = ""
 
 
-class Voice(App):
+class Voice(App, settings=Settings):
     """Speech: reads a text aloud into a WAV file."""
 
     def __init__(self, speaker: Speaker | None = None) -> None:
@@ -42,7 +42,9 @@ class Voice(App):
         self,
         text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT), "the words to speak"],
         call: Call,
-        file: Annotated[str, Target, "the WAV file to write in the working volume"] = "speech.wav",
+        file: Annotated[
+            str, Target, 'the WAV file to write in the working volume, such as "hello.wav"'
+        ] = "speech.wav",
         language: Annotated[str, 'the language of the text, such as "en" or "fr"'] = "",
         voice: Annotated[str, "one of voice.voices, or espeak-ng; empty for the language's own"] = "",
         speed: Annotated[float, Field(ge=SLOWEST, le=FASTEST)] = 1.0,

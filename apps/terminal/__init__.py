@@ -27,7 +27,7 @@ POLL_S = 0.05
 _SILENT = ("/bin/sh", "-c", 'exec "$@" </dev/null', "sh")  # nobody answers a command that asks
 
 
-class Terminal(App):
+class Terminal(App, settings=Limits):
     """Shell commands: bash, git, grep, sed, awk, tar and the like."""
 
     def __init__(self) -> None:
@@ -37,7 +37,8 @@ class Terminal(App):
     def run(
         self,
         command: Annotated[
-            str, 'for bash, such as "ls -l" or "grep -c error *.log"; every call begins in the same folder'
+            str,
+            'for bash, such as "grep -c error app.log" or "tar xf old.tar.gz"; every call begins in the same folder',
         ],
         call: Call,
     ) -> str:

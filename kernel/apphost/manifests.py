@@ -4,7 +4,8 @@ What: manifests of our apps are read by a short child process and kept until an 
     foreign servers are what they listed when the owner took them up, kept until the owner confirms others.
 Invariant: no app's module is imported here, unless its owner trusts it inside. A listing that differs from the
     confirmed one is never taken over silently.
-Interface: `await read_ours(entries, folder)`; `Confirmed(folder)` for foreign servers.
+Interface: `await read_ours(entries, folder)`; `Confirmed(folder)` for foreign servers; `stamp`, `load_kept` and
+    `save_kept` for what else is kept of apps.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def app_environment() -> dict[str, str]:
 async def read_ours(entries: Sequence[Entry], folder: Path) -> dict[str, Manifest | AppError]:
     """Name -> manifest, or why there is none."""
     found: dict[str, Manifest | AppError] = {}
-    kept = _load(folder / "manifests.json")
+    kept = load_kept(folder / "manifests.json")
     missing: dict[str, str] = {}
     stamps: dict[str, str] = {}
     for entry in entries:
@@ -48,11 +49,11 @@ async def read_ours(entries: Sequence[Entry], folder: Path) -> dict[str, Manifes
         if entry.inside:
             found[entry.name] = _inside(entry.source.name)
             continue
-        stamps[entry.name] = stamp = _stamp(entry.source.name)
+        stamps[entry.name] = now = stamp(entry.source.name)
         known = kept.get(entry.name, {})
         try:
-            if not stamp or known.get("stamp") != stamp:
-                raise KeyError(stamp)
+            if not now or known.get("stamp") != now:
+                raise KeyError(now)
             found[entry.name] = Manifest.model_validate(known["manifest"])
         except (ValidationError, KeyError, AttributeError):
             missing[entry.name] = entry.source.name
@@ -62,7 +63,7 @@ async def read_ours(entries: Sequence[Entry], folder: Path) -> dict[str, Manifes
             found[name] = one = _result(read.get(source, {}), source)
             if isinstance(one, Manifest) and stamps[name]:
                 kept[name] = {"stamp": stamps[name], "manifest": one.model_dump(mode="json")}
-        _save(folder / "manifests.json", kept)
+        save_kept(folder / "manifests.json", kept)
     for name, one in found.items():
         if isinstance(one, Manifest) and one.app != name:
             found[name] = ManifestError(f"the app {one.app!r} is entered as {name!r}", do="use its own name")
@@ -79,7 +80,7 @@ class Confirmed:
     def get(self, entry: Entry) -> Manifest | None:
         """The confirmed manifest under the entry's overlay, None before the first time; ManifestError."""
         if entry.name not in self._known:
-            kept = _load(self._folder / f"{entry.name}.json")
+            kept = load_kept(self._folder / f"{entry.name}.json")
             if not isinstance(kept.get("tools"), list):
                 return None
             manifest = Manifest.of_mcp(entry.name, kept["tools"], entry.effects, doc=entry.doc)
@@ -89,7 +90,7 @@ class Confirmed:
     def put(self, entry: Entry, tools: Sequence[Mapping[str, Any]]) -> Manifest:
         """Take these tools as confirmed; ManifestError where they cannot be used."""
         manifest = Manifest.of_mcp(entry.name, tools, entry.effects, doc=entry.doc)
-        _save(
+        save_kept(
             self._folder / f"{entry.name}.json", {"fingerprint": manifest.fingerprint, "tools": list(tools)}
         )
         return manifest
@@ -127,8 +128,9 @@ def _result(read: Mapping[str, Any], source: str) -> Manifest | AppError:
         return AppUnavailable(f"what {source} offers cannot be read", why="its module broke the reader")
 
 
-def _stamp(source: str) -> str:
-    """Changes when the app's files do; "" where they cannot be found without importing anything."""
+def stamp(source: str) -> str:
+    """What changes when the files of an app (a name, or `module:Class`) do; "" where they cannot be found without
+    importing anything."""
     if ":" not in source:
         values = [entry.value for entry in entry_points(group=GROUP) if entry.name == source]
         source = values[0] if values else ""
@@ -157,7 +159,8 @@ def _files(parts: Sequence[str]) -> list[Path]:
     return [file for file in found if file.is_file()]
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_kept(path: Path) -> dict[str, Any]:
+    """What was kept there; nothing where it cannot be read."""
     try:
         kept = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -165,7 +168,8 @@ def _load(path: Path) -> dict[str, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _save(path: Path, kept: Mapping[str, Any]) -> None:
+def save_kept(path: Path, kept: Mapping[str, Any]) -> None:
+    """Keep it there, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(kept))
