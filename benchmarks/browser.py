@@ -35,7 +35,8 @@ from benchmarks.browser_set import (
 from benchmarks.figures import Figures, Progress
 from llmos.abi.errors import AppError
 from llmos.apps.browser.options import Settings
-from llmos.apps.browser.session import Page, Session
+from llmos.apps.browser.page import Page
+from llmos.apps.browser.session import Session
 from llmos.drivers.web.addresses import Gate, resolve
 from llmos.drivers.web.chromium import find_chromium
 from llmos.drivers.web.errors import AddressRefused, ChromiumMissing, WebError

@@ -18,7 +18,8 @@ from pydantic import Field
 from llmos.abi.app import App, Call, Image, Payload, Target, syscall
 from llmos.abi.settings import settings
 from llmos.apps.browser.options import Settings
-from llmos.apps.browser.session import Page, Session
+from llmos.apps.browser.page import Page
+from llmos.apps.browser.session import Session
 from llmos.drivers.web.errors import NoPage
 from llmos.drivers.web.writing import Link
 
@@ -28,7 +29,7 @@ LINKS = 40  # addresses that one call lists
 SHOWN = 12  # that follow a part of a page
 
 
-class Browser(App, stateful=True):
+class Browser(App, stateful=True, settings=Settings):
     """Search the web and read its pages."""
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class Browser(App, stateful=True):
     @syscall(effect="fetch", retry="safe", deadline=90)
     async def open(
         self,
-        url: Annotated[str, Target, "the page's full address, http:// or https://"],
+        url: Annotated[str, Target, 'the page\'s full address, such as "https://example.org/news"'],
         call: Call,
         scripts: Annotated[bool, "run the page's scripts even where it can be read without"] = False,
     ) -> str:

@@ -15,8 +15,9 @@ import trustme
 
 from benchmarks.browser import is_marked, session_for
 from benchmarks.browser_set import SUBRESOURCES, TRICKS, Site, trick
+from llmos.apps.browser.keeping import safe_name
 from llmos.apps.browser.options import Settings
-from llmos.apps.browser.session import Session, safe_name
+from llmos.apps.browser.session import Session
 from llmos.drivers.web.errors import (
     AddressRefused,
     BadCertificate,
