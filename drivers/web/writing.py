@@ -35,6 +35,7 @@ _BLOCKS = frozenset(
 SPECIAL = _BLOCKS | frozenset("a area br button embed frame img input nav object select textarea".split())
 _AROUND = frozenset({"nav", "aside", "footer"})
 _AROUND_ROLES = frozenset({"navigation", "banner", "contentinfo", "complementary", "search"})
+_CELLS = frozenset({"td", "th"})
 _BUTTONS = frozenset({"submit", "button", "reset", "image"})
 _SPACE = re.compile(r"[ \t\n\r\f\v]+")
 
@@ -135,9 +136,15 @@ class Writer:
 
     def start(self, tag: str, attributes: Attributes) -> None:
         """An element begins."""
-        if tag not in SPECIAL and "role" not in attributes:
-            self._open.append((tag, False))
-            return
+        if "role" not in attributes:
+            if tag not in SPECIAL:
+                self._open.append((tag, False))
+                return
+            if tag in _CELLS and self._tables:  # a large page may have a hundred thousand
+                self._flush()
+                self._open.append((tag, False))
+                self._cell(tag, attributes)
+                return
         around = tag in _AROUND or (tag == "header" and not self._within("article", "main", "section"))
         around = around or (bool(attributes) and attributes.get("role") in _AROUND_ROLES)
         if tag in _BLOCKS or around:
@@ -209,6 +216,9 @@ class Writer:
         assert opened == tag, (opened, tag)
         if tag not in SPECIAL and not around:
             return
+        if tag in _CELLS and self._tables and not around:
+            self._close_cell()
+            return
         match tag:
             case "title":
                 self._in_title = False
@@ -261,10 +271,15 @@ class Writer:
         if not pieces:
             return
         table = self._tables[-1] if self._tables else None
-        reasons = {reason for words, reason in pieces if reason or not words.isspace()}
-        if not reasons:
-            return
-        whole = reasons.pop() if len(reasons) == 1 else ""
+        if len(pieces) == 1:
+            words, whole = pieces[0]
+            if not whole and words.isspace():
+                return
+        else:
+            reasons = {reason for words, reason in pieces if reason or not words.isspace()}
+            if not reasons:
+                return
+            whole = reasons.pop() if len(reasons) == 1 else ""
         words = self._joined([(words, "") for words, _ in pieces] if whole else pieces)
         if not words and not whole:
             return
@@ -458,8 +473,10 @@ class Writer:
         if not table.rows:
             table.rows.append([])
         table.cell = []
-        table.width = max(1, min(_number(attributes.get("colspan"), 1), MAX_SPAN))
-        table.height = max(1, min(_number(attributes.get("rowspan"), 1), 1000))
+        table.width = table.height = 1
+        if attributes:
+            table.width = max(1, min(_number(attributes.get("colspan"), 1), MAX_SPAN))
+            table.height = max(1, min(_number(attributes.get("rowspan"), 1), 1000))
         table.header |= tag == "th" and len(table.rows) == 1
 
     def _close_cell(self) -> None:
@@ -470,6 +487,9 @@ class Writer:
         words = " ".join(filter(None, table.cell)).replace("\n", " ").replace("|", "\\|")
         table.cell = None
         row = table.rows[-1]
+        if table.width == table.height == 1 and not table.spans:
+            row.append(words)
+            return
         _fill(table, row)
         for column in range(len(row), len(row) + table.width):
             if table.height > 1:
@@ -522,5 +542,4 @@ def _node(attributes: Attributes) -> int:
 
 
 def _number(text: str | None, otherwise: int) -> int:
-    text = (text or "").strip()
-    return int(text) if re.fullmatch(r"-?\d{1,6}", text) else otherwise
+    return int(text) if text and re.fullmatch(r"-?\d{1,6}", text := text.strip()) else otherwise
