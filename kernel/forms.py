@@ -44,6 +44,7 @@ FORMS = (
     ),
     Form.of(r"\bhttps?://\w"),
     Form.of(_file("png jpg jpeg gif webp bmp tif tiff svg")),
+    Form.of(_file("zip tar gz tgz bz2 xz 7z")),
     Form.of(_file("wav mp3 flac ogg m4a webm aac opus")),
     Form.of(
         _file(

@@ -73,6 +73,7 @@ def shown(name: str, example: str) -> Syscall:
         ("such as https://example.org", "What does http://a.b/c say?", "What does a.b/c say?"),
         ('such as "report.txt"', "What is in data/sales.csv", "What is example.com, e.g. for you?"),
         ('such as "report.txt"', "Read NOTES.MD.", "Look at photo.png, notes.txt.zip or http://a.b/c.txt"),
+        ('such as "tar xf old.tar.gz"', "Unpack a/photos.zip", "Is zip smaller than .gz?"),
         ('such as "photo.png"', "What is on my-photo.jpeg?", "What is in notes.txt?"),
         ('such as "meeting.mp3"', "Who speaks in a/b.wav", "Is mp3 better than wav?"),
     ],
