@@ -1,0 +1,378 @@
+"""A model as two files: its parameters, and one short program that runs them.
+
+What: writes `parameters.safetensors` (every matrix as plain numbers, the rotary tables, the vocabulary and the chat's
+    frame in the header) and `answer.py`, a copy of the module of that name beside this one, which needs numpy alone.
+Invariant: in f32 the program says the tokens that the kernel says in f32: it is told the same tokens, forbids the same
+    ones, and takes the likeliest. Each file appears whole or not at all; there is never more than one matrix in memory.
+Interface: `export(weights, folder, kind=…, positions=…) -> [Path, Path]`; `vocabulary(weights)`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmos.abi.errors import CorruptWeights, DiskFull, TemplateError, UnsupportedModel, WeightsError
+from llmos.abi.progress import Progress, silent
+from llmos.drivers.weights.bpe import BYTE_SYMBOLS
+from llmos.drivers.weights.gguf import Strings
+from llmos.drivers.weights.pretokenise import WHOLE_WORDS, expressions
+from llmos.drivers.weights.safetensors import read_json
+from llmos.kernel.model.parameters import Parameters, Reader
+
+if TYPE_CHECKING:
+    from llmos.drivers.weights import Tensor, Tokenizer, Weights
+    from llmos.kernel.model.config import ModelConfig
+
+Kind = Literal["f32", "f16"]
+PARAMETERS, PROGRAM = "parameters.safetensors", "answer.py"
+POSITIONS = 4096  # tokens that a question and its answer may have together
+_TYPES = {"f32": ("F32", np.dtype("<f4")), "f16": ("F16", np.dtype("<f2"))}  # of matrices; all else is f32
+_MARK = "?"  # a user's message, to find the place of
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """An array that is made when it is written."""
+
+    shape: tuple[int, ...]
+    make: Callable[[], NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, value: Any) -> _Array:
+        """Of an array that is there, or of one of these."""
+        return value if isinstance(value, cls) else cls(value.shape, lambda: value)
+
+    @classmethod
+    def stacked(cls, values: Iterable[Any]) -> _Array:
+        """The rows of several matrices, one below the other."""
+        parts = [cls.of(v) for v in values]
+        shape = (sum(p.shape[0] for p in parts), *parts[0].shape[1:])
+        return cls(shape, lambda: np.concatenate([p.make() for p in parts]))
+
+
+def export(
+    weights: Weights,
+    folder: Path,
+    *,
+    kind: Kind = "f32",
+    positions: int = POSITIONS,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Write the two files into `folder`, which is made if it is not there; where they lie.
+
+    Args:
+        kind: of the numbers. f16 halves the file, and now and then a token is another.
+        positions: tokens of a question and its answer together; at most what the model was made for.
+
+    Raises:
+        UnsupportedModel: the vocabulary is no byte-level one.
+        WeightsError: the weights are damaged, or the files cannot be written.
+        DiskFull: nothing half-written was left.
+    """
+
+    def matrix(tensor: Tensor, shape: tuple[int, int], rows: Any) -> _Array:
+        def make() -> NDArray[np.float32]:
+            values = tensor.dequantise()
+            tensor.forget()
+            return values if rows is None else values[rows]
+
+        return _Array(shape, make)
+
+    reader = Reader(weights, matrix)
+    positions = min(positions, reader.config.context)
+    parameters = reader.parameters(positions)
+    about = {
+        **vocabulary(weights),
+        **_frame(weights),
+        "positions": positions,
+        "config": _described(reader.config, parameters),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / PARAMETERS, _arrays(parameters), about, kind, progress)
+        _put(folder / PROGRAM, lambda file: file.write(Path(__file__).with_name("answer.py").read_bytes()))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no room for the model in {folder}", do="free some space") from None
+        raise WeightsError(
+            f"{folder} cannot be written to", why=error.strerror or str(error), do="name another folder"
+        ) from None
+    return [folder / PARAMETERS, folder / PROGRAM]
+
+
+# -- parameters --------------------------------------------------------------------------------------------------
+
+
+def _described(config: ModelConfig, parameters: Parameters) -> dict[str, Any]:
+    """What the program asks of a configuration."""
+    plain = (config.activation == "silu", config.embed_scale == 1, config.scale == config.head_dim**-0.5)
+    if not all(plain) or config.post_norms or config.attention_softcap or config.logit_softcap:
+        raise UnsupportedModel(
+            f"{config.family} does not fit into a short program",
+            why="it scales, norms or caps what others do not",
+            do="choose a model of the family llama, mistral, qwen2 or qwen3",
+        )
+    names = ("layers", "heads", "kv_heads", "head_dim", "norm_eps")
+    return {name: getattr(config, name) for name in names} | {
+        "windows": [config.layer(i).window for i in range(config.layers)],
+        "ropes": parameters["rope_of_layer"],
+    }
+
+
+def _arrays(parameters: Parameters) -> dict[str, _Array]:
+    """The arrays by the names that the program has for them."""
+    named: dict[str, Any] = {"embed": parameters["embed"], "final_norm": parameters["final_norm"]}
+    if parameters["head"] is not None:
+        named["head"] = parameters["head"]
+    for i, (cos, sin) in enumerate(parameters["ropes"]):
+        named |= {f"rope.{i}.cos": cos, f"rope.{i}.sin": sin}
+    for i, layer in enumerate(parameters["layers"]):
+        rest = {name: value for name, value in layer.items() if name not in ("q", "k", "v")}
+        rest["qkv"] = _Array.stacked(layer[name] for name in ("q", "k", "v"))
+        named |= {f"{i}.{name}": value for name, value in rest.items()}
+    return {name: _Array.of(value) for name, value in named.items()}
+
+
+def _write(
+    path: Path, arrays: Mapping[str, _Array], about: dict[str, Any], kind: Kind, progress: Progress
+) -> None:
+    """A safetensors file, an array at a time."""
+    types = {n: _TYPES["f16" if kind == "f16" and _is_matrix(n, a) else "f32"] for n, a in arrays.items()}
+    header: dict[str, Any] = {"__metadata__": {"model": json.dumps(about)}}
+    at = 0
+    for name, array in arrays.items():
+        size = math.prod(array.shape) * types[name][1].itemsize
+        header[name] = {"dtype": types[name][0], "shape": list(array.shape), "data_offsets": [at, at + size]}
+        at += size
+    told = json.dumps(header).encode()
+    told += b" " * (-len(told) % 8)
+
+    def write(file: Any) -> None:
+        file.write(len(told).to_bytes(8, "little") + told)
+        for name, array in arrays.items():
+            values = array.make()
+            if values.shape != array.shape:
+                raise CorruptWeights(f"{name} has the shape {values.shape}, not {array.shape}")
+            file.write(np.ascontiguousarray(values, types[name][1]).data)
+            progress("writing parameters", header[name]["data_offsets"][1], at, "bytes")
+
+    _put(path, write)
+
+
+def _is_matrix(name: str, array: _Array) -> bool:
+    return len(array.shape) == 2 and not name.startswith("rope.")
+
+
+def _put(path: Path, write: Callable[[Any], object]) -> None:
+    """A file that is there whole or not at all, whatever stops us."""
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with unfinished.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+# -- words -------------------------------------------------------------------------------------------------------
+
+
+def _frame(weights: Weights) -> dict[str, Any]:
+    """What stands before and behind a question, and what an answer may not say."""
+    tokenizer = weights.tokenizer()
+    before, after = _chat(weights, tokenizer)
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    if tokenizer.add_bos and begin and after and before[:1] != begin:
+        before = begin + before
+    return {
+        "before": before,
+        "after": after,
+        "begin": begin,
+        "begins": tokenizer.add_bos,
+        "ends": sorted(tokenizer.eos_ids),
+        "never": sorted(tokenizer.control_ids - tokenizer.eos_ids),
+    }
+
+
+def _chat(weights: Weights, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The chat template around a user's message; nothing where the model has none, or it does not keep it whole."""
+    try:
+        pieces = weights.template().render([{"role": "user", "content": _MARK}])
+    except TemplateError:
+        return [], []
+    ids = tokenizer.encode_pieces(pieces)
+    places = [i for i, piece in enumerate(pieces) if piece.message == 0]
+    if len(places) != 1 or pieces[at := places[0]].text != _MARK:
+        return [], []
+    return [*chain(*ids[:at])], [*chain(*ids[at + 1 :])]
+
+
+def vocabulary(weights: Weights) -> dict[str, Any]:
+    """The tokenizer, as the program wants it.
+
+    Raises:
+        UnsupportedModel: it is no byte-level one, or does with text what the program cannot.
+    """
+    read = _from_gguf if weights.source == "gguf" else _from_json
+    tokenizer = weights.tokenizer()
+    tokens, merges, patterns, whole_words, form = read(weights)
+    return {
+        "tokens": tokens,
+        "merges": merges,
+        "splits": [plain(pattern) for pattern in patterns],
+        "whole_words": whole_words,
+        "form": form,
+        "letters": [symbol.decode() for symbol in BYTE_SYMBOLS],
+        "hidden": sorted(tokenizer.control_ids),
+    }
+
+
+_Read = tuple[
+    list[str], list[list[str]], list[str], bool, str
+]  # tokens, merges, expressions, whole words, form
+
+
+def _from_gguf(weights: Weights) -> _Read:
+    def get(key: str) -> Any:
+        return weights.metadata.get("tokenizer.ggml." + key)
+
+    if get("model") != "gpt2":
+        raise _unsupported(f"its kind is {get('model')!r}")
+    tokens, merges, pre = get("tokens"), get("merges"), str(get("pre") or "default")
+    if not isinstance(tokens, Strings) or not isinstance(merges, Strings):
+        raise CorruptWeights("the file's tokenizer is damaged", do="fetch the file again")
+    pairs = [merge.split(" ", 1) for merge in merges]
+    return list(tokens), pairs, list(expressions(pre)), pre in WHOLE_WORDS, ""
+
+
+def _from_json(weights: Weights) -> _Read:
+    source = read_json(weights.files.folder / "tokenizer.json")
+    try:
+        model = source["model"]
+        pre = source["pre_tokenizer"] or {}
+        steps = pre["pretokenizers"] if pre.get("type") == "Sequence" else [pre]
+        if model["type"] != "BPE" or source.get("normalizer") not in (None, {"type": "NFC"}):
+            raise _unsupported("it changes text, or does not join pairs of bytes")
+        patterns = [p for step in steps for p in _patterns(step)]
+        if "ByteLevel" not in {step.get("type") for step in steps}:
+            raise _unsupported("its letters are no bytes")
+        pairs = [m.split(" ", 1) if isinstance(m, str) else list(m) for m in model["merges"]]
+        tokens = [""] * weights.tokenizer().vocab_size
+        for text, i in model["vocab"].items():
+            tokens[i] = text
+        for added in source.get("added_tokens") or ():
+            tokens[added["id"]] = added["content"]
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise _unsupported(f"its description has another form ({type(error).__name__}: {error})") from error
+    return (
+        tokens,
+        pairs,
+        patterns,
+        bool(model.get("ignore_merges")),
+        "NFC" if source.get("normalizer") else "",
+    )
+
+
+def _patterns(step: Mapping[str, Any]) -> list[str]:
+    """The expressions that a step of a `tokenizer.json` cuts words by."""
+    kind = step.get("type")
+    if kind == "ByteLevel" and not step.get("add_prefix_space"):
+        return [*expressions("gpt-2")] if step.get("use_regex", True) else []
+    if kind == "Digits":
+        return [r"\p{N}" if step.get("individual_digits") else r"\p{N}+"]
+    if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
+        pattern = step["pattern"]
+        return [pattern["Regex"] if "Regex" in pattern else re.escape(pattern["String"])]
+    raise _unsupported(f"it cuts words by {kind}")
+
+
+def plain(pattern: str) -> str:
+    """An expression for Python's `re`, which knows no `\\p{L}`: classes of characters written out, groups that only
+    group."""
+    out, inside, at = "", False, 0
+    while at < len(pattern):
+        named = re.compile(r"\\p\{(\w{1,2})\}|\\([sS])").match(pattern, at)
+        if named is not None:
+            if named[2] == "S" and inside:
+                raise _unsupported("an expression has \\S within brackets")
+            ranges = _ranges(named[1] or "space")
+            out += ranges if inside else f"[^{ranges}]" if named[2] == "S" else f"[{ranges}]"
+            at = named.end()
+            continue
+        if pattern[at] == "\\":
+            out, at = out + pattern[at : at + 2], at + 2
+            continue
+        if not inside and pattern[at] == "(" and pattern[at + 1 : at + 2] != "?":
+            out += "(?:"
+        else:
+            out += pattern[at]
+        inside = pattern[at] == "[" or (inside and pattern[at] != "]")
+        at += 1
+    try:
+        re.compile(out)
+    except re.error as error:
+        raise _unsupported(f"Python cannot read its expression ({error})") from error
+    return out
+
+
+_SPACES = (
+    *range(0x09, 0x0E),
+    0x20,
+    0x85,
+    0xA0,
+    0x1680,
+    *range(0x2000, 0x200B),
+    0x2028,
+    0x2029,
+    0x202F,
+    0x205F,
+    0x3000,
+)
+
+
+@cache
+def _ranges(kind: str) -> str:
+    """The characters of a Unicode category, or those that are blank, as they stand in brackets."""
+    if kind == "space":
+        found: Iterable[int] = _SPACES
+    else:
+        found = (
+            code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith(kind)
+        )
+    runs: list[list[int]] = []
+    for code in found:
+        if runs and runs[-1][1] == code - 1:
+            runs[-1][1] = code
+        else:
+            runs.append([code, code])
+    return "".join(_escaped(a) if a == b else f"{_escaped(a)}-{_escaped(b)}" for a, b in runs)
+
+
+def _escaped(code: int) -> str:
+    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
+
+
+def _unsupported(why: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        "this model's vocabulary does not fit into a short program", why=why,
+        do="choose a model with a byte-level vocabulary: SmolLM2, Qwen, Llama 3",
+    )  # fmt: skip
