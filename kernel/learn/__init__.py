@@ -1,0 +1,1 @@
+"""How the kernel's model comes to be, and becomes better: training with optax, on the decoder that serves."""

@@ -1,0 +1,188 @@
+"""The decoder's operations as training wants them: differentiable, over rows of packed sequences, without a pool.
+
+What: the four operations of `kernel.model.decoder.Ops` on T = R * S tokens, R rows of S, each row holding several
+    sequences one behind the other; and the forms that a weight takes while it is trained or stands still.
+Invariant: a token sees the tokens of its own segment up to itself, and no other. A frozen matrix in blocks is widened
+    for one product at a time, inside the layer that uses it; under rematerialisation nothing wide outlives a layer.
+Interface: `TrainingOps(length)`; the weights `Dense`, `Blocks`, `Adapted`; `blocks_of(values)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from numpy.typing import NDArray
+
+from llmos.kernel.model import xla_ops
+from llmos.kernel.model.attention import AttentionBatch, AttentionSpec
+from llmos.kernel.model.xla_ops import Dense, rms_norm
+
+QUERIES = 128  # of a row whose attention is computed together
+BLOCK = 32  # numbers that share a scale, as in GGUF's Q8_0
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A frozen matrix [N, K] as int8 [N, K / 32, 32] and one f16 scale a block: bit for bit what Q8_0 stores."""
+
+    values: Array
+    scales: Array
+
+    @property
+    def outputs(self) -> int:
+        return int(self.values.shape[0])
+
+    def wide(self) -> Array:
+        """f32 [N, K], for one product."""
+        scaled = self.values.astype(jnp.float32) * self.scales[..., None].astype(jnp.float32)
+        return scaled.reshape(*self.values.shape[:-2], -1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A matrix and the low-rank term beside it: W x + scale * B (A x) (Hu et al. 2021, arXiv 2106.09685)."""
+
+    base: Any  # Dense or Blocks
+    a_RK: Array
+    b_NR: Array
+    scale: float = field(metadata={"static": True})
+
+    @property
+    def outputs(self) -> int:
+        return int(self.base.outputs)
+
+
+def blocks_of(values_NK: NDArray[np.float32]) -> Blocks:
+    """A matrix in int8 blocks, rounded as GGUF's Q8_0 rounds."""
+    grouped = values_NK.reshape(len(values_NK), -1, BLOCK)
+    scales = np.abs(grouped).max(-1) / np.float32(127)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.where(scales > 0, np.float32(1) / scales, np.float32(0))
+    return Blocks(
+        jnp.asarray(np.rint(grouped * inverse[..., None]).astype(np.int8)),
+        jnp.asarray(scales.astype(np.float16)),
+    )
+
+
+class TrainingOps:
+    """Operations over rows of `length` tokens; slots of the batch are segments, and -1 is padding."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def embed(self, tokens_T: Array, table: Any, rows: Array) -> Array:
+        """Rows of the table, f32 [T, D]; of one in blocks only these rows are widened."""
+        if isinstance(table, Blocks):
+            return Blocks(table.values[tokens_T], table.scales[tokens_T]).wide()
+        return xla_ops.embed(tokens_T, table, rows)
+
+    def rms_norm(self, x_TD: Array, weight_D: Array, rows: Array, *, eps: float) -> Array:
+        return rms_norm(x_TD, weight_D, rows, eps=eps)
+
+    def linear(
+        self,
+        x_TK: Array,
+        weights: tuple[Any, ...],
+        rows: Array,
+        *,
+        norm: Array | None = None,
+        eps: float = 0.0,
+        bias: Array | None = None,
+        residual: Array | None = None,
+        activation: str | None = None,
+    ) -> Array:
+        """As `xla_ops.linear`."""
+        if norm is not None:
+            x_TK = rms_norm(x_TK, norm, rows, eps=eps)
+        parts_TN = [_product(x_TK, w) for w in weights]
+        if bias is not None:
+            ends = list(accumulate(w.outputs for w in weights[:-1]))
+            parts_TN = [
+                y + jnp.broadcast_to(b, y.shape) for y, b in zip(parts_TN, jnp.split(bias, ends), strict=True)
+            ]
+        if activation is not None:
+            gate, up = parts_TN
+            act = jax.nn.silu(gate) if activation == "silu" else jax.nn.gelu(gate, approximate=True)
+            parts_TN = [act * up]
+        y_TN = jnp.concatenate(parts_TN, axis=-1) if len(parts_TN) > 1 else parts_TN[0]
+        return y_TN if residual is None else residual + y_TN
+
+    def attention(
+        self,
+        qkv_TC: Array,
+        pool: Any,
+        batch: AttentionBatch,
+        spec: AttentionSpec,
+        cos: Array,
+        sin: Array,
+        q_norm: Array | None = None,
+        k_norm: Array | None = None,
+    ) -> tuple[Array, Any]:
+        """Causal attention within segments: f32 [T, N * H], and the pool, which there is none of."""
+        N, K, H, S = spec.heads, spec.kv_heads, spec.head_dim, self.length
+        T, G = qkv_TC.shape[0], N // K
+        q_TNH, k_TKH, v_TKH = xla_ops.rotated(qkv_TC, jnp.float32, batch, spec, cos, sin, q_norm, k_norm)
+        q_RSKGH = q_TNH.reshape(T // S, S, K, G, H) * jnp.float32(spec.scale)
+        k_RSKH, v_RSKH = k_TKH.reshape(T // S, S, K, H), v_TKH.reshape(T // S, S, K, H)
+        seen_RSS = seen(batch, S, spec.window)
+        parts = []
+        for first in range(0, S, QUERIES):  # what no query of a block can see is not computed
+            end, least = min(first + QUERIES, S), max(0, first - spec.window + 1) if spec.window else 0
+            score = jnp.einsum("rtkgh,rskh->rkgts", q_RSKGH[:, first:end], k_RSKH[:, least:end])
+            if spec.softcap:
+                score = jnp.tanh(score / spec.softcap) * spec.softcap
+            here = seen_RSS[:, None, None, first:end, least:end]
+            score = jnp.where(here, score, jnp.float32(-1e30))
+            parts.append(
+                jnp.einsum("rkgts,rskh->rtkgh", jax.nn.softmax(score, axis=-1), v_RSKH[:, least:end])
+            )
+        return jnp.concatenate(parts, axis=1).reshape(T, N * H), pool
+
+
+def seen(batch: AttentionBatch, length: int, window: int) -> Array:
+    """Which tokens each token sees, bool [R, S, S]. Padding sees itself, so that nothing is divided by 0."""
+    segments_RS = batch.slots_T.reshape(-1, length)
+    positions_RS = batch.positions_T.reshape(-1, length)
+    order = jnp.arange(length)
+    earlier_1SS = order[None, :, None] >= order[None, None, :]
+    mask = (segments_RS[:, :, None] == segments_RS[:, None, :]) & earlier_1SS
+    if window:
+        mask &= positions_RS[:, None, :] > positions_RS[:, :, None] - window
+    return mask
+
+
+def _product(x_TK: Array, weight: Any) -> Array:
+    """x Wᵀ in f32."""
+    if isinstance(weight, Adapted):
+        low_TR = _dot(x_TK, weight.a_RK)
+        return _product(x_TK, weight.base) + _dot(low_TR, weight.b_NR) * jnp.float32(weight.scale)
+    return _dot(x_TK, values_of(weight))
+
+
+def values_of(weight: Any) -> Array:
+    """A weight's numbers [N, K], of one in blocks widened."""
+    values: Array = weight.wide() if isinstance(weight, Blocks) else weight.data
+    return values
+
+
+def _dot(x_TK: Array, w_NK: Array) -> Array:
+    return dot(x_TK, w_NK, ((1,), (1,)))
+
+
+def dot(a: Array, b: Array, over: tuple[tuple[int], tuple[int]]) -> Array:
+    """A product in f32. A CPU multiplies f32 fastest; an accelerator bf16, with f32 sums."""
+    wide = jnp.float32 if jax.default_backend() == "cpu" or b.dtype == jnp.float32 else jnp.bfloat16
+    return lax.dot_general(
+        a.astype(wide), b.astype(wide), (over, ((), ())), preferred_element_type=jnp.float32
+    )
+
+
+__all__ = ["Adapted", "Blocks", "Dense", "TrainingOps", "blocks_of", "dot", "seen", "values_of"]
