@@ -72,7 +72,7 @@ class Shown:
 
 def pretrain(arguments: argparse.Namespace) -> int:
     """A model from nothing."""
-    os.nice(NICENESS)
+    _ready(arguments)
     given = _course(arguments, Course(epochs=1.0, rate=3e-3, micro=8, batch=16384))
     made = stage1.pretrain(
         [Path(p) for p in arguments.data], Path(arguments.out), depth=arguments.depth, vocab=arguments.vocab,
@@ -102,6 +102,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from llmos.drivers.weights.adapter import read_adapter
     from llmos.kernel.learn.evaluation import foretold
 
+    _ready(arguments)
     weights = _weights(arguments)
     adapter = read_adapter(Path(arguments.adapter)) if arguments.adapter else None
     found = foretold(weights, _rows(arguments), arguments.window, adapter)
@@ -119,7 +120,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def _adapter(arguments: argparse.Namespace, teach: Any, **options: Any) -> int:
     from llmos.drivers.weights.adapter import read_adapter
 
-    os.nice(NICENESS)
+    _ready(arguments)
     rows = _rows(arguments)
     start = read_adapter(Path(arguments.start)) if arguments.start else None
     given = _course(arguments, Course(rank=arguments.rank, keep=arguments.keep))
@@ -129,6 +130,14 @@ def _adapter(arguments: argparse.Namespace, teach: Any, **options: Any) -> int:
     lines = [f"{place}: loss {report.curve[0].loss:.4f} -> {report.curve[-1].loss:.4f}",
              f'try it: llmos ask {model}--adapter {place} "..."']  # fmt: skip
     return _said(arguments, report, {"adapter": str(place)}, lines)
+
+
+def _ready(arguments: argparse.Namespace) -> None:
+    """Behind everybody else, and with JAX set up as for serving: what was compiled is kept, memory is reused."""
+    from llmos.kernel.boot import prepare_jax
+
+    os.nice(NICENESS)
+    prepare_jax(load_config(getattr(arguments, "config", None)))
 
 
 def _said(arguments: argparse.Namespace, report: Report, said: dict[str, Any], lines: list[str]) -> int:
