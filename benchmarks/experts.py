@@ -98,7 +98,13 @@ def _grounded(
         progress(f"mounting pieces of Python's manual with {len(manual.answerable)} answers")
         for question in manual.answerable:
             done = ask(manual.folder, question.text)
-            judged("manual", question.text, done, question.right(done.answer), question.cited(done.citations))
+            judged(
+                "manual",
+                question.text,
+                done,
+                question.right(done.answer),
+                question.cited(done.citations, manual.folder),
+            )
         for question in manual.unanswerable:
             done = ask(manual.folder, question.text)
             refused += refuses(done.answer) and not done.citations

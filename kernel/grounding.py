@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmos.memory.volume import Passage
 
 PASSAGES = 4  # in the window: small models read few passages better than many
+LOOKED_AT = 12  # times as many are looked at for those that speak of what is asked about
 BLENDED = 24  # where they are put together instead of computed: whole ones, and the nearest stand last
 NOT_SAID = "The documents do not say."
 UNSUPPORTED = " (The documents do not say this.)"  # written after an answer that nothing supports

@@ -4,7 +4,7 @@ What: content words (stop words out, endings cut), sentences, the excerpt of a p
     question, and the passages that support a claim.
 Invariant: pure functions of text, no model: the same words give the same verdict on every machine. A number,
     path or identifier counts only where it stands letter for letter.
-Interface: `words`, `excerpt`, `supporting`, `answerable`.
+Interface: `words`, `names`, `about`, `excerpt`, `supporting`, `answerable`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 EXCERPT_WORDS = (
     70  # of a passage, in the window: a small model reads four short excerpts better than one long text
@@ -38,6 +38,13 @@ _WORD = re.compile(r"\w+(?:[-.+/@#'’]\w+)*")
 _PARTS = re.compile(r"[-.+/@#'’]")
 _LITERAL = re.compile(r"[\d_/.@#+]")
 _ENDINGS = ("ations", "ation", "ings", "ing", "ies", "ied", "ers", "er", "es", "ed", "ly", "s", "e", "y")
+_CODE = re.compile(  # a name as programs have it: dotted, with underscores, or with a capital inside
+    r"(?<![\w./@:-])(?=\w*[A-Za-z])(?:\w*_\w*(?:\.\w+)*|\w{2,}(?:\.[A-Za-z_]\w+)+|[a-z]+[A-Z]\w*|[A-Z][a-z]+[A-Z]\w*)(?![\w@/-]|\.\w)"
+)
+_FILE = re.compile(  # what only looks like one
+    r"(?i)\.(?:[a-z]?html?|txt|md|rst|csv|tsv|jsonl?|ya?ml|toml|xml|pdf|docx?|odt|rtf|xlsx?|ods|pptx?|epub|log|ini|cfg|conf"
+    r"|env|py|js|ts|sh|c|h|cc|cpp|java|go|rs|rb|sql|png|jpe?g|gif|svg|wav|mp3|zip|gz|deb|exe|org|com|net|edu|gov|io|eu|example)$"
+)
 _NAME = re.compile(r"(?<=[^.?!]\s)[A-Z]\w+")
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“(/]*[A-Z0-9])")
@@ -63,6 +70,38 @@ def words(text: str) -> list[str]:
         parts = _PARTS.split(word)
         found += [_stem(w) for w in ([word, *parts] if len(parts) > 1 else parts) if w and w not in _STOP]
     return found
+
+
+Passage = TypeVar("Passage", bound=Text)
+
+
+def names(text: str) -> list[str]:
+    """The names of code in `text`: `zlib.crc32`, `max_size`, `SSLContext`; not those of files and hosts."""
+    return [m[0] for m in _CODE.finditer(text) if not _FILE.search(m[0]) and not m[0].strip("_").isdigit()]
+
+
+def names_it(passage: Text, name: str) -> bool:
+    """Whether a passage speaks of the code that `name` is a name of: it stands there whole, or its last part stands
+    there as code does, and the part before it too."""
+    text = f"{passage.heading}\n{passage.text}"
+    *_, owner, last = ("", *name.split("."))
+    if _stands(name, text):
+        return True
+    if not owner or not _stands(owner, text):
+        return False
+    as_code = rf"(?:\.|^|\n|> ){re.escape(last)}(?!\w)|(?<!\w){re.escape(last)}\("
+    return bool(re.search(as_code, text)) or (bool(_CODE.fullmatch(last)) and _stands(last, text))
+
+
+def about(question: str, passages: Sequence[Passage]) -> list[Passage]:
+    """Those passages that speak of the code which the question names, and not of what is like it; all of them where
+    the question names none, or none of them speaks of it."""
+    asked = names(question)
+    return [p for p in passages if any(names_it(p, name) for name in asked)] or list(passages)
+
+
+def _stands(name: str, text: str) -> bool:
+    return bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE))
 
 
 def _stem(word: str) -> str:
@@ -146,9 +185,9 @@ def supporting(claim: str, question: str, passages: Sequence[Text]) -> list[int]
     The second is named only where it holds words of the claim that the first lacks.
     """
     said = list(dict.fromkeys(words(claim)))
-    asked = set(words(question))
+    asked = _with_tails(words(question))
     new = [w for w in said if w not in asked]
-    held = [set(words(f"{p.heading} {p.text}")) for p in passages]
+    held = [_with_tails(words(f"{p.heading} {p.text}")) for p in passages]
 
     def value(n: int) -> float:
         h = held[n]
@@ -171,15 +210,30 @@ def supporting(claim: str, question: str, passages: Sequence[Text]) -> list[int]
     return []
 
 
+def _with_tails(found: Sequence[str]) -> set[str]:
+    """Words, and of dotted names also what is left without the first parts: `a.b.c` is called `b.c` too. Numbers are
+    whole or something else."""
+    held = set(found)
+    for word in found:
+        while "." in word:
+            word = word.partition(".")[2]
+            if not word[:1].isdigit():
+                held.add(word)
+    return held
+
+
 def _share(some: Sequence[str] | set[str], held: set[str]) -> float:
     return sum(w in held for w in some) / len(some) if some else 1.0
 
 
 def answerable(question: str, passages: Sequence[Text]) -> bool:
     """Whether what was retrieved is near enough to the question to hold an answer: near in meaning, or in
-    meaning and words together, where no name that the question turns on is missing."""
+    meaning and words together, where no name that the question turns on is missing. Where it names code, what speaks
+    of that code is near, and nothing else is, however alike."""
     if not passages:
         return False
+    if asked := names(question):
+        return any(names_it(p, name) for p in passages for name in asked)
     nearest = max(p.similarity for p in passages)
     if nearest >= _NEAR:
         return True

@@ -19,6 +19,7 @@ from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.manifest import Syscall
 from llmos.kernel import grounding
 from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, lay_out_messages, raw
+from llmos.kernel.support import about
 from llmos.kernel.syscalls import SyscallTable
 from llmos.memory.history import History
 
@@ -110,7 +111,8 @@ class View:
             if place != "out" and not reference.startswith("turn ")
             for passage in library.named(process.mounts, reference)
         ]
-        found = library.search(question, process.mounts, wanted)
+        near = library.search(question, process.mounts, wanted * grounding.LOOKED_AT)
+        found = about(question, near)[:wanted]
         one_each = {(p.source, p.position): p for p in [*found, *named]}
         return [p for p in one_each.values() if self._place(p) != "out"]
 

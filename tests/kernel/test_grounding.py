@@ -17,7 +17,7 @@ from llmos.drivers.weights.tokenizer import Added, Tokenizer
 from llmos.kernel import grounding
 from llmos.kernel.engine.grammar import PlainText
 from llmos.kernel.grounding import NOT_SAID, UNSUPPORTED, CitingGrammar, extract
-from llmos.kernel.support import answerable, excerpt, supporting, weights, words
+from llmos.kernel.support import answerable, excerpt, names, supporting, weights, words
 from llmos.memory.volume import Passage
 
 END = 256
@@ -184,6 +184,46 @@ def test_what_is_not_near_is_refused_without_asking_the_model() -> None:
     named = [replace(p, similarity=0.45) for p in PASSAGES]
     assert answerable("Where is the mail directory?", named)
     assert not answerable("Where is the mail directory of Firefox?", named)
+
+
+def test_code_of_another_name_is_not_what_was_asked_about() -> None:
+    near = [
+        replace(p, similarity=0.9)
+        for p in (passage("crc32(data) sums. New in version 3.0.", "zlib.crc32(data)"),)
+    ]
+    for question in ("When is zlib.crc32 new?", "What does zlib.crc32() do?", "What does crc32 sum?"):
+        assert answerable(question, near), question
+    for question in ("When is zlib.adler32 new?", "When is binascii.crc32 new?", "When is crc_hqx new?"):
+        assert not answerable(question, near), question
+    # A method that its own documentation names without its class; names of files and hosts are the user's own.
+    method = [passage("Runner.close() waits. run(coro) runs it until close().", similarity=0.9)]
+    assert answerable("What does asyncio.Runner.run do?", method)
+    assert not answerable("What does asyncio.Runner.wait do?", method)
+    for question in (
+        "How long does /etc/mail.conf last?",
+        "Does it run on mail.example.org?",
+        "Why is a.txt close?",
+    ):
+        assert answerable(question, method), question
+
+
+def test_a_dotted_name_may_be_cut_at_its_front() -> None:
+    parts = [passage("Changed in version 3.5. It is tried again.", "selectors.BaseSelector.select(timeout)")]
+    for said in ("BaseSelector.select", "`BaseSelector.select`", "selectors.BaseSelector.select"):
+        claim = f"In 3.5, {said} was changed."
+        assert supporting(claim, "When was selectors.BaseSelector.select changed?", parts) == [1], said
+    assert supporting("In 3.5, BaseSelector.close was changed.", "When was it changed?", parts) == []
+    assert supporting("It is new in 5.3.", "When is it new?", [passage("It is new in 3.5.3.")]) == []
+
+
+def test_names_of_code_are_told_from_other_words() -> None:
+    assert names(
+        "Is max_size of io.BytesIO.read1() in 3.11.2, e.g. myFile, or on mail.example.org, in /etc/a_b?"
+    ) == [
+        "max_size",
+        "io.BytesIO.read1",
+        "myFile",
+    ]
 
 
 def test_what_results_of_calls_say_is_neither_refused_nor_remarked_on() -> None:
