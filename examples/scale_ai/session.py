@@ -4,7 +4,7 @@ What: collects a company's rounds from the web into a table with sources, impute
     so, plots it, fits a trend, has a picture made.
 Invariant: every figure is the model's own reading or its own call; what is asked is put together from the data file's
     column names and from what the model found before. An answer that the data contradict is asked for again, with
-    other random bits, `TRIES` times.
+    other random bits, `asking.TRIES` times.
 Interface: `Session(kernel, shelf, company, seed)`: `run(url) -> Outcome`.
 """
 
@@ -12,30 +12,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
-from itertools import count
-from math import isclose, log
+from math import isclose
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, create_model
+from pydantic import create_model
 
+from examples.scale_ai.asking import Asking, with_grants
+from examples.scale_ai.checks import no_plot, no_trend, place, spoken, trend_of
 from examples.scale_ai.site import Company
-from examples.scale_ai.table import MISSING, Table, as_csv, markdown, millions, objections, row_type, shown
-from llmos.abi.errors import AnswerCut, LLMOSError
+from examples.scale_ai.table import MISSING, Table, as_csv, markdown, millions, row_type, shown
+from llmos.abi.errors import AnswerCut
 from llmos.abi.events import Call, Result
-from llmos.abi.labels import UNTRUSTED
-from llmos.abi.machine import AnyProcess, Machine
-from llmos.abi.specialist import Specialist
-from llmos.apps.experts.launch import prepare
+from llmos.abi.machine import Machine
 from llmos.apps.experts.shelf import Shelf
-
-TRIES = 8
-TEMPERATURE = 0.3  # so that another seed may say something else
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -73,13 +67,9 @@ class Session:
             today: pinned, so that the same seed says the same.
             until: where the trend is extrapolated to.
         """
-        self._kernel, self._company, self._work, self._say = kernel, company, work, say
+        self._company, self._work, self._say = company, work, say
         self._today, self._until = today, until
-        self._seeds: Iterator[int] = count(seed * 1000)
-        self._experts = {
-            name: prepare(shelf, name, None)[1]
-            for name in ("researcher", "librarian", "assistant", "analyst")
-        }
+        self.asking = Asking(kernel, shelf, work, seed, say)
         self.outcome = Outcome(Table(company.columns))
 
     def run(self, url: str) -> Outcome:
@@ -93,6 +83,7 @@ class Session:
         self.plot()
         self.extrapolate()
         self.draw()
+        self.outcome.again = self.asking.again
         return self.outcome
 
     # -- the five requests ---------------------------------------------------------------------------------------
@@ -104,12 +95,12 @@ class Session:
             f"> Collect the funding rounds of {company.company} from {url} into a table, with citations."
         )
         for name, address in self._rounds(url):
-            page = self._opened(address)
+            page = self.asking.opened(address)
             asked = (
                 f"{page}\n\nTake these from the page, in its own words: {', '.join(company.columns)}. "
                 f'What the page does not say is "{MISSING}".'
             )
-            table.add(name, self._read_twice(asked, row_type(company.columns, page), page), address)
+            table.add(name, self.asking.read_twice(asked, row_type(company.columns, page), page), address)
         self._say(table.cited())
 
     def impute(self) -> None:
@@ -149,7 +140,7 @@ class Session:
         self._say(f"> Plot {worth} over {when}, with a logarithmic y axis and a grid.")
         lines = [(day, shown(number)) for day, number in points]
         (self._work / "rounds.csv").write_text(as_csv([when, worth], lines))
-        wanted = [f"line of {len(points)} points from {_place(*points[0])} to {_place(*points[-1])}"]
+        wanted = [f"line of {len(points)} points from {place(*points[0])} to {place(*points[-1])}"]
         asked = (
             f"Read rounds.csv with pandas (parse_dates=['{when}']) into df. Plot it with df.plot: x='{when}', "
             f"y='{worth}', marker='o', logy=True, grid=True."
@@ -170,17 +161,17 @@ class Session:
             f"it to {', '.join(map(str, [*days, today]))} and {until}."
         )
         grants = ["calculator.trend"]
-        trend = self._tried(
-            lambda seed: _trend(self._called(self._plain(grants), asked, seed)),
-            lambda t: self._no_trend(points, t),
+        trend = self.asking.tried(
+            lambda seed: trend_of(self.asking.called(with_grants(grants), asked, seed)),
+            lambda t: no_trend(points, t, today, until),
         )
         self.outcome.trend = trend
         fitted = [(day, shown(number), shown(trend[day])) for day, number in points]
         lines = sorted([*fitted, *((day, "", shown(trend[day])) for day in {today, until})])
         (self._work / "trend.csv").write_text(as_csv([when, worth, "trend"], lines))
-        ends = [_place(day, trend[day]) for day, _, _ in (lines[0], lines[-1])]
+        ends = [place(day, trend[day]) for day, _, _ in (lines[0], lines[-1])]
         wanted = [
-            f"line of {len(points)} points from {_place(*points[0])} to {_place(*points[-1])}",
+            f"line of {len(points)} points from {place(*points[0])} to {place(*points[-1])}",
             f"line of {len(lines)} points from {ends[0]} to {ends[1]}",
             f"vertical line at {today}",
         ]
@@ -195,8 +186,8 @@ class Session:
         """A picture for the company."""
         asked = f"Draw a picture that represents the company {self._company.company}."
         self._say(f"> {asked}")
-        self.outcome.picture = self._tried(
-            lambda seed: self._file(self._called(self._plain(["studio.draw"]), asked, seed)),
+        self.outcome.picture = self.asking.tried(
+            lambda seed: self.asking.file(self.asking.called(with_grants(["studio.draw"]), asked, seed)),
             lambda path: "" if path else "there is no picture",
         )
         self._say(f"[{self.outcome.picture}]")
@@ -205,63 +196,29 @@ class Session:
 
     def _rounds(self, url: str) -> list[tuple[str, str]]:
         """The rounds that the front page links to, each with its page."""
-        page = self._opened(url)
+        page = self.asking.opened(url)
         addresses = dict(re.findall(r"^\[(L\d+)\] (\S+)$", page, re.MULTILINE))
         links = {words: addresses[name] for words, name in re.findall(r"(\w[^\[\]\n]*) \[(L\d+)\]", page)}
         form = create_model("Links", **dict.fromkeys(links, (bool, ...)))  # type: ignore[call-overload]
         asked = f"{page}\n\nWhich of these links are about a funding round of {self._company.company}?"
-        found = self._tried(
-            lambda seed: [name for name, is_round in self._read(asked, form, seed) if is_round],
+        found = self.asking.tried(
+            lambda seed: [name for name, is_round in self.asking.read(asked, form, seed) if is_round],
             lambda rounds: "" if len(rounds) > 1 else "there are no rounds",
         )
         return [(name, links[name]) for name in found]
-
-    def _opened(self, url: str) -> str:
-        """A page, opened by the researcher."""
-        researcher = self._experts["researcher"]
-
-        def opened(seed: int) -> str:
-            results = self._called(researcher, f"Open {url} and read it.", seed)
-            return next((r.text for call, r in results if r.ok and call.arguments.get("url") == url), "")
-
-        return self._tried(opened, lambda page: "" if page else f"{url} was not opened")
-
-    def _read_twice(self, asked: str, form: type[BaseModel], page: str) -> Mapping[str, str]:
-        """What two readings of a page agree on."""
-        seen: list[Mapping[str, str]] = []
-
-        def read(seed: int) -> Mapping[str, str]:
-            seen.append(self._read(asked, form, seed).model_dump())
-            return seen[-1]
-
-        def wrong(row: Mapping[str, str]) -> str:
-            return objections(row, page) or ("" if row in seen[:-1] else "it was read otherwise before")
-
-        read(next(self._seeds))
-        return self._tried(read, wrong)
-
-    def _read(self, asked: str, form: Any, seed: int) -> Any:
-        """An answer of that type from text that somebody else wrote."""
-        librarian = self._experts["librarian"]
-        process = librarian.spawn(self._kernel)
-        try:
-            options = librarian.asked(seed=seed, temperature=TEMPERATURE, max_tokens=400)
-            return process.ask(asked, returns=form, label=UNTRUSTED, **options).value
-        finally:
-            process.close()
 
     # -- calculating ---------------------------------------------------------------------------------------------
 
     def _calculated(self, asked: str, check: float) -> float:
         """What the calculator says; the model writes the expression. `check` is what the table gives."""
-        assistant = self._experts["assistant"]
+        assistant = self.asking.experts["assistant"]
 
         def number(seed: int) -> float:
-            results = self._called(assistant, asked, seed)
+            results = self.asking.called(assistant, asked, seed)
             found = re.match(r"(-?[\d.]+(?:/\d+)?)\b", results[0][1].text)  # 0.1, or 1/7 (about 0.14)
             return float(Fraction(found[1])) if found else float("nan")
 
-        return self._tried(
+        return self.asking.tried(
             number, lambda n: "" if isclose(n, check, rel_tol=1e-4) else "it is not what the table gives"
         )
 
@@ -269,26 +226,13 @@ class Session:
         asked = f"Calculate the mean of the numbers {', '.join(numbers)}."
 
         def mean(seed: int) -> float:
-            results = self._called(self._plain(["calculator.statistics"]), asked, seed)
+            results = self.asking.called(with_grants(["calculator.statistics"]), asked, seed)
             return float(json.loads(results[0][1].text)["mean"].rpartition("about ")[2].rstrip(")"))
 
         middle = sum(map(float, numbers)) / len(numbers)
-        return self._tried(
+        return self.asking.tried(
             mean, lambda n: "" if isclose(n, middle, rel_tol=1e-6) else "these are other numbers"
         )
-
-    def _no_trend(self, points: Sequence[tuple[date, float]], trend: Mapping[date, float]) -> str:
-        """What is wrong with a trend: it leaves a date out, or is not the line of least squares. The distances of that
-        one from the data add up to nothing, also when weighed by the date, and two of its points give the others."""
-        if missing := {*(day for day, _ in points), self._today, self._until} - trend.keys():
-            return f"{min(missing)} is left out"
-        off = [(day.toordinal() - points[0][0].toordinal(), log(y) - log(trend[day])) for day, y in points]
-        if abs(sum(d for _, d in off)) > 1e-3 or abs(sum(x * d for x, d in off)) > 1e-3 * max(1, off[-1][0]):
-            return "it is not the best line"
-        first, last = points[0][0], self._until
-        share = (self._today - first).days / (last - first).days
-        between = log(trend[first]) + share * log(trend[last] / trend[first])
-        return "" if isclose(between, log(trend[self._today]), abs_tol=1e-3) else "it is not a straight line"
 
     def _tell(self, worth: str) -> None:
         """Say both values, as they stand in the trend."""
@@ -302,24 +246,24 @@ class Session:
             away = [day for day in told if said[str(day)] != told[day]]
             return f"that is not the trend on {away[0]}" if away else ""
 
-        said = self._tried(lambda seed: self._read(asked, form, seed).model_dump(), wrong)
+        said = self.asking.tried(lambda seed: self.asking.read(asked, form, seed).model_dump(), wrong)
         self.outcome.said = {date.fromisoformat(day): millions(number) for day, number in said.items()}
-        today, until = (_spoken(number) for number in self.outcome.said.values())
+        today, until = (spoken(number) for number in self.outcome.said.values())
         self._say(f"By the trend the {worth} is {today} today and {until} on {self._until}.")
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
     def _plotted(self, asked: str, wanted: Sequence[str]) -> Path:
         """A plot, checked by what the interpreter says of it."""
-        analyst = self._experts["analyst"]
+        analyst = self.asking.experts["analyst"]
         results: list[tuple[Call, Result]] = []
 
         def plotted(seed: int) -> str:
-            results[:] = self._called(analyst, asked, seed)
+            results[:] = self.asking.called(analyst, asked, seed)
             return "\n".join(result.text for _, result in results)
 
-        self._tried(plotted, lambda text: _no_plot(text, wanted))
-        path = self._file(results)
+        self.asking.tried(plotted, lambda text: no_plot(text, wanted))
+        path = self.asking.file(results)
         assert path is not None, "the interpreter told of a figure"
         self._say(f"[{path}]")
         return path
@@ -328,96 +272,3 @@ class Session:
         return self.outcome.table.points(self._company.date, self._company.worth)
 
     # -- asking --------------------------------------------------------------------------------------------------
-
-    def _plain(self, grants: Sequence[str]) -> Specialist:
-        """Nobody in particular, with these grants."""
-        return Specialist(grants=tuple(grants), options={"max_tokens": 600, "tool_choice": "required"})
-
-    def _called(self, expert: Specialist, asked: str, seed: int) -> list[tuple[Call, Result]]:
-        """What the expert calls for first, with what came of it; nothing more is waited for."""
-        options = expert.asked(seed=seed, temperature=TEMPERATURE, tool_choice="required")
-        process: AnyProcess = expert.spawn(self._kernel, work=self._work)
-        calls: dict[int, Call] = {}
-        results: list[tuple[Call, Result]] = []
-        try:
-            turn = process.ask(asked, **options)
-            for event in turn:
-                if isinstance(event, Call):
-                    calls[event.number] = event
-                elif isinstance(event, Result):
-                    results.append((calls[event.number], event))
-                    if len(results) == len(calls):
-                        break
-        finally:
-            process.close()
-        for call, _ in results:
-            self._say(f"  {call.syscall} {_brief(call.arguments)}")
-        return results
-
-    def _file(self, results: Sequence[tuple[Call, Result]]) -> Path | None:
-        """The first picture among results."""
-        names = [name for _, result in results for name in result.files if name.endswith(".png")]
-        return self._work / names[0] if names else None
-
-    def _tried(self, ask: Callable[[int], T], wrong: Callable[[T], str]) -> T:
-        """The first answer that nothing speaks against.
-
-        Raises:
-            AnswerCut: there was none.
-        """
-        problem = ""
-        for _ in range(TRIES):
-            try:
-                answer = ask(next(self._seeds))
-                problem = wrong(answer)
-                if not problem:
-                    return answer
-            except (AnswerCut, ValueError, LookupError) as error:
-                problem = str(error)
-            self.outcome.again += 1
-            self._say(f"  (again: {problem})")
-        raise AnswerCut(
-            f"no answer held against the data in {TRIES} tries",
-            why=problem,
-            do="try another seed or a larger model",
-        )
-
-
-def _trend(results: Sequence[tuple[Call, Result]]) -> dict[date, float]:
-    """What `calculator.trend` said, by date."""
-    said = json.loads(results[0][1].text)
-    return {date.fromisoformat(day): float(number) for day, number in said.items() if day[:1].isdigit()}
-
-
-def _no_plot(text: str, wanted: Sequence[str]) -> str:
-    """What is wrong with the plot that a result tells of."""
-    figures = re.findall(r"^\[figure: (.*)\]$", text, re.MULTILINE)
-    if len(figures) != 1:
-        return f"there are {len(figures)} figures; {(text.strip() or 'nothing was run').splitlines()[-1]}"
-    parts = [re.sub(r"line '[^']*'", "line", part) for part in figures[0].split("; ")]
-    axes = {part[0]: part for part in parts if part[:2] in ("x ", "y ")}
-    if "dates" not in axes.get("x", "") or "logarithmic" not in axes.get("y", ""):
-        return "the axes are not dates and logarithmic"
-    if not all("with grid" in axis for axis in axes.values()):
-        return "there is no grid"
-    return next((f"there is no {part}" for part in wanted if part not in parts), "")
-
-
-def _place(day: date, number: float) -> str:
-    return f"({day}, {float(shown(number)):.6g})"
-
-
-def _spoken(number: float) -> str:
-    """Millions in words."""
-    for size, name in ((1e6, "trillion"), (1e3, "billion")):
-        if number >= size:
-            return f"{number / size:.3g} {name}"
-    return f"{number:.3g} million"
-
-
-def _brief(arguments: Mapping[str, object]) -> str:
-    text = json.dumps(arguments, ensure_ascii=False)
-    return text if len(text) < 200 else f"{text[:200]}…"
-
-
-__all__ = ["LLMOSError", "Outcome", "Session"]

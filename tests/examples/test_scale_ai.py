@@ -14,7 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 import llmos
 from examples.scale_ai.__main__ import TODAY, UNTIL, converse, reachable
-from examples.scale_ai.session import TRIES, Outcome, Session, _no_plot
+from examples.scale_ai.asking import TRIES
+from examples.scale_ai.checks import no_plot
+from examples.scale_ai.session import Outcome, Session
 from examples.scale_ai.site import Company, pages, read, served, written
 from examples.scale_ai.table import MISSING, Table, millions, objections, row_type
 from llmos.abi.errors import AnswerCut, ConfigError
@@ -147,7 +149,7 @@ def test_the_table_names_its_sources_and_what_was_imputed() -> None:
     ],
 )  # fmt: skip
 def test_a_plot_is_judged_by_what_it_shows(text: str, problem: str) -> None:
-    said = _no_plot(text, ["line of 2 points from (a, 1) to (b, 2)"])
+    said = no_plot(text, ["line of 2 points from (a, 1) to (b, 2)"])
     assert problem in said if problem else not said
 
 
@@ -162,10 +164,10 @@ def test_a_call_that_the_data_contradict_is_not_taken(scripted_kernel: Make, tmp
     )  # fmt: skip
     share = 155 / 3500
     assert session._calculated("Calculate it for Series D.", share) == pytest.approx(share)
-    assert session.outcome.again == 0
+    assert session.asking.again == 0
     with pytest.raises(AnswerCut, match=f"no answer held against the data in {TRIES} tries"):
         session._calculated("Calculate it for another.", share)
-    assert session.outcome.again == TRIES
+    assert session.asking.again == TRIES
 
 
 # -- whole ---------------------------------------------------------------------------------------------------------
