@@ -21,7 +21,7 @@ inline void unpack(const uint8_t* p, B32 u[8]) {
     u[j] = mask_bytes(v, 15);
     u[j + 4] = mask_bytes(shift_right<4>(v), 15);
   }
-  if constexpr (F == kQ5 || F == kQ5M) {
+  if constexpr (bits(F) == 5) {
     B32 h = load_bytes(p + 128);
     u[0] = either(u[0], mask_bytes(shift_left<4>(h), 16));
     u[1] = either(u[1], mask_bytes(shift_left<3>(h), 16));
@@ -45,10 +45,19 @@ inline void unpack(const uint8_t* p, B32 u[8]) {
 }
 
 template <int F>
-inline void load_scales(const uint8_t* p, F8 scale[2], F8* minimum) {
-  scale[0] = load_f16(p + code_bytes(F));
-  scale[1] = F == kQ6 ? load_f16(p + code_bytes(F) + 16) : zero();
-  *minimum = has_minimum(F) ? load_f16(p + code_bytes(F) + 16) : zero();
+inline void load_scales(const Place<const uint8_t>& p, F8 scale[2], F8* minimum) {
+  scale[1] = *minimum = zero();
+  if constexpr (F == kQ6) {
+    const F8 top = load_f16(p.tops);
+    scale[0] = mul(top, load_signed(p.scales));
+    scale[1] = mul(top, load_signed(p.scales + 8));
+  } else if constexpr (has_super(F)) {
+    scale[0] = mul(load_f16(p.tops), load_unsigned(p.scales));
+    *minimum = mul(load_f16(p.tops + 16), load_unsigned(p.scales + 8));
+  } else {
+    scale[0] = load_f16(p.scales);
+    if constexpr (has_minimum(F)) *minimum = load_f16(p.scales + 16);
+  }
 }
 
 // scale * (sum of code - offset) over the block's 32 inputs: what the centre of an activation block is multiplied by.

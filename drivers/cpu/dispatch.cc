@@ -51,7 +51,8 @@ std::vector<float> run_linear(const Kernels& k, int64_t rows, const std::vector<
 
 std::string self_test(const Kernels& kernels) {
   constexpr int64_t inputs = 256, outputs = 13, rows = 6;
-  constexpr int32_t sources[] = {kSrcQ4_0, kSrcQ4_1, kSrcQ5_0, kSrcQ5_1, kSrcQ6_K, kSrcQ8_0, kSrcBF16, kSrcF32};
+  constexpr int32_t sources[] = {kSrcQ4_0, kSrcQ4_1, kSrcQ4_K, kSrcQ5_0, kSrcQ5_1,
+                                 kSrcQ5_K, kSrcQ6_K, kSrcQ8_0, kSrcBF16, kSrcF32};
   uint32_t state = 12345;
   std::vector<float> x(rows * inputs);
   for (float& v : x) v = (static_cast<float>(next_random(&state) % 2001) - 1000.0f) * 1e-3f;
@@ -70,7 +71,7 @@ std::string self_test(const Kernels& kernels) {
         else memcpy(&raw[i], bytes + 2, 2);
       }
     } else {  // random f16 scales likewise: clear the exponent's top bits
-      const int64_t block = f == kQ6 ? 210 : row_bytes / (inputs / 32);
+      const int64_t block = has_super(f) ? row_bytes / (inputs / 256) : row_bytes / (inputs / 32);
       for (size_t at = 0; at < raw.size(); at += static_cast<size_t>(block)) {
         if (f == kQ6) raw[at + 209] &= 0x9f;
         else raw[at + 1] &= 0x9f;
@@ -81,9 +82,7 @@ std::string self_test(const Kernels& kernels) {
     if (pack(sources[f], f, outputs, inputs, raw.data(), static_cast<int64_t>(raw.size()), packed.data()))
       return "the packer refused its own test data";
     buffers.push_back(std::move(packed));
-    Header h;
-    memcpy(&h, buffers.back().data(), sizeof h);
-    segments.push_back({f, outputs, h.unit, buffers.back().data() + sizeof h});
+    segments.push_back({f, outputs, buffers.back().data() + sizeof(Header)});
   }
   for (bool centred : {false, true}) {
     const std::vector<float> wide = run_linear(kernels, rows, x, segments, inputs, centred);

@@ -1,4 +1,4 @@
-// What: what happens to a product on its way out: unit, bias, activation and gate, residual.
+// What: what happens to a product on its way out: bias, activation and gate, residual.
 // Invariant: elementwise, in one order; nothing past the matrix's last output is written.
 // Interface: finish, finish_gated.
 #pragma once
@@ -34,12 +34,12 @@ inline F8 gelu_tanh(F8 g) {
 // The raw outputs of one or two tiles and of rows [row, row + rows), raw[r * stride .. + stride], to the columns from c on
 // that lie before `end`.
 inline void finish(const LinearArgs& a, int64_t row, int64_t rows, const float* raw, int64_t stride, int64_t c,
-                   int64_t end, float unit) {
+                   int64_t end) {
   for (int64_t i = 0; i < stride && c < end; i += 8, c += 8) {
     const int64_t n = end - c < 8 ? end - c : 8;
     const F8 bias = a.bias ? load_some(a.bias + c, n) : zero();
     for (int64_t r = 0; r < rows; ++r) {
-      F8 y = mul(load(raw + r * stride + i), set1(unit));
+      F8 y = load(raw + r * stride + i);
       if (a.bias) y = add(y, bias);
       if (a.residual) y = add(load_some(a.residual + (row + r) * a.n + c, n), y);
       store_some(a.y + (row + r) * a.n + c, y, n);
@@ -55,8 +55,8 @@ inline void gate_rows(const LinearArgs& a, int64_t row, const float* gate, const
   const F8 up_bias = a.bias ? load_some(a.bias + a.n + c, n) : zero();
   F8 g[R], u[R];
   for (int r = 0; r < R; ++r) {
-    g[r] = mul(load(gate + r * stride), set1(a.segment[0].unit));
-    u[r] = mul(load(up + r * stride), set1(a.segment[1].unit));
+    g[r] = load(gate + r * stride);
+    u[r] = load(up + r * stride);
     if (a.bias) {
       g[r] = add(g[r], gate_bias);
       u[r] = add(u[r], up_bias);

@@ -30,11 +30,12 @@ inline F8 block_terms(const B32 u[8], const F8 scale[2], F8 minimum, const ActBl
     return fma(acc_sum(b), mul(scale[1], sx), y);
   } else {
     // Five-bit codes need an offset to stay in 16 bits; where the format has a minimum it is given back here.
-    constexpr int offset = F == kQ5M ? 16 : code_offset(F);
+    constexpr bool given_back = bits(F) == 5 && has_minimum(F);
+    constexpr int offset = given_back ? 16 : code_offset(F);
     Acc acc = offset ? acc_offset(repeat4(x.whole), offset) : acc_zero();
     for (int j = 0; j < 8; ++j) acc = acc_dot(acc, u[j], repeat4(x.q + 4 * j));
     F8 dot = acc_sum(acc);
-    if constexpr (F == kQ5M) dot = add(dot, set1(16.0f * static_cast<float>(x.whole[0] + x.whole[1])));
+    if constexpr (given_back) dot = add(dot, set1(16.0f * static_cast<float>(x.whole[0] + x.whole[1])));
     y = fma(dot, mul(scale[0], sx), y);
     if constexpr (has_minimum(F)) y = fma(minimum, set1(x.sum), y);
     return y;
@@ -46,14 +47,15 @@ template <int F, int R>
 void tile_few(const uint8_t* w, int64_t blocks, bool centred, const ActBlock* x, float* out, int64_t stride) {
   F8 y[R], z[R];  // z: the terms of the centres
   for (int r = 0; r < R; ++r) y[r] = z[r] = zero();
-  for (int64_t b = 0; b < blocks; ++b, w += block_bytes(F)) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    const auto p = place(F, w, b);
     B32 u[8];
     F8 scale[2], minimum;
-    prefetch(w + 4096);
-    prefetch(w + 4096 + 64);
-    prefetch(w + 4096 + 128);
-    unpack<F>(w, u);
-    load_scales<F>(w, scale, &minimum);
+    prefetch(p.codes + 4096);
+    prefetch(p.codes + 4096 + 64);
+    prefetch(p.codes + 4096 + 128);
+    unpack<F>(p.codes, u);
+    load_scales<F>(p, scale, &minimum);
     for (int r = 0; r < R; ++r) y[r] = block_terms<F>(u, scale, minimum, x[r * blocks + b], y[r]);
     if (!centred) continue;
     const F8 total = weight_sums<F>(u, scale);

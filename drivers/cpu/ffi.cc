@@ -52,7 +52,7 @@ std::string read_segment(const ffi::AnyBuffer& b, int64_t k, Segment* out) {
     return "a weight is not a packed matrix of this version";
   if (h.k != k) return "a weight has " + std::to_string(h.k) + " inputs, the activations have " + std::to_string(k);
   if (static_cast<int64_t>(b.size_bytes()) != packed_bytes(h.format, h.n, h.k)) return "a packed weight has a wrong size";
-  *out = {h.format, h.n, h.unit, static_cast<const uint8_t*>(b.untyped_data()) + sizeof h};
+  *out = {h.format, h.n, static_cast<const uint8_t*>(b.untyped_data()) + sizeof h};
   return "";
 }
 

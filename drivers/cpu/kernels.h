@@ -15,7 +15,6 @@ enum Activation : int32_t { kNone = 0, kSilu, kGeluTanh };
 struct Segment {  // one packed matrix, written to its own range of output columns
   int32_t format;
   int64_t n;
-  float unit;
   const uint8_t* tiles;
 };
 

@@ -72,8 +72,10 @@ void widen(int format, const uint8_t* const* w, int64_t blocks, bool centred, ui
   switch (format) {
     case kQ4: return widen<kQ4, C>(w, blocks, centred, to);
     case kQ4M: return widen<kQ4M, C>(w, blocks, centred, to);
+    case kQ4K: return widen<kQ4K, C>(w, blocks, centred, to);
     case kQ5: return widen<kQ5, C>(w, blocks, centred, to);
     case kQ5M: return widen<kQ5M, C>(w, blocks, centred, to);
+    case kQ5K: return widen<kQ5K, C>(w, blocks, centred, to);
     case kQ6: return widen<kQ6, C>(w, blocks, centred, to);
     case kQ8: return widen<kQ8, C>(w, blocks, centred, to);
     case kBF16: return widen<kBF16, C>(w, blocks, centred, to);
@@ -87,8 +89,10 @@ void product(int format, const Inputs& in, int64_t p, int64_t live, const uint8_
   switch (format) {
     case kQ4: return product<kQ4, C>(in, p, live, w, widened, raw);
     case kQ4M: return product<kQ4M, C>(in, p, live, w, widened, raw);
+    case kQ4K: return product<kQ4K, C>(in, p, live, w, widened, raw);
     case kQ5: return product<kQ5, C>(in, p, live, w, widened, raw);
     case kQ5M: return product<kQ5M, C>(in, p, live, w, widened, raw);
+    case kQ5K: return product<kQ5K, C>(in, p, live, w, widened, raw);
     case kQ6: return product<kQ6, C>(in, p, live, w, widened, raw);
     case kQ8: return product<kQ8, C>(in, p, live, w, widened, raw);
     case kBF16: return product<kBF16, C>(in, p, live, w, widened, raw);
@@ -155,7 +159,7 @@ void stripe(const LinearArgs& a, const Inputs& in, int s, int64_t column, int64_
             uint8_t* widened) {
   const bool gated = a.activation != kNone;
   const Segment &first = a.segment[s], &second = a.segment[gated ? 1 : s];
-  const int64_t bytes[2] = {in.blocks * block_bytes(first.format), in.blocks * block_bytes(second.format)};
+  const int64_t bytes[2] = {tile_bytes(first.format, in.blocks), tile_bytes(second.format, in.blocks)};
   const int64_t half = in.blocks * kWidened, tiles = tiles_of(first.n), stop = column + first.n;
   const bool alike = first.format == second.format;
   Unit unit[kGroup];
@@ -191,7 +195,7 @@ void stripe(const LinearArgs& a, const Inputs& in, int s, int64_t column, int64_
         const Unit& u = unit[i];
         const int64_t stride = alike && u.count == 2 ? 16 : 8;
         if (gated) finish_gated(a, row, live, raw[i], raw[i] + (alike ? 8 : kRaw / 2), stride, u.column);
-        else finish(a, row, live, raw[i], stride, u.column, stop, first.unit);
+        else finish(a, row, live, raw[i], stride, u.column, stop);
       }
     }
   }

@@ -19,14 +19,15 @@ constexpr int64_t kWidened = widened_bytes(kQ8);  // the most of any format
 // One tile: of each block the codes, then scales, then the second scales or minima, then, if wanted, the weights' sums.
 template <int F>
 void widen_tile(const uint8_t* w, int64_t blocks, bool centred, uint8_t* out, int64_t stride) {
-  for (int64_t b = 0; b < blocks; ++b, w += block_bytes(F), out += stride) {
+  for (int64_t b = 0; b < blocks; ++b, out += stride) {
+    const auto p = place(F, w, b);
     B32 u[8];
     F8 scale[2], minimum;
-    prefetch(w + 2048);
-    prefetch(w + 2048 + 64);
-    prefetch(w + 2048 + 128);
-    unpack<F>(w, u);
-    load_scales<F>(w, scale, &minimum);
+    prefetch(p.codes + 2048);
+    prefetch(p.codes + 2048 + 64);
+    prefetch(p.codes + 2048 + 128);
+    unpack<F>(p.codes, u);
+    load_scales<F>(p, scale, &minimum);
     float* f = reinterpret_cast<float*>(out + widened_codes(F));
     store(f, scale[0]);
     store(f + 8, F == kQ6 ? scale[1] : minimum);
@@ -96,17 +97,17 @@ LLMOS_INLINE void block_many(const uint8_t* w, const Panel& x, float* y) {
     Acc acc[R][C];
     for (int r = 0; r < R; ++r)
       for (int c = 0; c < C; ++c)
-        acc[r][c] = F == kQ4M ? acc_zero()
-                  : F == kQ4  ? acc_start(repeat4(x.offset8[r]))
-                  : F == kQ8  ? acc_offset(repeat4(x.offset8[r]), -16)
-                              : acc_start(repeat4(x.offset16[r]));
+        acc[r][c] = F == kQ8        ? acc_offset(repeat4(x.offset8[r]), -16)
+                  : bits(F) == 5    ? acc_start(repeat4(x.offset16[r]))
+                  : has_minimum(F) ? acc_zero()
+                                    : acc_start(repeat4(x.offset8[r]));
     sums<R, C>(w, stride, x, 0, 8, acc);
     for (int c = 0; c < C; ++c) {
       const F8 scale = floats(c, 0), minimum = floats(c, 1);
       for (int r = 0; r < R; ++r) {
         F8 dot = acc_sum(acc[r][c]);
         // Five-bit codes need an offset to stay in 16 bits; where the format has a minimum it is given back here.
-        if constexpr (F == kQ5M) dot = sub(dot, set1(static_cast<float>(x.offset16[r][0] + x.offset16[r][1])));
+        if constexpr (bits(F) == 5 && has_minimum(F)) dot = sub(dot, set1(static_cast<float>(x.offset16[r][0] + x.offset16[r][1])));
         if constexpr (has_minimum(F)) {
           float* to = y + (r * C + c) * 8;
           store(to, fma(minimum, set1(x.sum[r]), fma(dot, mul(scale, set1(x.scale[r])), load(to))));

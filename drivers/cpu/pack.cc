@@ -120,9 +120,11 @@ void decode_any(int32_t source, const uint8_t* row, int64_t b, Block* out) {
 int native_format(int32_t source) {
   switch (source) {
     case kSrcQ4_0: return kQ4;
-    case kSrcQ4_1: case kSrcQ4_K: return kQ4M;
+    case kSrcQ4_1: return kQ4M;
+    case kSrcQ4_K: return kQ4K;
     case kSrcQ5_0: return kQ5;
-    case kSrcQ5_1: case kSrcQ5_K: return kQ5M;
+    case kSrcQ5_1: return kQ5M;
+    case kSrcQ5_K: return kQ5K;
     case kSrcQ6_K: return kQ6;
     case kSrcQ8_0: return kQ8;
   }
@@ -160,9 +162,10 @@ void write_floats(int format, const float w[8][32], uint8_t* out) {
     for (int r = 0; r < 8; ++r) {
       Block q{};
       to_q8(w[r], &q);
-      const Lane to{out, r};
+      const Lane to{place(kQ8, out, 0), r};
       for (int j = 0; j < 8; ++j) to.word(j, word(q.code + 4 * j));
-      to.half(code_bytes(kQ8), 0, q.scale[0]);
+      const uint16_t scale = f32_to_f16(q.scale[0]);
+      to.half(0, reinterpret_cast<const uint8_t*>(&scale));
     }
     return;
   }
@@ -180,36 +183,17 @@ void write_floats(int format, const float w[8][32], uint8_t* out) {
     }
 }
 
-// The power of two that brings the largest possible scale of a K-quantised matrix to about 2^14.
-float choose_unit(int32_t source, const uint8_t* data, int64_t bytes) {
-  if (source != kSrcQ4_K && source != kSrcQ5_K && source != kSrcQ6_K) return 1.0f;
-  const SourceType* type = source_type(source);
-  float top = 0.0f;
-  for (int64_t at = 0; at < bytes; at += type->bytes) {
-    if (source == kSrcQ6_K) {
-      top = std::fmax(top, std::fabs(f16_to_f32(data + at + 208)) * 128.0f);
-    } else {
-      top = std::fmax(top, std::fabs(f16_to_f32(data + at)) * 63.0f);
-      top = std::fmax(top, std::fabs(f16_to_f32(data + at + 2)) * 63.0f);
-    }
-  }
-  if (!(top > 0.0f) || !std::isfinite(top)) return 1.0f;
-  return std::ldexp(1.0f, std::ilogb(top) - 14);
-}
-
 struct Job {
   int32_t source, format;
   int64_t n, k, row_bytes;
-  float inverse_unit;
 };
 
 template <int S>
 void repack_tile(const Job& job, int64_t live, const uint8_t* rows, uint8_t* out) {
-  const int64_t bytes = block_bytes(job.format);
-  for (int64_t b = 0; b < blocks_of(job.k); ++b, out += bytes) {
-    if (live < 8) memset(out, 0, static_cast<size_t>(bytes));
-    for (int r = 0; r < live; ++r) repack<S>(rows + r * job.row_bytes, b, job.inverse_unit, {out, r});
-  }
+  const int64_t blocks = blocks_of(job.k);
+  if (live < 8) memset(out, 0, static_cast<size_t>(tile_bytes(job.format, blocks)));
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int r = 0; r < live; ++r) repack<S>(rows + r * job.row_bytes, b, {place(job.format, out, b), r});
 }
 
 void pack_tile(const Job& job, int64_t tile, const uint8_t* data, uint8_t* out) {
@@ -249,15 +233,14 @@ int32_t pack(int32_t source, int32_t format, int64_t n, int64_t k, const uint8_t
   if (n <= 0 || bytes != n * row_bytes) return -2;
   if (!is_float(format) && k % 32) return -2;
   if (!is_float(format) && format != kQ8 && native_format(source) != format) return -3;
-  Header header{kMagic, format, n, k, 1.0f, {0}};
-  if (native_format(source) == format) header.unit = choose_unit(source, data, bytes);
+  const Header header{kMagic, format, n, k, {0}};
   memcpy(out, &header, sizeof header);
-  const int64_t tiles = tiles_of(n), tile_bytes = blocks_of(k) * block_bytes(format);
+  const int64_t tiles = tiles_of(n), step = tile_bytes(format, blocks_of(k));
   const int64_t tasks = tiles < 64 ? tiles : 64;
-  const Job job{source, format, n, k, row_bytes, 1.0f / header.unit};
+  const Job job{source, format, n, k, row_bytes};
   parallel(static_cast<int>(tasks), [&](int task) {
     for (int64_t t = tiles * task / tasks; t < tiles * (task + 1) / tasks; ++t)
-      pack_tile(job, t, data, out + sizeof header + t * tile_bytes);
+      pack_tile(job, t, data, out + sizeof header + t * step);
   });
   return 0;
 }

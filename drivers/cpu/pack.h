@@ -1,6 +1,5 @@
 // What: from the blocks of a GGUF tensor to the packed layout of formats.h.
-// Invariant: codes and f16 scales are kept exactly; K-quants' products d * scale are rounded to f16 once, scaled by the
-//     matrix's power of two so that none is subnormal; nothing is read past `bytes`.
+// Invariant: codes and scales of a format of its own are kept exactly; nothing is read past `bytes`.
 // Interface: source_row_bytes, pack; dequantise for the float formats. No function throws.
 #pragma once
 

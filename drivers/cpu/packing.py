@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HUGE = 2 << 20
-FORMATS = ("q4", "q4m", "q5", "q5m", "q6", "q8", "bf16", "f32")  # in the order of formats.h
+FORMATS = ("q4", "q4m", "q4k", "q5", "q5m", "q5k", "q6", "q8", "bf16", "f32")  # in the order of formats.h
 SOURCES = {  # GGUF's numbers
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
     "BF16": 30,
 }  # fmt: skip
 NATIVE = {
-    "F32": "f32", "F16": "f32", "BF16": "bf16", "Q4_0": "q4", "Q4_1": "q4m", "Q4_K": "q4m", "Q5_0": "q5", "Q5_1": "q5m",
-    "Q5_K": "q5m", "Q6_K": "q6", "Q8_0": "q8",
+    "F32": "f32", "F16": "f32", "BF16": "bf16", "Q4_0": "q4", "Q4_1": "q4m", "Q4_K": "q4k", "Q5_0": "q5", "Q5_1": "q5m",
+    "Q5_K": "q5k", "Q6_K": "q6", "Q8_0": "q8",
 }  # fmt: skip
 
 

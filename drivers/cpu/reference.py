@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-BITS = {"q4": 4, "q4m": 4, "q5": 5, "q5m": 5, "q6": 6, "q8": 8}
+BITS = {"q4": 4, "q4m": 4, "q4k": 4, "q5": 5, "q5m": 5, "q5k": 5, "q6": 6, "q8": 8}
+SUPER = {"q4k": 2, "q5k": 2, "q6": 1}  # f16 numbers a row that eight blocks share
 OFFSET = {"q4": 8, "q5": 16, "q6": 32}
 
 
@@ -30,9 +31,8 @@ def unpack(weight: Packed) -> Floats:
     """The dense matrix f32 [N, K] that a packed buffer stands for, read from the layout in formats.h."""
     n, k = weight.shape
     raw = np.asarray(weight.data)
-    unit = raw[24:28].view(np.float32)[0]
     tiles, blocks = -(-n // 8), -(-k // 32)
-    body = raw[64:].reshape(tiles, blocks, -1)
+    body = raw[64:].reshape(tiles, -1)
     if weight.format in ("f32", "bf16"):
         if weight.format == "f32":
             values = body.view(np.float32)
@@ -41,8 +41,7 @@ def unpack(weight: Packed) -> Floats:
         dense = values.reshape(tiles, blocks * 32, 8).transpose(0, 2, 1).reshape(tiles * 8, blocks * 32)
         return np.ascontiguousarray(dense[:n, :k])
     bits = BITS[weight.format]
-    code_bytes = 32 * bits
-    vectors = body[..., :code_bytes].reshape(tiles, blocks, bits, 8, 4)
+    vectors, scales, minima = _parts(body, weight.format, tiles, blocks)
     if bits == 8:
         codes = vectors.astype(np.int8).astype(np.int32)
     else:
@@ -55,17 +54,38 @@ def unpack(weight: Packed) -> Floats:
                 codes[:, :, j] |= ((vectors[:, :, 4 + j // 4].astype(np.int32) >> (2 * (j % 4))) & 3) << 4
     codes = codes.transpose(0, 3, 1, 2, 4).reshape(tiles * 8, blocks * 32)  # [rows, k-groups x 4]
     codes = codes - OFFSET.get(weight.format, 0)
-    halves = body[..., code_bytes:].copy().view(np.float16).astype(np.float32).reshape(tiles, blocks, -1, 8)
 
     def spread(x: Floats) -> Floats:  # [tiles, blocks, groups, 8] -> [rows, k]
         groups = x.transpose(0, 3, 1, 2).reshape(tiles * 8, -1)
         return np.repeat(groups, blocks * 32 // groups.shape[1], axis=1)
 
-    groups = 2 if bits == 6 else 1
-    dense = spread(halves[:, :, :groups]) * codes.astype(np.float32)
-    if halves.shape[2] > groups:
-        dense = dense + spread(halves[:, :, groups:])
-    return np.ascontiguousarray((dense * unit)[:n, :k], dtype=np.float32)
+    dense = spread(scales) * codes.astype(np.float32)
+    if minima is not None:
+        dense = dense + spread(minima)
+    return np.ascontiguousarray(dense[:n, :k], dtype=np.float32)
+
+
+def _parts(
+    body: NDArray[np.uint8], format: str, tiles: int, blocks: int
+) -> tuple[NDArray[np.uint8], Floats, Floats | None]:
+    """Codes [tiles, blocks, bits, 8, 4]; scales [tiles, blocks, groups, 8]; minima likewise, or None."""
+    bits = BITS[format]
+    tops = SUPER.get(format, 0)
+    if not tops:
+        parts = body.reshape(tiles, blocks, -1)
+        halves = parts[..., 32 * bits :].copy().view(np.float16).astype(np.float32).reshape(tiles, blocks, -1, 8)
+        vectors = parts[..., : 32 * bits].reshape(tiles, blocks, bits, 8, 4)
+        return vectors, halves[:, :, :1], halves[:, :, 1:] if halves.shape[2] > 1 else None
+    parts = body.reshape(tiles, blocks // 8, -1)
+    codes, small, top = np.split(parts, [256 * bits, 256 * bits + 128], axis=-1)
+    vectors = codes.reshape(tiles, blocks, bits, 8, 4)
+    bytes_ = small.reshape(tiles, blocks, 2, 8)
+    shared = top.copy().view(np.float16).astype(np.float32).reshape(tiles, blocks // 8, tops, 8)
+    shared = np.repeat(shared, 8, axis=1)
+    if tops == 1:
+        return vectors, shared * bytes_.astype(np.int8).astype(np.float32), None
+    scaled = shared * bytes_.astype(np.float32)
+    return vectors, scaled[:, :, :1], scaled[:, :, 1:]
 
 
 def quantise(x: ArrayLike, about_middle: bool = False) -> Floats:

@@ -1,6 +1,6 @@
 // What: one block of one row from GGUF's order of bits to ours (formats.h), without widening a code to a byte: rows are
 //     moved in words, so that packing a model at boot is bound by memory.
-// Invariant: codes and f16 scales are moved exactly; the products of the K-quants' scales are rounded to f16 once.
+// Invariant: codes and scales are moved exactly; nothing is rounded.
 // Interface: repack<S>, k_scale.
 #pragma once
 
@@ -21,16 +21,18 @@ inline void k_scale(const uint8_t* s, int j, int* scale, int* minimum) {
   }
 }
 
-// Where row r of a packed block keeps its words and its f16 numbers.
+// Where row r of a packed block keeps its words and its scales.
 struct Lane {
-  uint8_t* out;
+  Place<uint8_t> at;
   int r;
 
-  void word(int vector, uint32_t value) const { memcpy(out + 32 * vector + 4 * r, &value, 4); }
-  void half(int64_t codes, int which, const uint8_t* f16) const { memcpy(out + codes + 16 * which + 2 * r, f16, 2); }
-  void half(int64_t codes, int which, float value) const {
-    const uint16_t h = f32_to_f16(value);
-    memcpy(out + codes + 16 * which + 2 * r, &h, 2);
+  void word(int vector, uint32_t value) const { memcpy(at.codes + 32 * vector + 4 * r, &value, 4); }
+  void half(int which, const uint8_t* f16) const { memcpy(at.scales + 16 * which + 2 * r, f16, 2); }
+  void byte(int which, uint8_t value) const { at.scales[8 * which + r] = value; }
+  void top(int which, const uint8_t* f16, bool negative = false) const {
+    uint8_t* to = at.tops + 16 * which + 2 * r;
+    memcpy(to, f16, 2);
+    if (negative) to[1] ^= 0x80;
   }
 };
 
@@ -59,29 +61,31 @@ inline constexpr FifthBits kFifthBits;
 
 // Block b of a row that starts at `row`.
 template <int S>
-inline void repack(const uint8_t* row, int64_t b, float inverse_unit, const Lane& to) {
+inline void repack(const uint8_t* row, int64_t b, const Lane& to) {
   if constexpr (S == kSrcQ8_0) {
     const uint8_t* p = row + b * 34;
     for (int j = 0; j < 8; ++j) to.word(j, word(p + 2 + 4 * j));
-    to.half(code_bytes(kQ8), 0, p);
+    to.half(0, p);
   } else if constexpr (S == kSrcQ4_0 || S == kSrcQ4_1 || S == kSrcQ5_0 || S == kSrcQ5_1) {
     constexpr bool five = S == kSrcQ5_0 || S == kSrcQ5_1, minimum = S == kSrcQ4_1 || S == kSrcQ5_1;
     constexpr int head = minimum ? 4 : 2, codes = head + (five ? 4 : 0);
-    constexpr int64_t at = code_bytes(five ? kQ5 : kQ4);
     const uint8_t* p = row + b * (codes + 16);
     for (int j = 0; j < 4; ++j) to.word(j, word(p + codes + 4 * j));  // their nibbles lie as ours do
     if (five) to.word(4, kFifthBits(p + head));
-    to.half(at, 0, p);
-    if (minimum) to.half(at, 1, p + 2);
+    to.half(0, p);
+    if (minimum) to.half(1, p + 2);
   } else if constexpr (S == kSrcQ4_K || S == kSrcQ5_K) {
     constexpr bool five = S == kSrcQ5_K;
-    constexpr int64_t at = code_bytes(five ? kQ5M : kQ4M);
     const uint8_t* p = row + (b / 8) * (five ? 176 : 144);
     const int j = static_cast<int>(b % 8);
     int scale, minimum;
     k_scale(p + 4, j, &scale, &minimum);
-    to.half(at, 0, f16_to_f32(p) * static_cast<float>(scale) * inverse_unit);
-    to.half(at, 1, -f16_to_f32(p + 2) * static_cast<float>(minimum) * inverse_unit);
+    to.byte(0, static_cast<uint8_t>(scale));
+    to.byte(1, static_cast<uint8_t>(minimum));
+    if (j == 0) {
+      to.top(0, p);
+      to.top(1, p + 2, true);
+    }
     join_nibbles(p + (five ? 48 : 16) + 32 * (j / 2), 4 * (j & 1), to);
     if (five) {
       uint64_t bits = 0;  // k-groups i and i + 1 in the two halves
@@ -97,9 +101,9 @@ inline void repack(const uint8_t* row, int64_t b, float inverse_unit, const Lane
       constexpr uint64_t mask = 0x0303030303030303u;
       const uint64_t bits = ((word64(high) >> (2 * part)) & mask) | ((word64(high + 8) >> (2 * part)) & mask) << 4;
       to.word(4 + h, static_cast<uint32_t>(bits) | static_cast<uint32_t>(bits >> 32) << 2);
-      to.half(code_bytes(kQ6), h, f16_to_f32(p + 208) * static_cast<float>(static_cast<int8_t>(p[192 + 2 * j + h])) *
-                                      inverse_unit);
+      to.byte(h, p[192 + 2 * j + h]);
     }
+    if (j == 0) to.top(0, p + 208);
   }
 }
 

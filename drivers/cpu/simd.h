@@ -87,6 +87,12 @@ inline F8 scale_by_power(F8 a, F8 n) {
       _mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
 }
 inline F8 load_f16(const void* p) { return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
+inline F8 load_unsigned(const void* p) {  // eight bytes
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
+}
+inline F8 load_signed(const void* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
+}
 inline F8 load_bf16(const void* p) {
   return _mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))), 16));
@@ -299,6 +305,14 @@ inline F8 load_f16(const void* p) {
   uint16_t h[8];
   memcpy(h, p, sizeof h);
   LLMOS_LANES(f16_to_float(h[i]))
+}
+inline F8 load_unsigned(const void* p) {
+  const uint8_t* b = static_cast<const uint8_t*>(p);
+  LLMOS_LANES(static_cast<float>(b[i]))
+}
+inline F8 load_signed(const void* p) {
+  const int8_t* b = static_cast<const int8_t*>(p);
+  LLMOS_LANES(static_cast<float>(b[i]))
 }
 inline F8 load_bf16(const void* p) {
   uint16_t h[8];

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llmos.drivers.weights import Tensor, Weights
     from llmos.kernel.model.decoder import Ops
 
-NUMERICS = 2  # of the CPU kernels: raised with every change of rounding, so that no KV of another's is shared
+NUMERICS = 3  # of the CPU kernels: raised with every change of rounding, so that no KV of another's is shared
 Backend = Literal["cpu", "gpu", "tpu", "xla"]  # each has its module of operations, `<backend>_ops`
 
 

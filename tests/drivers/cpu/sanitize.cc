@@ -60,9 +60,11 @@ constexpr int32_t kSources[] = {kSrcF32, kSrcF16, kSrcQ4_0, kSrcQ4_1, kSrcQ5_0, 
 int native(int32_t source) {
   switch (source) {
     case kSrcQ4_0: return kQ4;
-    case kSrcQ4_1: case kSrcQ4_K: return kQ4M;
+    case kSrcQ4_1: return kQ4M;
+    case kSrcQ4_K: return kQ4K;
     case kSrcQ5_0: return kQ5;
-    case kSrcQ5_1: case kSrcQ5_K: return kQ5M;
+    case kSrcQ5_1: return kQ5M;
+    case kSrcQ5_K: return kQ5K;
     case kSrcQ6_K: return kQ6;
     case kSrcQ8_0: return kQ8;
     case kSrcBF16: return kBF16;
@@ -81,9 +83,7 @@ void products(const Kernels& kernels) {
           Exact<uint8_t> packed(static_cast<size_t>(packed_bytes(format, n, k)));
           check(!pack(source, format, n, k, raw.data, static_cast<int64_t>(raw.size), packed.data), "pack");
           check(pack(source, format, n, k, raw.data, static_cast<int64_t>(raw.size) - 1, packed.data) == -2, "short");
-          Header h;
-          memcpy(&h, packed.data, sizeof h);
-          const Segment one{format, n, h.unit, packed.data + sizeof h};
+          const Segment one{format, n, packed.data + sizeof(Header)};
           const Segment two[] = {one, one};
           for (int64_t rows : {1, 2, 3, 4, 5, 7, 9}) {
             auto x = floats(static_cast<size_t>(rows * k)), norm = floats(static_cast<size_t>(k));
