@@ -304,5 +304,5 @@ def _damaged(why: str) -> ZipError:
 def _too_large(size: int) -> ZipError:
     return ZipError(
         f"{size >> 20} MiB are too much", why=f"at most {MAX_EXPANDED_BYTES >> 20} MiB are zipped by a model",
-        do="use another program: a model reads some thousand bytes a second",
+        do="use another program: a model reads a thousand bytes a second, or a few",
     )  # fmt: skip

@@ -39,8 +39,10 @@ def parser() -> argparse.ArgumentParser:
         checkpoint,
         doctor,
         expert,
+        export,
         journal,
         kill,
+        learn,
         models,
         next_token,
         pmap,
@@ -50,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         shell,
         talk,
         up,
+        zipping,
     )
 
     top = argparse.ArgumentParser(
@@ -62,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
     runs = (ask, shell, talk, up, ps, pmap, kill, checkpoint, journal, replay, serve)
-    for module in (*runs, next_token, expert, models, app, doctor):
+    for module in (*runs, next_token, expert, learn, models, zipping, export, app, doctor):
         module.add(verbs)
     return top
 
