@@ -91,5 +91,5 @@ def run(quick: bool, progress: Progress) -> Figures:
             with llama.Llama(models(quick=True)[MODEL], llama.Settings(), context=2304) as theirs:
                 llama.best(theirs, lambda side: side.decode(512, 12), llama.grid(ubatches=(512,)))
                 values["llama_cpp"] = theirs.decode(max(len(x.tokens) for x in layouts), 48)
-            values["ratio"] = values["ours"] / values["llama_cpp"]
+            values["beside_llama_cpp"] = values["ours"] / values["llama_cpp"]
     return Figures(values, (MODEL,))
