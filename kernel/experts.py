@@ -1,11 +1,14 @@
 """`experts`, the system app by which a process asks an expert: a child that answers in its own right.
 
-What: whoever knows the machine's experts, and the syscalls `ask` and `list`.
+What: whoever knows the machine's experts, and the syscalls `ask`, `route` (ask whoever is best, by what experts say of
+    themselves) and `list`.
 Invariant: an expert that is asked has its own instructions, documents and grants, not its asker's, and gives back an
     answer alone, under the labels of all it has read. It acts on the world (`write` and beyond) only where its asker
     may too, so nobody acts through another. Nobody is asked who stands above in the same chain of questions, and a
-    chain is short. What it uses, its asker has used.
-Interface: `Directory`; `Experts`, one of `kernel.system.SYSTEM`; `narrowed(grants, asker)`.
+    chain is short. What it uses, its asker has used. Whom a question goes to is decided by likeness and words, the
+    same on every machine, and never by what an answer says.
+Interface: `Directory`; `Experts`, one of `kernel.system.SYSTEM`; `narrowed(specialist, asker, syscalls)`;
+    `nearest(question, roster, history)`.
 
 The kernel imports no app: who knows the experts comes by an entry point of the group `llmos.experts`.
 """
@@ -13,7 +16,9 @@ The kernel imports no app: who knows the experts comes by an entry point of the 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +30,7 @@ from llmos.kernel.grants import Grant, covers
 from llmos.kernel.journal.records import Spawned
 from llmos.kernel.ledger import check_quotas
 from llmos.kernel.systemcall import SystemCall, here
+from llmos.memory.history import History
 
 if TYPE_CHECKING:
     from llmos.abi.config import Config
@@ -37,11 +43,28 @@ CHAIN = 4  # experts that ask each other in turn: each waits for the next, and e
 ACTS: frozenset[Effect] = frozenset({"write", "send", "pay", "destroy", "admin"})
 
 
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an expert says of itself; `starters` are questions that it shows, `tested` those that it is tested with."""
+
+    description: str
+    starters: tuple[str, ...] = ()
+    tested: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that it says, its description first, with what it shows."""
+        return "\n".join((self.description, *self.starters)), *self.starters, *self.tested
+
+
+Roster = Mapping[str, Profile]
+
+
 class Directory(Protocol):
     """Who knows the machine's experts. Methods may read files; they are called on a thread of their own."""
 
-    def roster(self) -> Mapping[str, str]:
-        """Name -> description of those that can be asked."""
+    def roster(self) -> Roster:
+        """Those that can be asked."""
         ...
 
     def specialist(self, name: str, syscalls: Mapping[str, Syscall]) -> Specialist:
@@ -72,11 +95,26 @@ def narrowed(
     return tuple(text for text, grant in parsed if not acts(grant) or covers(asker, grant))
 
 
+def nearest(question: str, roster: Roster, history: History) -> list[str]:
+    """The names of a roster, whom a question suits best first; ties by name. A description says what somebody is for,
+    and questions what that means, so both count: the description, and whatever is nearest."""
+    said = [(name, text) for name, one in sorted(roster.items()) for text in one.texts]
+    values = history.relevance(question, [text for _, text in said])
+    described: dict[str, float] = {}
+    best: dict[str, float] = {}
+    for (name, _), value in zip(said, values, strict=True):
+        described.setdefault(name, value)
+        best[name] = max(value, best.get(name, value))
+    return sorted(best, key=lambda name: (-described[name] - best[name], name))
+
+
 class Experts(App):
     """Experts of this machine: ask one who knows."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._history: History | None = None  # keeps the vectors of what experts say
+        self._lock = threading.Lock()  # of the history
 
     @cached_property
     def _directory(self) -> Directory:
@@ -85,12 +123,37 @@ class Experts(App):
     @syscall(effect="none", retry="safe")
     async def list(self, call: Call) -> dict[str, str]:
         """The experts that can be asked, and what each is for."""
-        return dict(await asyncio.to_thread(lambda: self._directory.roster()))
+        roster = await asyncio.to_thread(lambda: self._directory.roster())
+        return {name: one.description for name, one in roster.items()}
+
+    @syscall(effect="none", retry="safe", deadline=600)
+    async def route(self, call: Call, question: str) -> str:
+        """Ask whichever expert fits a question best; returns its answer. It knows nothing of this conversation."""
+        me, kernel = here(call), self._kernel
+        asked = next((c for c in kernel.table.children(me.process.pid) if _answers(c, me)), None)
+        if asked is not None:
+            return await self._answer(me, asked.expert, question)
+        roster = await asyncio.to_thread(lambda: self._directory.roster())
+        waiting = _above(kernel, me.process)
+        free = {n: one for n, one in roster.items() if n not in waiting and _may_ask(me.process, n)}
+        if not free:
+            raise CallDenied("there is no expert to ask", do="answer from what you know")
+        name = (await asyncio.to_thread(self._nearest, question, free))[0]
+        return await self._answer(me, name, question)
 
     @syscall(effect="none", retry="safe", deadline=600)
     async def ask(self, call: Call, name: str, question: str) -> str:
         """Ask the expert of that name a question; returns its answer. It knows nothing of this conversation."""
-        me, kernel = here(call), self._kernel
+        return await self._answer(here(call), name, question)
+
+    def _nearest(self, question: str, roster: Roster) -> Sequence[str]:
+        with self._lock:
+            self._history = self._history or History(self._kernel.library.encode)
+            return nearest(question, roster, self._history)
+
+    async def _answer(self, me: SystemCall, name: str, question: str) -> str:
+        """What that expert says."""
+        kernel = self._kernel
         expert = await asyncio.to_thread(lambda: self._directory.specialist(name, kernel.syscalls))
         child = _asked_before(kernel, me, name) or await self._spawn(me, expert)
         try:
@@ -139,10 +202,20 @@ class Experts(App):
 
 def _asked_before(kernel: Kernel, me: SystemCall, name: str) -> Process | None:
     """The child that answers this very call already: the machine stopped meanwhile."""
-    for child in kernel.table.children(me.process.pid):
-        if child.spawned.settings.get("asked") == me.key and child.expert == name:
-            return child
-    return None
+    return next(
+        (c for c in kernel.table.children(me.process.pid) if _answers(c, me) and c.expert == name), None
+    )
+
+
+def _answers(child: Process, me: SystemCall) -> bool:
+    """Whether that child was spawned for this very call."""
+    return child.spawned.settings.get("asked") == me.key
+
+
+def _may_ask(process: Process, name: str) -> bool:
+    """Whether a question may go to that expert: where a process is granted `experts.ask` of some, to these."""
+    asks = [grant for grant in process.grants if grant.names("experts.ask")]
+    return not asks or any(grant.admits("experts.ask", {"name": name}) for grant in asks)
 
 
 def _above(kernel: Kernel, process: Process) -> list[str]:

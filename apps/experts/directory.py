@@ -14,11 +14,14 @@ from llmos.apps.experts.grants import Consents, granted
 from llmos.apps.experts.knowledge import allowed
 from llmos.apps.experts.launch import check_base, specialist
 from llmos.apps.experts.shelf import Shelf
+from llmos.kernel.experts import Profile
 
 if TYPE_CHECKING:
     from llmos.abi.config import Config
     from llmos.abi.manifest import Syscall
     from llmos.abi.specialist import Specialist
+    from llmos.apps.experts.manifest import Manifest
+    from llmos.kernel.experts import Roster
 
 
 class MachineDirectory:
@@ -27,12 +30,10 @@ class MachineDirectory:
     def __init__(self, config: Config) -> None:
         self._config, self._shelf = config, Shelf(config)
 
-    def roster(self) -> Mapping[str, str]:
-        """Name -> description of every expert here that can be read."""
+    def roster(self) -> Roster:
+        """Every expert here that can be read. Its tests say better than its description what it is asked."""
         return {
-            one.name: one.expert.manifest.description
-            for one in self._shelf.listed()
-            if one.expert is not None
+            one.name: _profile(one.expert.manifest) for one in self._shelf.listed() if one.expert is not None
         }
 
     def specialist(self, name: str, syscalls: Mapping[str, Syscall]) -> Specialist:
@@ -42,3 +43,8 @@ class MachineDirectory:
         check_base(expert, self._config.kernel.model)
         state = self._shelf.state
         return specialist(expert, granted(expert, syscalls, Consents(state)), state, allowed(self._config))
+
+
+def _profile(manifest: Manifest) -> Profile:
+    tested = (case.ask.replace("{site}", "https://example.org") for case in manifest.tests)
+    return Profile(manifest.description, manifest.starters, tuple(tested))

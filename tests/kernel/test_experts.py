@@ -21,10 +21,11 @@ from llmos.apps.experts.packing import pack
 from llmos.apps.experts.shelf import Shelf
 from llmos.apps.experts.unpacking import Pack
 from llmos.drivers.yamlfile import check
-from llmos.kernel.experts import CHAIN, narrowed
+from llmos.kernel.experts import CHAIN, Profile, narrowed, nearest
 from llmos.kernel.grants import Grant
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.system import SYSTEM
+from llmos.memory.history import History
 from llmos.testing import call
 from tests.apps.experts.apps import machine
 
@@ -44,7 +45,8 @@ def install(tmp_path: Path) -> Install:
 
     def make(name: str, text: str = "") -> None:
         file = tmp_path / f"{name}.yaml"
-        file.write_text(f"expert: {name}\ndescription: The {name}.\n{text}")
+        about = "" if text.startswith("description:") else f"description: The {name}.\n"
+        file.write_text(f"expert: {name}\n{about}{text}")
         made = Pack.read(pack(shelf.find(str(file))))
         installing.install(shelf, made, KNOWN, lambda *_: True, unsigned=True)
 
@@ -196,6 +198,70 @@ def test_the_list_has_names_and_descriptions(scripted_kernel: Make, install: Ins
 
     turn = scripted_kernel(script).spawn(grants=["experts.list"]).ask("who is there?", max_tokens=3000)
     assert '"clerk": "The clerk."' in turn.answer and '"librarian"' in turn.answer
+
+
+COOK = "description: Recipes, and how long things boil.\ninstructions: You are the cook.\n"
+TAILOR = "description: Mends coats and trousers.\ninstructions: You are the tailor.\n"
+
+
+def routed(window: str) -> str:
+    """Somebody who passes questions on, and experts that say who they are."""
+    for name in ("cook", "tailor"):
+        if f"You are the {name}" in window:
+            return f"I am the {name}."
+    return result(window) or call("experts.route", question=question(window))
+
+
+@pytest.mark.parametrize(
+    ("asked", "who"),
+    [
+        ("Who mends trousers?", "tailor"),
+        ("How long must an egg boil?", "cook"),
+        ("Which recipes are there?", "cook"),
+    ],
+)
+def test_a_question_goes_to_whoever_says_that_it_is_his(
+    scripted_kernel: Make, install: Install, asked: str, who: str
+) -> None:
+    install("cook", COOK)
+    install("tailor", TAILOR)
+    kernel = scripted_kernel(routed)
+    kernel.library.encode = None  # by words alone, as on a machine without the encoder
+    process = kernel.spawn(grants=["experts.route"])
+    assert process.ask(asked, max_tokens=300).answer == f"I am the {who}."
+
+
+def test_a_router_asks_whom_it_may_and_nobody_who_waits_for_it(
+    scripted_kernel: Make, install: Install
+) -> None:
+    install("cook", COOK)
+    install("tailor", TAILOR)
+    install("guide", "description: Mends trousers too.\ngrants: {experts.route: }\n")
+
+    def script(window: str) -> str:
+        if "You are the tailor" in window:
+            return "I am the tailor."
+        return result(window) or call("experts.route", question=question(window))
+
+    kernel = scripted_kernel(script)
+    process = kernel.spawn(
+        grants=["experts.route"]
+    )  # goes to the guide, whose words are nearest, and on from there
+    turn = process.ask("Who mends trousers too?", max_tokens=600)
+    assert turn.answer == "I am the tailor."
+    assert [s.pid for s in kernel.ps()] == [process.pid]
+    bound = kernel.spawn(grants=["experts.route", "experts.ask(name=cook)"])
+    events = list(bound.ask("Who mends trousers?", max_tokens=600))
+    assert [e.text for e in events if isinstance(e, Result)][:1] != ["I am the tailor."]
+    nobody = kernel.spawn(grants=["experts.route", "experts.ask(name=nobody)"])
+    assert "there is no expert to ask" in nobody.ask("Who mends trousers?", max_tokens=600).answer
+
+
+def test_whose_words_are_nearest_comes_first() -> None:
+    coats = Profile("Mends coats.")
+    roster = {"cook": Profile("Recipes.", tested=("How long does rice boil?",)), "tailor": coats, "b": coats}
+    assert nearest("How long does an egg boil?", roster, History())[0] == "cook"
+    assert nearest("Who mends coats?", roster, History()) == ["b", "tailor", "cook"], "ties go by name"
 
 
 def test_a_call_that_was_interrupted_goes_on_with_the_same_child(
