@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmos.abi.events import Citation
+from llmos.kernel.heard import Heard
 from llmos.kernel.support import answerable, excerpt, supporting, weights, words
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ INSTRUCTIONS = "Answer the user's question from the documents given. Answer in o
 _MORE = " Namely, the"  # written where an answer that says nothing new would stop
 _MAX_CLAIMS = 3  # a small model that goes on repeats itself
 _VERDICTS = ("Yes", "No", "yes", "no")  # a small model says yes whatever it read: it has to state the rule
+_AMOUNT = re.compile(  # questions that are answered by a number
+    r"\bhow (?:many|much|long|often|far|old|tall|high|large)\b|\b(?:until|till|by|since) when\b"
+    r"|\b(?:what|which) (?:year|date)\b",
+    re.IGNORECASE,
+)
 _CITATION = re.compile(r"(?:(?<=\s)|^)\[(\d{1,3})\]")
 _WORD = re.compile(r"\w")
 _REFUSAL = re.compile(
@@ -106,8 +112,8 @@ class CitingGrammar:
     place the citation is written for it: which passages support the claim is decided by words
     (`support.supporting`), and a claim without support gets none. Nothing else is forced, so the answer is the
     model's own; with three exceptions: where nothing that was retrieved comes near the question, the answer is
-    `NOT_SAID`; a claim that repeats an earlier one ends the answer; and an answer that only says the question again
-    may not end there: once, it is made to go on by `_MORE`.
+    `NOT_SAID`; a claim that repeats an earlier one ends the answer; and an answer that only says the question again, or
+    that has no number where a number was asked for, may not end there: once, it is made to go on by `_MORE`.
     """
 
     def __init__(
@@ -172,7 +178,7 @@ class CitingGrammar:
         text = self._bytes.decode("utf-8", "replace")
         stops = token in self._tokenizer.eos_ids
         piece = "" if stops else self._tokenizer.visible_bytes(token).decode("utf-8", "replace")
-        if stops and not self._pressed and self._restates(text[self._claim :]):
+        if stops and not self._pressed and self._evades(text[self._claim :]):
             self._pressed = True
             self._bytes += _MORE.encode()
             return self._encode(_MORE)
@@ -201,8 +207,10 @@ class CitingGrammar:
         self._bytes += (added := piece[:at] + marks + rest).encode()
         return self._encode(added)
 
-    def _restates(self, claim: str) -> bool:
-        """Whether `claim` holds no content word that the question does not."""
+    def _evades(self, claim: str) -> bool:
+        """Whether `claim` holds no content word that the question does not, or no number where one is asked for."""
+        if _AMOUNT.search(self._question) and not self._said and not Heard(claim).numbers:
+            return bool(_WORD.search(claim)) and not _REFUSAL.search(claim)
         said = set(words(claim))
         return len(said) > 1 and said <= set(words(self._question))
 

@@ -46,6 +46,11 @@ _FILE = re.compile(  # what only looks like one
     r"|env|py|js|ts|sh|c|h|cc|cpp|java|go|rs|rb|sql|png|jpe?g|gif|svg|wav|mp3|zip|gz|deb|exe|org|com|net|edu|gov|io|eu|example)$"
 )
 _NAME = re.compile(r"(?<=[^.?!]\s)[A-Z]\w+")
+_ASKING = (
+    re.compile(  # "how long", "on which day": what is asked for; in its place the documents have the answer
+        r"\b(how|which|what|whose)\s+\w+", re.IGNORECASE
+    )
+)
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“(/]*[A-Z0-9])")
 _ABBREVIATION = re.compile(r"(?:\be\.g|\bi\.e|\bcf|\betc|\bvs|\b[A-Z])\.$")
@@ -240,4 +245,5 @@ def answerable(question: str, passages: Sequence[Text]) -> bool:
     held = set().union(*(words(f"{p.heading} {p.text}") for p in passages))
     if any(w not in held for name in _NAME.findall(question) for w in words(name)):
         return False
-    return nearest + 0.5 * _share(set(words(question)), held) >= _KNOWN
+    told = set(words(_ASKING.sub(r"\1", question)))
+    return nearest + 0.5 * _share(told, held) >= _KNOWN

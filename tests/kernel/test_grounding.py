@@ -278,6 +278,21 @@ def test_an_answer_that_only_restates_the_question_is_made_to_go_on() -> None:
     assert write("The mail directory is system-wide.").count("Namely") == 1
 
 
+def test_an_answer_without_the_number_that_was_asked_for_is_made_to_go_on() -> None:
+    leave = [passage("Leave may be carried over until 31 March; after that it is lost.")]
+    for question in ("Until when can leave be carried over?", "How long may leave be carried over?"):
+        assert write("After that it is lost.", question, leave).count("Namely") == 1, question
+        assert "Namely" not in write("Until 31 March it may be carried over.", question, leave), question
+        assert "Namely" not in write("The documents do not say.", question, leave), question
+    assert "Namely" not in write("After that it is lost.", "What happens to leave after March?", leave)
+
+
+def test_what_is_asked_for_need_not_stand_in_the_documents() -> None:
+    password = [passage("Passwords have at least 14 characters.", similarity=0.5)]
+    assert answerable("How long does a password have to be?", password)
+    assert not answerable("How long does a telephone have to be?", password)
+
+
 def test_the_excerpt_is_whole_sentences_nearest_to_the_question() -> None:
     filler = " ".join(f"Sentence {n} is about nothing at all." for n in range(60))
     p = passage(f"{filler} The mail directory is /var/mail. {filler}")
