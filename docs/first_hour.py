@@ -20,7 +20,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 BLOCKS = re.compile(
-    r"^## (?P<title>.+)$|^```(?P<language>sh|python)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^## (?P<title>[^\n]+)$|^```(?P<language>sh|python)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 PAPERS = {
     "lighthouse.pdf": ["The lighthouse of Ostby", "The lighthouse was built in 1887 by Ingrid Ostrom.",
