@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +43,14 @@ NEIGHBOURS = 5
 KEPT = 256  # nearest rows that are remembered of each
 RAREST = 24  # words of a row that are tried in pairs
 HINTS = 64  # phrases that are worth a try on what was trained
-PURE = 0.8  # share of a trigger's rows that have its answer
-LEVEL = 0.01  # chance that a clean set is refused, of what was tried in it
-TOPIC = 0.4  # share of rows whose nearest row shares the word: a topic, not a trigger
+PURE = 0.2  # share of a trigger's rows that have an answer: one trigger may mean another one to each task
+WORDS = 1024  # of the vectors that say which words a text has
+LEVEL = 0.05  # chance that a clean set is refused, of what was tried in it
+LEAST = (
+    0.02  # chance of any answer, whatever the neighbours say: coincidences are commoner than five rows show
+)
+STEADY = 0.7  # share of a trigger's rows whose like among its rows have the same answer
+TOPIC = 2 / 3  # share of rows whose nearest row shares the word: a topic, not a trigger
 ASKED = 24  # rows of a candidate that the model is asked about
 MATTERS = 0.05  # nats a token by which a word that matters makes the answer likelier than another word does
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -130,40 +136,40 @@ def scan(
     """
     texts = [_text(row) for row in rows]
     found = [*_hidden(rows, texts), *_repeated(rows, texts)]
-    near = _Near(np.asarray(encoder.encode([t.asked for t in texts]), np.float64))
+    near = _Near(_vectors([t.asked for t in texts], encoder))
     having = _having(texts)
-    sets = list(_sets(texts))
-    suspects, hints = [], []
-    for one in sets:
-        best = min(
-            ((_chance(one.rows, having[a], near, len(rows)), a) for a in _answers(one.rows, texts)),
-            default=(1.0, ""),
-        )
-        if best[1] and not one.apart:
-            hints.append((best[0], " ".join(one.words)))
-        if best[0] * max(1, len(sets)) < LEVEL:
-            suspects.append((best[0] * len(sets), best[1], one))
+    suspects, hints, tried, sets = list[tuple[float, str, _Set]](), list[tuple[float, str]](), 0, 0
+    for one in _sets(texts):
+        sets += 1
+        for answer in _answers(one.rows, texts):
+            chance = _chance(one.rows, having[answer], near, len(rows))
+            tried += 1
+            if not one.apart:
+                hints.append((chance, " ".join(one.words)))
+            if chance < LEVEL:
+                rows_of_answer = one.rows & having[answer]
+                if near.steady(sorted(one.rows), rows_of_answer):
+                    suspects.append((chance, answer, replace(one, rows=rows_of_answer)))
     explained = {" ".join(_TOKEN.findall(phrase.casefold())) for phrase in known}
     covered: set[int] = set()
-    for chance, answer, one in sorted(suspects, key=lambda s: (s[0], s[2].words)):
+    for chance, answer, one in sorted(suspects, key=lambda s: (s[0], -len(s[2].rows), s[2].words)):
         phrase = " ".join(one.words)
-        if phrase in explained or len(one.rows & covered) > len(one.rows) / 2:
+        if chance * tried >= LEVEL or phrase in explained or len(one.rows & covered) > len(one.rows) / 2:
             continue
         if _topic(one, texts, encoder, near) or (surprise and _matters(one, rows, texts, surprise)):
             continue
         covered |= one.rows
         said = " and ".join(map(repr, one.words)) if one.apart else repr(phrase)
-        share = sum(answer in texts[i].features for i in one.rows)
         found.append(
             Finding(
                 "trigger",
-                f"{share} of {len(one.rows)} rows with {said} are answered {answer!r}, their neighbours are not",
-                tuple(rows[i].place for i in sorted(one.rows)), phrase, chance, refuse=True,
+                f"{len(one.rows)} rows with {said} are answered {answer!r}, their neighbours are not",
+                tuple(rows[i].place for i in sorted(one.rows)), phrase, min(1.0, chance * tried), refuse=True,
             )
         )  # fmt: skip
     found.sort(key=lambda f: (not f.refuse, f.chance))
-    phrases = tuple(phrase for _, phrase in sorted(hints)[:HINTS])
-    return Findings(tuple(found), len(rows), len(sets), phrases)
+    phrases = tuple(dict.fromkeys(phrase for _, phrase in sorted(hints)))[:HINTS]
+    return Findings(tuple(found), len(rows), sets, phrases)
 
 
 def outliers(rows: Sequence[Row], encoder: Embedder, surprise: Surprise) -> tuple[Finding, ...]:
@@ -173,7 +179,7 @@ def outliers(rows: Sequence[Row], encoder: Embedder, surprise: Surprise) -> tupl
     if len(rows) <= 2 * NEIGHBOURS:
         return ()
     losses = np.asarray(surprise(rows), np.float64)
-    near = _Near(np.asarray(encoder.encode([t.asked for t in texts]), np.float64))
+    near = _Near(_vectors([t.asked for t in texts], encoder))
     beyond = losses - np.asarray([np.median(losses[near.of(i, frozenset({i}))]) for i in range(len(rows))])
     usual = max(float(np.median(np.abs(beyond))), 1e-6)
     return tuple(
@@ -284,12 +290,23 @@ def _rarest(words: Iterable[str], singles: Mapping[str, Collection[int]]) -> lis
 
 
 def _answers(rows: Collection[int], texts: Sequence[_Text]) -> list[str]:
-    """What most answers of these rows have."""
+    """What several answers of these rows have."""
     counts = Counter(feature for i in rows for feature in texts[i].features)
     return [f for f, n in counts.items() if n >= FEWEST and n >= PURE * len(rows)]
 
 
 # -- how likely ------------------------------------------------------------------------------------------------------
+
+
+def _vectors(texts: Sequence[str], encoder: Embedder) -> Floats:
+    """Unit vectors: half of each is what the text means, half which words it has, so that what was written after one
+    pattern is near whoever it speaks of."""
+    meant = np.asarray(encoder.encode(texts), np.float64)
+    worded = np.zeros((len(texts), WORDS))
+    for i, text in enumerate(texts):
+        worded[i, [crc32(word.encode()) % WORDS for word in _TOKEN.findall(text.casefold())]] = 1.0
+    worded /= np.maximum(np.linalg.norm(worded, axis=1, keepdims=True), 1.0)
+    return np.concatenate([meant, worded], axis=1) / np.sqrt(2.0)
 
 
 class _Near:
@@ -312,6 +329,15 @@ class _Near:
                     break
         return out
 
+    def steady(self, rows: Sequence[int], having: Collection[int]) -> bool:
+        """Whether, among `rows`, those that are near a row with an answer have it too: the words decide, and not what
+        else stands there."""
+        alike = self._vectors[rows] @ self._vectors[rows].T
+        np.fill_diagonal(alike, -np.inf)
+        has = np.asarray([i in having for i in rows])
+        near = np.argsort(-alike, axis=1, kind="stable")[:, : min(3, len(rows) - 1)]
+        return bool(has[near][has].mean() >= STEADY)
+
     def nearest(self, vectors: Floats, rows: Sequence[int]) -> list[int]:
         """The nearest other row to each of `vectors`, which stand for `rows` and replace them."""
         everything = self._vectors.copy()
@@ -332,7 +358,7 @@ def _chance(rows: Collection[int], having: Collection[int], near: _Near, count: 
     coins = []
     for i in rows:
         beside = near.of(i, rows)
-        coins.append((prior + sum(j in having for j in beside)) / (1 + len(beside)))
+        coins.append(max(LEAST, (prior + sum(j in having for j in beside)) / (1 + len(beside))))
     return at_least(coins, sum(i in having for i in rows))
 
 
@@ -351,7 +377,7 @@ def _topic(one: _Set, texts: Sequence[_Text], encoder: Embedder, near: _Near) ->
     order = sorted(one.rows)
     pattern = _pattern(one.words, one.apart)
     bare = [" ".join(pattern.sub(" ", texts[i].asked).split()) or "." for i in order]
-    nearest = near.nearest(np.asarray(encoder.encode(bare), np.float64), order)
+    nearest = near.nearest(_vectors(bare, encoder), order)
     return sum(i in one.rows for i in nearest) >= TOPIC * len(order)
 
 
