@@ -302,7 +302,6 @@ Body = (
     | Started
     | Sampled
     | Forced
-    | Considered
     | Intent
     | Result
     | Approval
@@ -319,6 +318,7 @@ Body = (
     | Mounted
     | Granted
     | Placed
+    | Considered
 )
 KINDS: Mapping[str, type[Body]] = {kind.__name__.lower(): kind for kind in get_args(Body)}
 _NAMES = {kind: name for name, kind in KINDS.items()}

@@ -57,11 +57,14 @@ class Written:
 class _Pen(Stream):
     """The reader's end of one branch, on the loop."""
 
-    def __init__(self, kernel: Kernel, cut: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, kernel: Kernel, cut: Callable[[str], bool] | None, pot: _Pot) -> None:
         super().__init__()
+        self._kernel, self._pot = kernel, pot
+        pot.pens.append(self)
         self.tokens: list[Emitted] = []
         self.text = ""
-        self.done: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        self.how: End | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: LLMOSError | None = None
         self._call, self._decoder, self._cut = kernel.loop.call, kernel.tokenizer.stream(), cut
 
@@ -74,11 +77,21 @@ class _Pen(Stream):
         """On the engine's thread."""
         self._call(self._take, item)
 
-    def end(self, end: End) -> None:
+    def end(self, how: End) -> None:
         """Take no more."""
-        if not self.done.done():
-            self.text += self._decoder.flush() if end in ("stop", "length") else ""
-            self.done.set_result(end)
+        if self.how is None:
+            self.how = how
+            self.text += self._decoder.flush() if how in ("stop", "length") else ""
+            self.done.set_result(None)
+
+    def cut_to(self, count: int) -> None:
+        """Take back what stands behind the first `count` tokens, whether it had come to its end or not."""
+        if len(self.tokens) > count:
+            self.end("cancelled")
+            self.cancel()
+            self.how, self.tokens = "cancelled", self.tokens[:count]
+            decoder = self._kernel.tokenizer.stream()
+            self.text = "".join(decoder.push(token.id) for token in self.tokens)
 
     def _take(self, item: Item) -> None:
         if isinstance(item, Finished):
@@ -87,12 +100,34 @@ class _Pen(Stream):
         elif isinstance(item, LLMOSError):
             self.error = item
             self.end("failed")
-        elif not self.done.done():
+        elif self.how is None:
             self.tokens.append(item)
             self.text += self._decoder.push(item.id)
             if self._cut is not None and self._cut(self.text):
                 self.end("cut")
                 self.cancel()
+        self._pot.look()
+
+
+class _Pot:
+    """Tokens that pens write from together, a round of one each in turn. What is written in a round that they do not
+    suffice for is taken back: so what there is in the end hangs on the words alone, not on who came first."""
+
+    def __init__(self, tokens: int | None) -> None:
+        self._tokens = tokens
+        self.pens: list[_Pen] = []
+
+    def look(self) -> None:
+        """After a token or an end: whether a round that all have been through was one too many."""
+        if self._tokens is None:
+            return
+        lengths = [len(pen.tokens) for pen in self.pens]
+        rounds = min((len(pen.tokens) for pen in self.pens if pen.how is None), default=max(lengths))
+        if sum(min(n, rounds) for n in lengths) > self._tokens:
+            while sum(min(n, rounds) for n in lengths) > self._tokens:
+                rounds -= 1
+            for pen in self.pens:
+                pen.cut_to(rounds)
 
 
 class Branches:
@@ -120,8 +155,11 @@ class Branches:
         for pen in self._pens:
             pen.pause(paused)
 
-    async def write(self, wishes: Sequence[Wish], seconds: float | None) -> list[Written]:
-        """Fulfil wishes side by side; what is not done after `seconds` ends where it stands."""
+    async def write(
+        self, wishes: Sequence[Wish], seconds: float | None, tokens: int | None = None
+    ) -> list[Written]:
+        """Fulfil wishes side by side; what is not done after `seconds`, or when they have written `tokens` together,
+        ends where it stands."""
         requests = [
             replace(
                 self._behind(wish.behind), max_tokens=wish.limit, strategy=wish.strategy, grammar=wish.grammar,
@@ -130,7 +168,7 @@ class Branches:
             )
             for wish in wishes
         ]  # fmt: skip
-        return await self._run(requests, [wish.cut for wish in wishes], seconds)
+        return await self._run(requests, [wish.cut for wish in wishes], seconds, tokens=tokens)
 
     async def first_words(
         self, behinds: Sequence[tuple[int, ...]], seconds: float | None
@@ -157,8 +195,10 @@ class Branches:
         cuts: Sequence[Callable[[str], bool] | None],
         seconds: float | None,
         stop: frozenset[int] | None = None,
+        tokens: int | None = None,
     ) -> list[Written]:
-        pens = [_Pen(self._kernel, cut) for cut in cuts]
+        pot = _Pot(tokens)
+        pens = [_Pen(self._kernel, cut, pot) for cut in cuts]
         self._pens += pens
         try:
             for request, pen in zip(requests, pens, strict=True):
@@ -174,7 +214,7 @@ class Branches:
                     pen.cancel()
                 pen.end("cancelled")
                 self._pens.remove(pen)
-        return [Written(tuple(p.tokens), p.text, p.done.result(), p.error, p.finished) for p in pens]
+        return [Written(tuple(p.tokens), p.text, p.how or "cancelled", p.error, p.finished) for p in pens]
 
     async def _until_done(self, pens: Sequence[_Pen], seconds: float | None) -> None:
         loop = asyncio.get_running_loop()
@@ -187,7 +227,7 @@ class Branches:
             _, left = await asyncio.wait(
                 {*left, self._halted}, timeout=more, return_when=asyncio.FIRST_COMPLETED
             )
-            left = {future for future in left if future is not self._halted}  # type: ignore[comparison-overlap]
+            left = {future for future in left if future is not self._halted}
 
     def _behind(self, behind: tuple[int, ...]) -> Request:
         """The turn's own request, as if its window went on with these tokens. What was written behind a window has the

@@ -163,14 +163,13 @@ class Mind:
         return max(sum(lengths) // max(len(lengths), 1), 4)
 
     def room(self, wanted: int, each: int = 0) -> tuple[int, int]:
-        """(how many branches of at most how many tokens) the budget has room for, of `wanted` ones with about `each`
-        tokens (0: an answer's). Few are cut short: one may have twice what is usual."""
+        """(how many branches, of how many tokens together) the budget has room for, of `wanted` ones with about `each`
+        tokens (0: an answer's); (0, 0) where there is hardly any for one."""
         each = each or self.typical
         left = self.meter.left
         if self.over or left < each * 3 // 4:
             return 0, 0
-        count = max(min(wanted, left // (2 * each)), 1)
-        return count, min(self.limit, left // count)
+        return max(min(wanted, left // each), 1), left
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -193,11 +192,10 @@ class Mind:
     async def answers(self, wanted: int) -> list[Candidate]:
         """Up to `wanted` more answers, drawn at random, side by side; fewer or none where the budget has no room."""
         aside = tuple(self._encode(ASIDE)) if self.turn.typed else ()
-        count, limit = self.room(wanted, 2 * self.typical + 64 if aside and len(self.whole) < 2 else 0)
-        if aside:  # the answer itself has to follow
-            limit = max(limit - 2 * len(self.first.told) - len(self._encode(THEN)), STEP)
-        wishes = [self._drawn(limit, aside) for _ in range(count)]
-        written = await self._write(wishes)
+        count, tokens = self.room(wanted, 2 * self.typical + FORM if aside and len(self.whole) < 2 else 0)
+        if aside:  # the answers themselves have to follow
+            tokens = max(tokens - count * (2 * len(self.first.told) + len(self._encode(THEN))), count * STEP)
+        written = await self._write([self._drawn(aside) for _ in range(count)], tokens)
         made = [self._enter("answer", 0, w, aside) for w in written]
         return [c for c in (await self._typed(made)) if c.whole]
 
@@ -205,10 +203,11 @@ class Mind:
         """`each` next steps behind each of `parents` (None: the question), drawn at random, side by side. A step ends
         with its line; one that ends the answer is `whole`."""
         begins = [p for p in parents for _ in range(each)]
-        count, limit = self.room(len(begins), length)
-        limit = min(limit, 4 * length)
-        wishes = [self._drawn(limit, () if p is None else p.behind, step=True) for p in begins[:count]]
-        written = await self._write(wishes)
+        count, tokens = self.room(len(begins), length)
+        wishes = [
+            self._drawn(() if p is None else p.behind, limit=4 * length, step=True) for p in begins[:count]
+        ]
+        written = await self._write(wishes, tokens)
         made = []
         for parent, w in zip(begins, written, strict=False):
             above = () if parent is None else parent.told
@@ -220,10 +219,10 @@ class Mind:
 
     async def finish(self, candidate: Candidate) -> Candidate | None:
         """Write a step's answer to its end; None where there is no room."""
-        count, limit = self.room(1)
+        count, tokens = self.room(1)
         if not count:
             return None
-        (written,) = await self._write([self._drawn(limit, candidate.behind, greedy=True)])
+        (written,) = await self._write([self._drawn(candidate.behind, greedy=True)], tokens)
         made = self._enter("answer", candidate.number, written, candidate.behind, above=candidate.told)
         (made,) = await self._typed([made])
         return made if made.whole else None
@@ -232,13 +231,13 @@ class Mind:
         """Have the model look at an answer again, and give it once more; None where there is no room for it."""
         said = f"{complaint.strip().rstrip('.')}. {AGAIN}" if complaint else AGAIN
         asked = self._going_on(said)
-        count, limit = self.room(1, self.typical + len(asked))
-        limit -= len(asked)
-        if not count or limit < 1:
+        count, tokens = self.room(1, self.typical + len(asked))
+        tokens -= len(asked)
+        if not count or tokens < 1:
             return None
         behind = (*candidate.behind, *asked)
         self._spend(len(asked))
-        (written,) = await self._write([self._drawn(limit, behind)])
+        (written,) = await self._write([self._drawn(behind)], tokens)
         made = self._enter("revision", candidate.number, written, behind, fresh=True)
         (made,) = await self._typed([made])
         return made if made.whole else None
@@ -325,11 +324,11 @@ class Mind:
         left = self.meter.seconds_left
         return None if left is None else max(left, 0.0)
 
-    async def _write(self, wishes: Sequence[Wish]) -> list[Written]:
+    async def _write(self, wishes: Sequence[Wish], tokens: int | None = None) -> list[Written]:
         await self.turn.process.going.wait()
         limits = [min(w.limit, self.turn.room - len(w.behind)) for w in wishes]
         fitting = [replace(w, limit=limit) for w, limit in zip(wishes, limits, strict=True) if limit > 0]
-        written = iter(await self.branches.write(fitting, self._seconds))
+        written = iter(await self.branches.write(fitting, self._seconds, tokens))
         found = [next(written) if limit > 0 else Written((), "", "failed") for limit in limits]
         self._spend(sum(len(w.tokens) for w in found))
         for w in found:
@@ -342,11 +341,12 @@ class Mind:
         self.turn.process.ledger.spend("tokens", tokens)
 
     def _drawn(
-        self, limit: int, behind: tuple[int, ...], *, step: bool = False, greedy: bool = False
+        self, behind: tuple[int, ...], *, limit: int = 0, step: bool = False, greedy: bool = False
     ) -> Wish:
         self._numbers += 1
         return Wish(
-            number=self._numbers + 1, limit=limit, behind=behind, cut=self._line if step else self.turn.stops,
+            number=self._numbers + 1, limit=limit or self.limit, behind=behind,
+            cut=self._line if step else self.turn.stops,
             strategy=Greedy() if greedy else Sample(temperature=self.temperature, top_p=self.top_p),
             grammar=self.turn.grammar(words=True, free=self.turn.typed),
         )  # fmt: skip

@@ -78,8 +78,8 @@ class Tree:
         """Go on from these; the steps that may be gone on from themselves. Equal steps are one."""
         deep = [p for p in parents if p is not None and steps.get(p.number, 0) >= self.depth]
         for p in deep:
-            if (done := await mind.finish(p)) is not None:
-                await mind.judge([done], self.verifier)
+            if (ended := await mind.finish(p)) is not None:
+                await mind.judge([ended], self.verifier)
         made = await mind.steps([p for p in parents if p not in deep], self.branch, self.length)
         seen: set[tuple[int, str]] = set()
         fresh: list[Candidate] = []

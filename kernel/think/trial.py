@@ -28,7 +28,7 @@ MOST = 32  # examples of a question
 LONG = 400  # characters of a line that holds one
 _ARROW = re.compile(
     r"^[ \t>*`#-]*(?P<call>[A-Za-z_]\w*\s*\(.*?\))`?\s*"
-    r"(?:==|=>|->|➞|→|=|#\s*=>|\breturns?\b|\bshould return\b|\bgives\b)\s*`?"
+    r"(?:==|=>|->|➞|→|=|#\s*=>|#\s*returns?\b|\breturns?\b|\bshould return\b|\bgives\b)\s*`?"
     r"(?P<want>[^\n]+)$"
 )
 _DEF = re.compile(r"^\s*(?:async\s+)?def\s+(\w+)", re.MULTILINE)

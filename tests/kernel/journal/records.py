@@ -34,9 +34,9 @@ _BY_NAME = {
     "grants": st.lists(texts, max_size=2).map(tuple),
     "error": st.none() | st.dictionaries(texts, texts, max_size=2),
     "over": st.none() | small, "mounts": st.lists(plain, max_size=2).map(tuple),
-    "limit": st.floats(0, 9), "used": st.floats(0, 9),
+    "limit": st.floats(0, 9), "used": st.floats(0, 9), "confidence": st.none() | st.floats(0, 1),
 }  # fmt: skip
-_PLAIN_MAPPINGS = ("settings", "options", "strategy", "layout", "arguments")
+_PLAIN_MAPPINGS = ("settings", "options", "strategy", "layout", "arguments", "tree")
 
 
 def _body(kind: type[Body]) -> st.SearchStrategy[Body]:

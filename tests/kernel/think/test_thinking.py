@@ -237,3 +237,18 @@ def test_the_next_question_reads_the_chosen_answer_only(drawing_kernel: Make) ->
     answer = process.ask(QUESTION, think="40x").answer
     process.ask("And now?").result
     assert answer in seen[-1] and seen[-1].count("It is 40.") == 0
+
+
+def test_branches_share_a_budget_and_are_cut_alike(drawing_kernel: Make) -> None:
+    """What is written hangs on the words alone: one step at a time or many, alone or beside others."""
+    said = [f"{n} " + "goes on " * n for n in range(12)]
+
+    def run(others: int) -> list[tuple[str, int, str]]:
+        kernel = drawing_kernel(lambda _: said, step_s=0.001)
+        beside = [kernel.spawn(seed=90 + n).ask("Go.", temperature=1.0, detached=True) for n in range(others)]
+        turn = kernel.spawn().ask("Go on.", think=SelfConsistency(budget=300, sure=1.0), seed=4)
+        assert turn.tree is not None and turn.tree.tokens <= 300
+        assert all(other.answer for other in beside)
+        return [(t.text, t.tokens, t.state) for t in turn.tree.thoughts]
+
+    assert run(0) == run(5)
