@@ -3,8 +3,8 @@
 What: the protocols of kernel, process and turn, and the values that they tell about themselves.
 Invariant: `kernel.Kernel` and `attach.RemoteKernel` both fit `Machine`; mypy and one scenario that tests run on
     both see to it. What is here needs no jax and no engine.
-Interface: `Machine`, `AnyProcess`, `AnyTurn`; `Stat`, `Exit`, `AppStat`, `Top`, `Region`, `Passed`, `Holdings`;
-    `Divergence`, `Replay`, `Influence`, `Why`; `Signal`, `State`, `Place`. Times are seconds.
+Interface: `Machine`, `AnyProcess`, `AnyTurn`; `Stat`, `Exit`, `AppStat`, `AdapterStat`, `Top`, `Region`, `Passed`,
+    `Holdings`; `Divergence`, `Replay`, `Influence`, `Why`; `Signal`, `State`, `Place`. Times are seconds.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Stat:
     syscalls: int
     pages: int
     seconds: float
+    adapter: str = ""  # the version that it runs with
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,19 @@ class AppStat:
     active: int
     restarts: int
     memory: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStat:
+    """An adapter that this machine keeps; `used` are the experts and pids that run with it now."""
+
+    version: str
+    rank: int
+    alpha: float
+    base: str  # the model that it says it was trained on
+    matrices: tuple[str, ...]
+    size: int  # bytes
+    used: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +329,19 @@ class AnyProcess(Protocol):
     def bad(self, turn: int) -> None: ...
 
 
+class AnyAdapters(Protocol):
+    """See `kernel.adapters.Adapters`."""
+
+    def list(self) -> Sequence[AdapterStat]: ...
+    def use(self, target: int | str, path: str | Path | None) -> str: ...
+    def back(self, target: int | str) -> str: ...
+
+
 class Machine(Protocol):
     """See `kernel.kernel.Kernel`."""
+
+    @property
+    def adapters(self) -> AnyAdapters: ...
 
     @property
     def config(self) -> Config: ...
@@ -341,6 +366,7 @@ class Machine(Protocol):
         seed: int = 0,
         work: str | Path | None = None,
         model: str = "",
+        adapter: str | Path | None = None,
         progress: Progress | None = None,
     ) -> AnyProcess: ...
     def process(self, pid: int) -> AnyProcess: ...

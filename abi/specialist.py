@@ -25,6 +25,7 @@ class Specialist:
     name: for `ps`; "" for a process that is nobody in particular.
     grants: of one syscall each.
     quotas: of its process.
+    adapter: where the weights lie that its words come from; "" for the model alone.
     options: how its questions are asked, as `Process.ask` has them: temperature, max_tokens, ...
     """
 
@@ -35,6 +36,7 @@ class Specialist:
     grants: tuple[str, ...] = ()
     quotas: Mapping[str, float] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    adapter: str = ""
 
     def spawn(
         self,
@@ -48,7 +50,8 @@ class Specialist:
         """A process of the expert, with further documents and grants, and the folder, of whoever runs it."""
         return kernel.spawn(
             [*self.mounts, *mounts], grants=[*self.grants, *grants], instructions=self.instructions,
-            expert=self.name, quotas=self.quotas, seed=self.options.get("seed", 0), work=work, progress=progress,
+            expert=self.name, quotas=self.quotas, seed=self.options.get("seed", 0), work=work,
+            adapter=self.adapter or None, progress=progress,
         )  # fmt: skip
 
     def asked(self, **given: Any) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Calling:
         stream = kernel.engine.submit(
             Request(
                 tokens=layout.tokens, max_tokens=1, top=CANDIDATES, priority=process.priority, labels=layout.labels,
-                pieces=layout.pieces,
+                pieces=layout.pieces, adapter=await kernel.adapters.aget(layout.adapter),
             )
         )  # fmt: skip
         for item in await asyncio.to_thread(list, stream):

@@ -2,11 +2,11 @@
 
 What: how the journal says that a process stands (conversation, questions, the turn under way with its words, seeds and
     calls, letters), and the KV of its window. A grammar is not in it: the turn makes it again from the same words.
-Invariant: a file is whole or refused; so is one of other weights or numerics. KV is only what saves computing: what
-    the file lacks is computed, and it is taken for this process's own tokens only. Who resumes gets another pid, and
-    the same words: seeds and path of forks are the old ones. A call whose outcome was open is treated as after a
-    crash: what may not be repeated waits for the user. The process that was saved goes on as well. Whole results that
-    its window has only the head of stay behind.
+Invariant: a file is whole or refused; so is one of other weights or numerics, or of an adapter that is not here. KV is
+    only what saves computing: what the file lacks is computed, and it is taken for this process's own tokens only. Who
+    resumes gets another pid, and the same words: seeds and path of forks are the old ones. A call whose outcome was
+    open is treated as after a crash: what may not be repeated waits for the user. The process that was saved goes on as
+    well. Whole results that its window has only the head of stay behind.
 Interface: `save(process, path)`, `resume(kernel, path) -> Process`. Believe a file as you would a program: it says
     what the process has heard and what its KV is.
 """
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmos.abi.errors import CheckpointError, DiskFull, JournalError
+from llmos.abi.errors import CheckpointError, DiskFull, JournalError, WeightsError
 from llmos.kernel.engine.sequence import Request, Sequence, Stream
 from llmos.kernel.grants import Grant, check
 from llmos.kernel.journal.records import (
@@ -143,12 +143,28 @@ def _read(kernel: Kernel, path: Path) -> tuple[ProcessState, dict[bytes, Page]]:
             f"the turn in {path} does not fit", why=f"it has {window} tokens, a window here {kernel.window}",
             do="raise `kernel.window` in llmos.yaml",
         )  # fmt: skip
+    _check_adapters(kernel, path, state)
     own = set() if last is None else set(_keys(kernel, last))
     size = kernel.engine.swap.page_bytes
     if pages.ndim != 2 or len(keys) != len(pages) or (len(pages) and pages.shape[1] != size):
         raise CheckpointError(f"{path} is no whole checkpoint", why="its pages are not of this model's size")
     # Each in memory of its own: one that stays must not hold that of the others.
     return state, {k.tobytes(): p.copy() for k, p in zip(keys, pages, strict=True) if k.tobytes() in own}
+
+
+def _check_adapters(kernel: Kernel, path: Path, state: ProcessState) -> None:
+    """CheckpointError where this machine lacks an adapter that the process runs with."""
+    wanted = [*state.spawned.settings.get("adapters", ())][-1:]
+    if state.turn is not None:
+        wanted.append(str(state.turn.started.layout.get("adapter", "")))
+    for adapter in filter(None, wanted):
+        try:
+            kernel.adapters.get(adapter)
+        except WeightsError as error:
+            raise CheckpointError(
+                f"the process in {path} runs with an adapter that is not here", why=str(error),
+                do=f"have it here first (`llmos ask --adapter PATH` keeps it): version {adapter[:12]}",
+            ) from None  # fmt: skip
 
 
 def _dump(state: ProcessState) -> bytes:
@@ -213,7 +229,8 @@ def _keys(kernel: Kernel, turn: RunningTurn) -> list[bytes]:
     layout, known = resumed(
         Layout.load(turn.started.window, turn.started.layout, kernel.tokenizer), turn.runs, kernel.tokenizer
     )
-    request = Request(tokens=layout.tokens, max_tokens=1, labels=layout.labels)
+    adapter = kernel.adapters.get(layout.adapter)
+    request = Request(tokens=layout.tokens, max_tokens=1, labels=layout.labels, adapter=adapter)
     sequence = Sequence(request, Stream(), kernel.engine.pool, 0)
     sequence.tokens += known
     return sequence.wanted(EVERY)

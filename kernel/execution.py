@@ -32,6 +32,7 @@ from llmos.kernel.syscalls import OPEN, Invocation, SyscallTable, answer_lark
 
 if TYPE_CHECKING:
     from llmos.abi.labels import Label
+    from llmos.drivers.weights.adapter import Adapter
     from llmos.kernel.journal.state import RunningTurn
     from llmos.kernel.process import Process
     from llmos.kernel.turn import Turn
@@ -108,6 +109,7 @@ class Execution:
         self._started, self._resumed = started, resumed
         self._stream: ProcessStream | None = None
         self._cancelled = False
+        self._adapter: Adapter | None = None  # of the whole turn
         self._work: asyncio.Task[Any] | None = None
         self._room = asyncio.Event()
         turn.on_drained(lambda: self._kernel.loop.call(self._room.set))
@@ -162,6 +164,7 @@ class Execution:
         """The whole turn; its end has been journalled when this returns."""
         number = self.turn.number
         try:
+            self._adapter = await self._kernel.adapters.aget(self.layout.adapter)
             with self._kernel.trace.turn(self.process.pid, self.process.expert, number):
                 done = await self._answer()
         except Exception:
@@ -283,6 +286,7 @@ class Execution:
             labels=self.layout.labels,
             hint=known or self._expected,
             pieces=self.layout.pieces,
+            adapter=self._adapter,
         )
 
     def _limit(self) -> int:

@@ -29,6 +29,7 @@ from llmos.abi.machine import AppStat, Passed, Region, Replay, Stat, Top, Why
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.kernel import private
+from llmos.kernel.adapters import Adapters
 from llmos.kernel.engine.engine import Engine
 from llmos.kernel.engine.sequence import Request
 from llmos.kernel.far import remote_of
@@ -113,6 +114,7 @@ class Kernel:
         self._blends = blending is not None
         blender = None if blending is None else blending(self.pages)
         self.engine = Engine(runner, commit, trace, store=self.pages, blender=blender)
+        self.adapters = Adapters(self)
         found = self.journal.unfinished()
         self.table = ProcessTable(found.pids + 1)
         self.appended = 0  # the last record that was given to the journal, but for tokens
@@ -166,6 +168,7 @@ class Kernel:
         fidelity: Fidelity = "exact",
         work: str | Path | None = None,
         model: str = "",
+        adapter: str | Path | None = None,
         progress: Progress | None = None,
     ) -> Process:
         """A new process.
@@ -182,10 +185,13 @@ class Kernel:
                 before, and computes those that the question is about: many more at once, in a fraction of the time.
             work: its working volume, the folder in which its apps read and write; default one of its own, which
                 lies in the machine's state. Its forks work in the same.
+            adapter: a folder or file of LoRA weights that its words come from, or a version that is kept (see
+                adapters.py). Where the expert has been given another by `adapters.use`, it is that one.
             model: `remote:NAME` has a remote model of llmos.yaml write its words (see far.py); "" the machine's own.
 
         Raises:
             ConfigError: a grant, quota, class, fidelity, folder or remote that does not exist.
+            WeightsError: the adapter cannot be read, or was made for other weights.
             ProcessError: too many processes.
         """
         parsed = [Grant.parse(grant) for grant in grants]
@@ -198,6 +204,13 @@ class Kernel:
             settings["work"] = str(_folder(work))
         if model:
             settings["model"] = remote_of(model, self.config)
+        if version := self.adapters.of(expert, adapter):
+            if model:
+                raise ConfigError(
+                    "a remote model takes no adapter", why=f"{model} writes the words of this process",
+                    do="leave one of the two out",
+                )  # fmt: skip
+            settings["adapters"] = [version]
         given = [as_mount(mount) for mount in mounts]
         if given:
             settings["mounts"] = [mount.dump() for mount in given]
@@ -377,10 +390,14 @@ class Kernel:
         if pid:
             from llmos.kernel.why import window_of
 
-            tokens = (*window_of(self, self.process(pid)), *self.tokenizer.encode(text))
+            window = window_of(self, self.process(pid))
+            tokens, adapter = (
+                (*window.tokens, *self.tokenizer.encode(text)),
+                self.adapters.get(window.adapter),
+            )
         else:
-            tokens = tuple(self.raw_tokens(text))
-        (item,) = self.engine.submit(Request(tokens=tokens, max_tokens=1, top=k))
+            tokens, adapter = tuple(self.raw_tokens(text)), None
+        (item,) = self.engine.submit(Request(tokens=tokens, max_tokens=1, top=k, adapter=adapter))
         name = self.tokenizer.token_bytes
         return [(name(i).decode("utf-8", "replace"), exp(logprob)) for i, logprob in item.top]
 

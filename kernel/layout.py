@@ -45,6 +45,7 @@ class Layout:
     resident: frozenset[int] = frozenset()  # turns of the conversation that stand in it
     pieces: tuple[int, ...] = ()  # ends of those that are put together (`Request.pieces`)
     origins: tuple[tuple[str, str], ...] = ()  # kind and source of each run of `labels`
+    adapter: str = ""  # the version that the whole turn is computed with
     words: bool = False  # laid out for an answer in words: what could be called is not in it
     messages: tuple[Message, ...] = field(
         default=(), repr=False
@@ -92,6 +93,7 @@ class Layout:
             "pieces": list(self.pieces),
             "origins": [list(origin) for origin in self.origins],
             "words": self.words,
+            "adapter": self.adapter,
         }
 
     @classmethod
@@ -109,7 +111,7 @@ class Layout:
         origins = tuple((kind, source) for kind, source in dumped.get("origins", [("", "")] * len(labels)))
         return cls(
             tuple(tokens), labels, passages, (), said, pieces=tuple(dumped.get("pieces", ())), origins=origins,
-            words=bool(dumped.get("words", False)),
+            words=bool(dumped.get("words", False)), adapter=str(dumped.get("adapter", "")),
         )  # fmt: skip
 
     def map(self) -> list[Region]:

@@ -27,6 +27,7 @@ from llmos.abi.progress import Progress, silent
 from llmos.kernel.execution import Asking
 from llmos.kernel.grants import Grant, check, covers
 from llmos.kernel.journal.records import (
+    Adapted,
     Asked,
     Exceeded,
     Exited,
@@ -244,6 +245,21 @@ class Process:
         self.kernel.append(self.pid, Placed(reference, place))
         self.spawned = self.spawned.placing(reference, place)
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Versions of the adapters that it was given, the last one in use; "" is the model alone."""
+        return tuple(self.spawned.settings.get("adapters", ()))
+
+    @property
+    def adapter(self) -> str:
+        """The version of the adapter that its next turn begins with; "" for none."""
+        return (self.adapters or ("",))[-1]
+
+    def adapt(self, adapters: Sequence[str]) -> None:
+        """Be given these, of which the last is in use from the next turn on. See `Kernel.adapters` for who decides."""
+        self.kernel.journal.wait(self.kernel.append(self.pid, Adapted(tuple(adapters))))
+        self.spawned = self.spawned.adapting(adapters)
+
     def forget(self, since: int = 0) -> None:
         """Empty the conversation, from turn `since` on; mounts stay."""
         self.conversation[:] = [exchange for exchange in self.conversation if exchange.turn < since]
@@ -451,7 +467,7 @@ class Process:
         ledger = self.ledger
         return Stat(
             self.pid, self.parent, self.expert or "agent", self.state, self.priority.name.lower(), self.questions.count,
-            ledger.tokens, ledger.syscalls, ledger.pages, time() - self._born,
+            ledger.tokens, ledger.syscalls, ledger.pages, time() - self._born, self.adapter,
         )  # fmt: skip
 
     def keep(self) -> None:

@@ -76,9 +76,9 @@ def passed(kernel: Kernel, process: Process) -> list[Passed]:
     return [*found, Passed(answer, _words(kernel, last.tokens), answer=True)]
 
 
-def window_of(kernel: Kernel, process: Process) -> tuple[int, ...]:
-    """The tokens that the last answer was written behind."""
-    return bursts(kernel, process)[-1].layout.tokens
+def window_of(kernel: Kernel, process: Process) -> Layout:
+    """The window that the last answer was written behind."""
+    return bursts(kernel, process)[-1].layout
 
 
 def why(kernel: Kernel, process: Process, *, call: bool = False, progress: Progress = silent) -> Why:
@@ -98,23 +98,28 @@ def why(kernel: Kernel, process: Process, *, call: bool = False, progress: Progr
     layout, said = burst.layout, burst.tokens
     regions = layout.map()
     progress("looking again", 0, len(regions) + 1)
-    whole = _logprob(kernel, layout.tokens, layout.labels, said)
+    whole = _logprob(kernel, layout.tokens, layout.labels, said, layout.adapter)
     found = []
     for number, region in enumerate(regions, 1):
         progress("looking again", number, len(regions) + 1)
         tokens, labels, text = _without(kernel, layout, region)
-        lost = _logprob(kernel, tokens, labels, said) if text.strip() else whole
+        lost = _logprob(kernel, tokens, labels, said, layout.adapter) if text.strip() else whole
         found.append(Influence(region, text[:HEAD], lost))
     progress("looking again", len(regions) + 1, len(regions) + 1)
     return Why(burst.turn, _words(kernel, said), len(said), whole, tuple(found))
 
 
 def _logprob(
-    kernel: Kernel, tokens: tuple[int, ...], labels: tuple[tuple[int, Label], ...], said: tuple[int, ...]
+    kernel: Kernel,
+    tokens: tuple[int, ...],
+    labels: tuple[tuple[int, Label], ...],
+    said: tuple[int, ...],
+    adapter: str,
 ) -> float:
-    """Of `said` behind `tokens`, under the model's own distribution."""
+    """Of `said` behind `tokens`, under the model's own distribution, with the adapter of that version."""
     request = Request(
-        tokens=tokens, max_tokens=len(said), grammar=Told(said), hint=said, labels=labels, priority=Priority.BATCH
+        tokens=tokens, max_tokens=len(said), grammar=Told(said), hint=said, labels=labels, priority=Priority.BATCH,
+        adapter=kernel.adapters.get(adapter),
     )  # fmt: skip
     return sum(
         item.logprob

@@ -16,7 +16,7 @@ from llmos.abi.errors import ConfigError
 from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.mount import Mount
 from llmos.abi.specialist import Specialist
-from llmos.apps.experts.errors import ExpertError, KnowledgeGone
+from llmos.apps.experts.errors import KnowledgeGone
 from llmos.apps.experts.expert import Expert
 from llmos.apps.experts.grants import Consent, Consents, granted, syscalls
 from llmos.apps.experts.knowledge import allowed, fetched
@@ -32,15 +32,13 @@ def specialist(expert: Expert, grants: Sequence[str], state: Path, allow: Sequen
         allow: addresses that may be fetched from although they are not public, as the browser has them.
 
     Raises:
-        KnowledgeGone: a document that it answers from is not there, or cannot be fetched.
-        ExpertError: it needs an adapter.
+        KnowledgeGone: its adapter, or a document that it answers from, is not there or cannot be fetched.
     """
     manifest = expert.manifest
-    if manifest.adapter is not None:
-        there = Path(manifest.adapter).is_file()
-        raise ExpertError(
-            f"the expert {expert.name} cannot be run with its adapter", do="take `adapter:` out of its file",
-            why="this kernel runs base weights alone" if there else f"there is no file {manifest.adapter}",
+    if manifest.adapter is not None and not Path(manifest.adapter).exists():
+        raise KnowledgeGone(
+            f"the expert {expert.name} has lost its adapter", why=f"there is no file {manifest.adapter}",
+            do=f"put it back, or take `adapter:` out of {expert.file}",
         )  # fmt: skip
     mounts = []
     for knowledge in expert.knowledge:
@@ -66,6 +64,7 @@ def specialist(expert: Expert, grants: Sequence[str], state: Path, allow: Sequen
         grants=tuple(grants),
         quotas={} if budget is None else {"pages": budget // PAGE_TOKENS},
         options={name: value for name, value in options.items() if value is not None},
+        adapter=manifest.adapter or "",
     )
 
 

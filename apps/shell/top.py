@@ -31,13 +31,14 @@ def head(now: Top, before: Top) -> list[str]:
 
 
 def lines(now: Top) -> list[str]:
-    """A line each for processes and apps; at most 80 columns with usual names."""
+    """A line each for processes and apps; at most 80 columns with usual names. Behind the name of a process that runs
+    with an adapter stands its version."""
     rows: list[tuple[str, ...]] = [
         ("PID", "PPID", "NAME", "STATE", "CLASS", "TURN", "TOKENS", "CALLS", "PAGES", "S")
     ]
     for p in now.processes:
         numbers = (p.turn, p.tokens, p.syscalls, p.pages)
-        name = p.name[:18]
+        name = f"{p.name[:11]}+{p.adapter[:6]}" if p.adapter else p.name[:18]
         rows.append(
             (str(p.pid), str(p.parent), name, p.state, p.priority, *map(str, numbers), f"{p.seconds:.0f}")
         )

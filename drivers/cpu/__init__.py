@@ -4,7 +4,7 @@ What: the public face of the floor's kernels; the C++ beside this file is compil
 Invariant: importing this package imports no jax and loads nothing; every op has a twin of the same signature in
     `reference.py` that defines what it means.
 Interface: available, isa, set_threads, tune_allocator, register (library.py); Packed, pack (packed.py); linear,
-    attention, rms_norm, embed, sample (ops.py).
+    low_rank, attention, rms_norm, embed, sample (ops.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmos.drivers.cpu.library import available, isa, register, set_threads, tune_allocator
-    from llmos.drivers.cpu.ops import attention, embed, empty, linear, rms_norm, sample
+    from llmos.drivers.cpu.ops import attention, embed, empty, linear, low_rank, rms_norm, sample
     from llmos.drivers.cpu.packed import Packed, pack
 
 _HOME = {
@@ -29,6 +29,7 @@ _HOME = {
     "embed": "ops",
     "empty": "ops",
     "linear": "ops",
+    "low_rank": "ops",
     "rms_norm": "ops",
     "sample": "ops",
 }
@@ -41,6 +42,7 @@ __all__ = [
     "empty",
     "isa",
     "linear",
+    "low_rank",
     "pack",
     "register",
     "rms_norm",

@@ -23,7 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 LIBRARY = "libllmos_cpu.so"
 COMMON = ("ffi.cc", "dispatch.cc", "pack.cc", "threads.cc", "scratch.cc")
-KERNELS = ("linear.cc", "norm.cc", "embed.cc", "attention.cc", "sample.cc", "table.cc")
+KERNELS = ("linear.cc", "lowrank.cc", "norm.cc", "embed.cc", "attention.cc", "sample.cc", "table.cc")
 ISAS: dict[str, tuple[str, ...]] = {
     "portable": ("-O2", "-ftree-vectorize"),  # -O3 triples its compile time for nothing
     "avx2": ("-mavx2", "-mfma", "-mf16c"),

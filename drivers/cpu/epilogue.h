@@ -1,4 +1,4 @@
-// What: what happens to a product on its way out: bias, activation and gate, residual.
+// What: what happens to a product on its way out: what adapters add, bias, activation and gate, residual.
 // Invariant: elementwise, in one order; nothing past the matrix's last output is written.
 // Interface: finish, finish_gated.
 #pragma once
@@ -40,6 +40,7 @@ inline void finish(const LinearArgs& a, int64_t row, int64_t rows, const float* 
     const F8 bias = a.bias ? load_some(a.bias + c, n) : zero();
     for (int64_t r = 0; r < rows; ++r) {
       F8 y = load(raw + r * stride + i);
+      if (a.delta) y = add(y, load_some(a.delta + (row + r) * a.n + c, n));
       if (a.bias) y = add(y, bias);
       if (a.residual) y = add(load_some(a.residual + (row + r) * a.n + c, n), y);
       store_some(a.y + (row + r) * a.n + c, y, n);
@@ -57,6 +58,11 @@ inline void gate_rows(const LinearArgs& a, int64_t row, const float* gate, const
   for (int r = 0; r < R; ++r) {
     g[r] = load(gate + r * stride);
     u[r] = load(up + r * stride);
+    if (a.delta) {
+      const float* delta = a.delta + (row + r) * 2 * a.n + c;
+      g[r] = add(g[r], load_some(delta, n));
+      u[r] = add(u[r], load_some(delta + a.n, n));
+    }
     if (a.bias) {
       g[r] = add(g[r], gate_bias);
       u[r] = add(u[r], up_bias);

@@ -1,7 +1,7 @@
 // What: the XLA handlers and the C functions that Python loads: checks every size, then calls a kernel.
 // Invariant: a kernel sees only arguments that were checked here; a wrong size, page id, position or token is an
 //     InvalidArgument error of the XLA call, never an access out of bounds.
-// Interface: llmos_linear, llmos_attention, llmos_rms_norm, llmos_embed, llmos_sample, llmos_empty (XLA FFI handlers);
+// Interface: llmos_linear, llmos_low_rank, llmos_attention, llmos_rms_norm, llmos_embed, llmos_sample, llmos_empty (XLA FFI handlers);
 //     llmos_pack, llmos_packed_bytes, llmos_isa, llmos_warning, llmos_set_threads, llmos_threads, llmos_tune_allocator.
 #include <malloc.h>
 
@@ -56,7 +56,7 @@ std::string read_segment(const ffi::AnyBuffer& b, int64_t k, Segment* out) {
   return "";
 }
 
-enum Flags { kHasNorm = 1, kHasBias = 2, kHasResidual = 4, kCentred = 8 };
+enum Flags { kHasNorm = 1, kHasBias = 2, kHasResidual = 4, kCentred = 8, kHasDelta = 16 };
 
 ffi::Error run_linear(F32 x, S32 rows, ffi::RemainingArgs rest, ffi::Result<F32> y, int32_t flags, int32_t activation,
                       float eps) {
@@ -94,6 +94,11 @@ ffi::Error run_linear(F32 x, S32 rows, ffi::RemainingArgs rest, ffi::Result<F32>
       a.residual = vector(&count);
       if (!a.residual || count != y->element_count()) return bad("linear: residual has not the output's shape");
     }
+    size_t expected_delta = 0;
+    if (flags & kHasDelta) {
+      a.delta = vector(&expected_delta);
+      if (!a.delta) return bad("linear: delta is not of f32");
+    }
     Segment segments[16];
     int64_t total = 0;
     for (; next < rest.size(); ++next) {
@@ -107,11 +112,69 @@ ffi::Error run_linear(F32 x, S32 rows, ffi::RemainingArgs rest, ffi::Result<F32>
     a.segment = segments;
     if (a.segments == 0) return bad("linear without a weight");
     if (a.bias && expected_bias != static_cast<size_t>(total)) return bad("linear: bias is not a vector of the outputs");
+    if (a.delta && expected_delta != static_cast<size_t>(total * x.dimensions()[0]))
+      return bad("linear: delta has not a value an output");
     if (activation < kNone || activation > kGeluTanh) return bad("linear: unknown activation");
     if (activation == kNone ? total != a.n
                             : a.segments != 2 || segments[0].n != segments[1].n || segments[0].n != a.n)
       return bad("linear: the weights' outputs are not the result's columns");
     if (a.rows) kernels().linear(a);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error run_low_rank(F32 x, S32 rows, S32 slots, S32 ranks, ffi::AnyBuffer down, F32 norm, ffi::RemainingArgs up,
+                        ffi::Result<F32> y, float eps) {
+  return guarded([&]() -> ffi::Error {
+    const auto d = down.dimensions();
+    if (x.dimensions().size() != 2 || y->dimensions().size() != 2 || ranks.dimensions().size() != 2 || d.size() != 4)
+      return bad("low_rank: wrong ranks");
+    LowRankArgs a{};
+    a.rows = row_count(rows, x.dimensions()[0]);
+    if (a.rows < 0) return bad("rows is not a count within the batch");
+    a.k = x.dimensions()[1];
+    a.n = y->dimensions()[1];
+    a.segments = static_cast<int32_t>(d[1]);
+    a.rank = d[2];
+    const int64_t count = d[0];
+    if (a.k <= 0 || count <= 0 || a.rank <= 0 || d[3] != a.k || y->dimensions()[0] != x.dimensions()[0])
+      return bad("low_rank: shapes disagree");
+    if (a.segments < 1 || a.segments > 16 || up.size() != static_cast<size_t>(a.segments))
+      return bad("low_rank takes 1 to 16 matrices");
+    if (ranks.dimensions()[0] != count || ranks.dimensions()[1] != a.segments)
+      return bad("low_rank: ranks are not [slots, matrices]");
+    if (slots.element_count() != static_cast<size_t>(x.dimensions()[0])) return bad("low_rank: slots have not a value a row");
+    const auto type = down.element_type();
+    if (type != ffi::U16 && type != ffi::F32) return bad("low_rank: matrices must be uint16 (bf16 bits) or f32");
+    if (norm.element_count() && norm.element_count() != static_cast<size_t>(a.k))
+      return bad("low_rank: norm is not a vector of the inputs");
+    const void* b[16];
+    int64_t width[16], total = 0;
+    for (int s = 0; s < a.segments; ++s) {
+      auto given = up.get<ffi::AnyBuffer>(static_cast<size_t>(s));
+      if (!given.has_value()) return given.error();
+      const auto shape = given->dimensions();
+      if (given->element_type() != type || shape.size() != 3 || shape[0] != count || shape[1] != a.rank || shape[2] <= 0)
+        return bad("low_rank: a matrix is not [slots, rank, outputs]");
+      b[s] = given->untyped_data();
+      total += width[s] = shape[2];
+    }
+    if (total != a.n) return bad("low_rank: the matrices' outputs are not the result's columns");
+    a.x = x.typed_data();
+    a.norm = norm.element_count() ? norm.typed_data() : nullptr;
+    a.eps = eps;
+    a.slot = slots.typed_data();
+    a.ranks = ranks.typed_data();
+    a.half = type == ffi::U16;
+    a.a = down.untyped_data();
+    a.b = b;
+    a.width = width;
+    a.y = y->typed_data();
+    for (int64_t i = 0; i < a.rows; ++i)
+      if (a.slot[i] < 0 || a.slot[i] >= count) return bad("adapter " + std::to_string(a.slot[i]) + " is not there");
+    for (int64_t i = 0; i < count * a.segments; ++i)
+      if (a.ranks[i] < 0 || a.ranks[i] > a.rank) return bad("low_rank: a rank is larger than its matrices");
+    if (a.rows) kernels().low_rank(a);
     return ffi::Error::Success();
   });
 }
@@ -294,6 +357,18 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(llmos_linear, llmos::run_linear,
                                   .Ret<llmos::F32>()
                                   .Attr<int32_t>("flags")
                                   .Attr<int32_t>("activation")
+                                  .Attr<float>("eps"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(llmos_low_rank, llmos::run_low_rank,
+                              ffi::Ffi::Bind()
+                                  .Arg<llmos::F32>()
+                                  .Arg<llmos::S32>()
+                                  .Arg<llmos::S32>()
+                                  .Arg<llmos::S32>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<llmos::F32>()
+                                  .RemainingArgs()
+                                  .Ret<llmos::F32>()
                                   .Attr<float>("eps"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(llmos_attention, llmos::run_attention,

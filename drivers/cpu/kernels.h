@@ -25,10 +25,26 @@ struct LinearArgs {
   float eps;
   const float* bias;             // [sum of segments' n] or null
   const float* residual;         // [rows, n] or null
+  const float* delta;            // [rows, sum of segments' n] or null: added to the products before everything else
   bool centred;                  // quantise activations about the middle of a block's range
   int32_t activation;            // not kNone: exactly two segments of n outputs, gate and up
   int32_t segments;
   const Segment* segment;
+  float* y;                      // [rows, n]
+};
+
+struct LowRankArgs {
+  int64_t rows, k, n, rank;      // n: sum of widths; rank: that there is room for
+  const float* x;                // [rows, k]
+  const float* norm;             // [k] or null
+  float eps;
+  const int32_t* slot;           // [rows], whose adapter
+  const int32_t* ranks;          // [slots, segments], 0 where there is nothing to add
+  bool half;                     // a and b hold bf16 bits, else f32
+  const void* a;                 // [slots, segments, rank, k]
+  int32_t segments;
+  const void* const* b;          // a matrix each: [slots, rank, width]
+  const int64_t* width;          // [segments]
   float* y;                      // [rows, n]
 };
 
@@ -72,6 +88,7 @@ struct SampleArgs {
 struct Kernels {
   const char* name;
   void (*linear)(const LinearArgs&);
+  void (*low_rank)(const LowRankArgs&);
   void (*attention)(const AttentionArgs&);
   void (*rms_norm)(const NormArgs&);
   void (*embed)(const EmbedArgs&);

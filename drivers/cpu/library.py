@@ -15,7 +15,7 @@ import logging
 from llmos.abi.errors import EngineError
 from llmos.drivers.cpu.build import library_path
 
-TARGETS = ("linear", "attention", "rms_norm", "embed", "sample", "empty")
+TARGETS = ("linear", "low_rank", "attention", "rms_norm", "embed", "sample", "empty")
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ What: one `jax.ffi.ffi_call` each; see reference.py for what they compute and ke
 Invariant: every op takes `rows`, an i32 scalar: the leading rows that are real. The rows past it are neither read nor
     written, so a buffer padded to a bucket costs nothing and its padding holds undefined values. A row's result is
     bit-identical whatever the other rows, their number and the threads (the row contract).
-Interface: linear, attention, rms_norm, embed, sample. They run on the CPU only and have no gradient.
+Interface: linear, low_rank, attention, rms_norm, embed, sample. They run on the CPU only and have no gradient.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def linear(
     bias: jax.Array | None = None,
     residual: jax.Array | None = None,
     activation: str | None = None,
+    delta: jax.Array | None = None,
 ) -> jax.Array:
     """x f32 [T, K] times the transposes of `weights` [N_i, K], side by side: f32 [T, sum N_i].
 
@@ -54,14 +55,15 @@ def linear(
     Behind a norm, weights side by side (an attention's q, k and v) meet activations that are quantised about the middle
     of each block's range: that costs a term more, and a third of the mode's loss is these products'.
     With `norm` [K], x is first RMS-normalised. `bias` [sum N_i] and `residual` (the result's shape) are added. With an
-    `activation` the weights are (gate, up), both [F, K], and the result is act(gate) * up, f32 [T, F].
+    `activation` the weights are (gate, up), both [F, K], and the result is act(gate) * up, f32 [T, F]. `delta` f32
+    [T, sum N_i] is added to the products before all this.
     """
     register()
     total = sum(w.shape[0] for w in weights)
     width = weights[0].shape[0] if activation else total
-    extra = [a for a in (norm, bias, residual) if a is not None]
+    extra = [a for a in (norm, bias, residual, delta) if a is not None]
     flags = (norm is not None) | (bias is not None) << 1 | (residual is not None) << 2
-    flags |= centred(norm is not None, len(weights), activation) << 3
+    flags |= centred(norm is not None, len(weights), activation) << 3 | (delta is not None) << 4
     call = jax.ffi.ffi_call("llmos_linear", _f32(x.shape[0], width), vmap_method="sequential")
     out: jax.Array = call(
         x,
@@ -72,6 +74,36 @@ def linear(
         activation=np.int32(ACTIVATIONS.index(activation)),
         eps=np.float32(eps),
     )
+    return out
+
+
+def low_rank(
+    x: jax.Array,
+    rows: jax.Array,
+    slots: jax.Array,
+    ranks: jax.Array,
+    a: jax.Array,
+    b: Sequence[jax.Array],
+    *,
+    norm: jax.Array | None = None,
+    eps: float = 1e-6,
+) -> jax.Array:
+    """What adapters add to the products of x f32 [T, K] with matrices side by side: f32 [T, sum N_i], for `linear`.
+
+    Of a row whose adapter is s = slots[t], and of matrix i: (norm(x) a[s, i]ᵀ) b[i][s], over the first ranks[s, i]
+    ranks; -0 where that is none, which leaves what it is added to bit for bit. Sums are f32, in one order.
+
+    Args:
+        slots: i32 [T].
+        ranks: i32 [S, M].
+        a: [S, M, R, K], uint16 (bf16 bits) or f32.
+        b: for each matrix [S, R, N_i], of the same type.
+    """
+    register()
+    width = sum(int(matrix.shape[2]) for matrix in b)
+    call = jax.ffi.ffi_call("llmos_low_rank", _f32(x.shape[0], width))
+    none = jnp.zeros((0,), jnp.float32)
+    out: jax.Array = call(x, rows, slots, ranks, a, none if norm is None else norm, *b, eps=np.float32(eps))
     return out
 
 

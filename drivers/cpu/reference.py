@@ -4,7 +4,8 @@ What: the twins of ops.py: same names, same arguments, sums in f64, no speed.
 Invariant: they define the semantics (activations rounded to 8 bits per block of 32 where the weight is quantised, K
     rounded to the pool's type before and after rotation, the order of the sampler's filters); the kernels are bound to
     them by tests within f32 rounding. Unlike the kernels they compute every row, whatever `rows` says.
-Interface: unpack (the dense f32 matrix of a Packed), quantise, linear, attention, rms_norm, embed, sample_row.
+Interface: unpack (the dense f32 matrix of a Packed), quantise, linear, low_rank, attention, rms_norm, embed,
+    sample_row.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ def linear(
     bias: ArrayLike | None = None,
     residual: ArrayLike | None = None,
     activation: str | None = None,
+    delta: ArrayLike | None = None,
 ) -> Floats:
     """See ops.linear."""
     seen = np.asarray(x, np.float32)
@@ -144,6 +146,8 @@ def linear(
         inputs = seen if w.format in ("f32", "bf16") else quantise(seen, middle)
         parts.append(inputs.astype(np.float64) @ unpack(w).T.astype(np.float64))
     y = np.concatenate(parts, axis=-1)
+    if delta is not None:
+        y = y + np.asarray(delta)
     if bias is not None:
         y = y + np.asarray(bias)
     if activation:
@@ -152,6 +156,34 @@ def linear(
     if residual is not None:
         y = np.asarray(residual) + y
     return y.astype(np.float32)
+
+
+def low_rank(
+    x: ArrayLike,
+    rows: ArrayLike,
+    slots: ArrayLike,
+    ranks: ArrayLike,
+    a: ArrayLike,
+    b: Sequence[ArrayLike],
+    *,
+    norm: ArrayLike | None = None,
+    eps: float = 1e-6,
+) -> Floats:
+    """See ops.low_rank."""
+    seen = np.asarray(x, np.float32)
+    if norm is not None:
+        seen = _normalise(seen, np.asarray(norm), eps)
+
+    def wide(values: ArrayLike) -> NDArray[np.float64]:
+        held = np.asarray(values)
+        return (from_bf16(held) if held.dtype == np.uint16 else held).astype(np.float64)
+
+    down, up, table = wide(a), [wide(matrix) for matrix in b], np.asarray(ranks)
+    y = []
+    for row, s in zip(seen.astype(np.float64), np.asarray(slots), strict=True):
+        used = [int(table[s, i]) for i in range(len(up))]
+        y.append(np.concatenate([(row @ down[s, i, :r].T) @ up[i][s, :r] for i, r in enumerate(used)]))
+    return np.asarray(y, np.float32)
 
 
 def embed(tokens: ArrayLike, table: Packed, rows: ArrayLike, *, scale: float = 1.0) -> Floats:

@@ -11,13 +11,14 @@ namespace llmos {
 namespace LLMOS_ISA {
 
 void linear(const LinearArgs&);
+void low_rank(const LowRankArgs&);
 void attention(const AttentionArgs&);
 void rms_norm(const NormArgs&);
 void embed(const EmbedArgs&);
 void sample(const SampleArgs&);
 
 const Kernels& table() {
-  static const Kernels t = {LLMOS_TEXT(LLMOS_ISA), linear, attention, rms_norm, embed, sample};
+  static const Kernels t = {LLMOS_TEXT(LLMOS_ISA), linear, low_rank, attention, rms_norm, embed, sample};
   return t;
 }
 

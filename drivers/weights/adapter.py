@@ -48,7 +48,9 @@ _OURS = {theirs: ours for ours, theirs in _PEFT.items()}
 _NAME = re.compile(
     r"base_model\.model\.((?:model\.|language_model\.)*layers\.(\d{1,4})\.(\w+\.\w+))\.lora_([AB])(?:\.default)?\.weight"
 )
-_WEIGHTS = "llmos.weights"  # in the header of the tensors' file: the fingerprint of what they were trained on
+# In the header of the tensors' file: the fingerprint of what they were trained on; the configuration once more, so that
+# a file that was written here needs no other beside it.
+_WEIGHTS, _INSIDE = "llmos.weights", "llmos.config"
 # Settings of PEFT that say how an adapter came to be, or where it belongs, and leave its result alone.
 _HARMLESS = frozenset((
     "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "exclude_modules", "inference_mode",
@@ -128,7 +130,7 @@ class Adapter:
             raise CorruptWeights(f"an adapter of strength {self.alpha}", why="it is no finite number")
         if not any(self.layers):
             raise CorruptWeights("an adapter that changes nothing", why="it has no matrices")
-        digest = hashlib.sha256(f"lora {self.rank} {self.scale!r} {len(self.layers)}".encode())
+        digest = hashlib.sha256(f"lora {self.rank} {float(self.alpha)!r} {self.rslora}".encode())
         for i, layer in enumerate(self.layers):
             for name, change in sorted(layer.items()):
                 if name not in MATRICES:
@@ -193,7 +195,8 @@ class Adapter:
 
 
 def read_adapter(path: str | Path) -> Adapter:
-    """The adapter of a folder that PEFT or `write_adapter` wrote, or of its safetensors file beside its configuration.
+    """The adapter of a folder that PEFT or `write_adapter` wrote, or of its safetensors file, which of PEFT's needs its
+    configuration beside it.
 
     Raises:
         ModelNotFound: there is none.
@@ -214,10 +217,17 @@ def read_adapter(path: str | Path) -> Adapter:
             else f"there is no file {file}",
             do="save it as safetensors" if other.is_file() else f"name a folder with {CONFIG} and {TENSORS}",
         )
-    config = safetensors.read_json(folder / CONFIG)
     tensors, header = safetensors.read_file(file)
     about = json.loads(header[8:].tobytes()).get("__metadata__")
-    weights = about.get(_WEIGHTS, "") if isinstance(about, dict) else ""
+    about = about if isinstance(about, dict) else {}
+    weights, inside = about.get(_WEIGHTS, ""), about.get(_INSIDE)
+    if not path.is_dir() and not (folder / CONFIG).is_file() and isinstance(inside, str):
+        try:
+            config = dict(json.loads(inside))
+        except (ValueError, TypeError) as e:
+            raise _damaged(file, f"its own configuration is not sound: {e}") from None
+    else:
+        config = safetensors.read_json(folder / CONFIG)
     return _adapter(config, {name: t.dequantise() for name, t in tensors.items()}, str(weights), file)
 
 
@@ -378,7 +388,9 @@ def _tensors(adapter: Adapter) -> bytes:
             module = f"base_model.model.model.layers.{i}.{_PEFT[name]}"
             tensors[f"{module}.lora_A.weight"] = change.a_RK
             tensors[f"{module}.lora_B.weight"] = change.b_NR
-    about = {"format": "pt"} | ({_WEIGHTS: adapter.weights} if adapter.weights else {})
+    about = {"format": "pt", _INSIDE: json.dumps(_config(adapter))}
+    if adapter.weights:
+        about[_WEIGHTS] = adapter.weights
     return bytes(save(tensors, about))
 
 

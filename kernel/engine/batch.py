@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from llmos.kernel.engine.sequence import Emitted, Sequence
 
 if TYPE_CHECKING:
+    from llmos.drivers.weights.adapter import Adapter
     from llmos.kernel.engine.engine import Runner
 
 I32 = NDArray[np.int32]
@@ -52,6 +53,7 @@ class Batch:
     slots_T: I32
     tables_BP: I32  # and one row more, of page 0: padding tokens are in that slot
     logit_rows_B: I32  # which of the T tokens want logits
+    adapters: Rows[Adapter | None] = ()  # by slot; those that are not there have none
 
     @classmethod
     def build(cls, work: Rows[Work], runner: Runner) -> Batch:
@@ -77,6 +79,7 @@ class Batch:
             np.concatenate(slots),
             tables_BP,
             np.asarray(logit_rows, np.int32),
+            [item.sequence.request.adapter for item in work],
         )
 
 

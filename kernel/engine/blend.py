@@ -27,6 +27,7 @@ from llmos.kernel.model.rope import rotate_keys
 from llmos.memory.chunks import KV, Chunks, chunk_key
 
 if TYPE_CHECKING:
+    from llmos.drivers.weights.adapter import Adapter
     from llmos.kernel.engine.runner import ModelRunner
     from llmos.kernel.engine.sequence import Request
     from llmos.kernel.engine.sequence import Sequence as Running
@@ -52,7 +53,8 @@ class Blender:
         c = model.config
         self._chunks = Chunks(store, (c.layers, c.kv_heads, 2, c.head_dim), model.pool_type)
         self._model, self._runner, self._identity = model, runner, runner.identity
-        self._begun: tuple[bytes, int, list[int]] | None = None  # a piece: its key, where it starts, tokens
+        # A piece: its key, where it starts, tokens, and who computes it.
+        self._begun: tuple[bytes, int, list[int], Adapter | None] | None = None
         self.computed = 0  # tokens of pieces that were not found
 
     @staticmethod
@@ -65,7 +67,7 @@ class Blender:
     @cached_property
     def _capture(self) -> Capture:
         r = self._runner
-        return Capture(self._model, page=r.page, window=r.window, budget=r.budget)
+        return Capture(self._model, r.bank, page=r.page, window=r.window, budget=r.budget)
 
     @cached_property
     def _ropes(self) -> list[tuple[NDArray[np.float32], ...]]:
@@ -99,7 +101,7 @@ class Blender:
             self._fetch(sequence, on_disk, post)
             return False
         if missing:
-            self._compute(sequence.request.tokens, missing[0], budget)
+            self._compute(sequence.request, missing[0], budget)
             return False
         if not room(keep - begin):
             return False
@@ -112,10 +114,11 @@ class Blender:
     def pieces(self, request: Request) -> list[Piece]:
         """What a request's beginning is made of: each passage behind the front, the first piece."""
         tokens, front, found, start = request.tokens, request.pieces[0], list[Piece](), 0
+        who = self._identity if request.adapter is None else f"{self._identity}/{request.adapter.version}"
         for end in request.pieces:
             before = tokens[:front] if start else ()
             label = request.label(0, front).key + request.label(start, end).key
-            key = chunk_key(self._identity, before, tokens[start:end], label)
+            key = chunk_key(who, before, tokens[start:end], label)
             found.append(Piece(start, end, before, key))
             start = end
         return found
@@ -139,12 +142,13 @@ class Blender:
         sequence.fetching = True
         self._chunks.fetch(keys, lambda found, lost: post(lambda: arrived(found, lost)))
 
-    def _compute(self, tokens: Sequence[int], piece: Piece, budget: int) -> None:
+    def _compute(self, request: Request, piece: Piece, budget: int) -> None:
         """Some tokens of a piece that nobody has: of the one that was begun, whoever wanted it."""
         if self._begun is None:
-            self._begun = piece.key, len(piece.before), [*piece.before, *tokens[piece.start : piece.end]]
-        key, start, whole = self._begun
-        self.computed += self._capture.advance(whole, budget)
+            whole = [*piece.before, *request.tokens[piece.start : piece.end]]
+            self._begun = piece.key, len(piece.before), whole, request.adapter
+        key, start, whole, adapter = self._begun
+        self.computed += self._capture.advance(whole, budget, adapter)
         if self._capture.holds(whole):
             self._chunks.put(key, self._capture.read(start, len(whole)))
             self._begun = None

@@ -5,7 +5,7 @@ What: runs tokens through the decoder over pools of its own, and keeps each laye
 Invariant: what comes out is what the engine's own steps would have computed for the same tokens at the same places, bit
     for bit, but for the rotation: the same operations write both, the second time with tables of no rotation. What
     the pools hold of a beginning is not computed again.
-Interface: `Capture(model, page, window, budget)`: `advance(tokens, budget)`, `holds(tokens)`,
+Interface: `Capture(model, bank, page, window, budget)`: `advance(tokens, budget, adapter)`, `holds(tokens)`,
     `read(start, end)`. The engine thread's own.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,12 @@ from llmos.drivers import cpu
 from llmos.kernel.engine.runner import block_of, compute
 from llmos.kernel.model.attention import AttentionBatch, AttentionSpec
 from llmos.kernel.model.load import Model
+from llmos.kernel.model.lora import Bank
 from llmos.memory.chunks import KV
+
+if TYPE_CHECKING:
+    from llmos.drivers.weights.adapter import Adapter
+    from llmos.kernel.engine.bank import AdapterBank
 
 
 class _Twice:
@@ -57,8 +62,11 @@ class _Twice:
 class Capture:
     """One sequence of tokens at a time."""
 
-    def __init__(self, model: Model, *, page: int, window: int, budget: int) -> None:
-        """`window`: tokens that one sequence may have; `budget`: tokens that one call computes at most."""
+    def __init__(
+        self, model: Model, bank: AdapterBank | None = None, *, page: int, window: int, budget: int
+    ) -> None:
+        """`bank` has the adapters; `window`: tokens that one sequence may have; `budget`: tokens that one call computes
+        at most."""
         decoder = nnx.merge(model.graph, model.state)
         for layer in decoder.attention:
             layer.ops = _Twice(layer.ops)
@@ -78,12 +86,15 @@ class Capture:
         )
         self._tables_BP = np.zeros((2, pages - 1), np.int32)  # of the one sequence, and of padding
         self._tables_BP[0] = np.arange(1, pages)
-        self._budget = budget
+        self._budget, self._bank = budget, bank
         self._held: list[int] = []  # the tokens in the pools
+        self._version = ""  # of the adapter that computed them
 
-    def advance(self, tokens: Sequence[int], budget: int) -> int:
+    def advance(self, tokens: Sequence[int], budget: int, adapter: Adapter | None = None) -> int:
         """Compute at most `budget` more of `tokens`; how many were computed. 0: all are there."""
-        same = 0
+        same, version = 0, "" if adapter is None else adapter.version
+        if version != self._version:
+            self._held, self._version = [], version
         for a, b in zip(self._held, tokens, strict=False):
             if a != b:
                 break
@@ -91,12 +102,17 @@ class Capture:
         del self._held[same:]
         new = list(tokens[same : same + min(budget, self._budget)])
         if new:
-            ids_3T = np.zeros((3, self._budget), np.int32)
-            ids_3T[0, : len(new)] = new
-            ids_3T[1, : len(new)] = np.arange(same, same + len(new))
-            ids_3T[2, len(new) :] = 1
+            ids_XT = np.zeros((3 if adapter is None else 4, self._budget), np.int32)
+            ids_XT[0, : len(new)] = new
+            ids_XT[1, : len(new)] = np.arange(same, same + len(new))
+            ids_XT[2, len(new) :] = 1
             tail = np.asarray([len(new), 0, 0], np.int32)  # and no logits
-            self._pools = self._forward(self._arrays, self._pools, ids_3T, self._tables_BP, tail)
+            bank: Bank = ()
+            if adapter is not None:
+                assert self._bank is not None
+                ids_XT[3] = self._bank.slots([adapter])[0]
+                bank = self._bank.factors
+            self._pools = self._forward(self._arrays, self._pools, ids_XT, self._tables_BP, tail, bank)
             self._held += new
         return len(new)
 

@@ -46,6 +46,7 @@ from llmos.kernel.scheduler import Scheduler, rank, victims
 from llmos.kernel.trace import OFF, Trace
 
 if TYPE_CHECKING:
+    from llmos.drivers.weights.adapter import Adapter
     from llmos.kernel.engine.blend import Blender
     from llmos.memory.pages import Store
 
@@ -85,6 +86,12 @@ class Runner(Protocol):
 
     def poison(self, pages: Rows[int]) -> None:
         """Fill `pages` with what nobody can take for KV."""
+
+    def check(self, adapter: Adapter) -> None:
+        """AdapterMismatch where `adapter` cannot change this model. Any thread."""
+
+    def adapt(self, adapter: Adapter) -> None:
+        """Have `adapter` ready for the steps that bring it."""
 
 
 @dataclass(slots=True)
@@ -142,6 +149,7 @@ class Engine:
 
         Raises:
             EngineError: empty prompt, or more tokens than a window or the pool can ever hold.
+            AdapterMismatch: its adapter was made for other weights.
         """
         self._check(request)
         stream.attach(lambda: self._inbox.put(_nothing))
@@ -185,6 +193,8 @@ class Engine:
                 why=f"one process can hold {held} tokens",
                 do="ask for fewer, or raise `kernel.window` and `kernel.pool` in llmos.yaml",
             )
+        if request.adapter is not None:
+            self._runner.check(request.adapter)
         ends = (0, *request.pieces, len(request.tokens))
         if request.pieces and (self._blender is None or any(b <= a for a, b in itertools.pairwise(ends))):
             raise EngineError(

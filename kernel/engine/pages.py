@@ -3,8 +3,8 @@
 What: reference counts, a free list, and a prefix cache that finds full pages again by content.
 Invariant: a page is free, or referenced by sequences, or unreferenced but cached (least recently used goes
     first). A page is cached under a hash over everything that made its KV: the pages before it, its tokens,
-    and the pool's identity (weights, numeric mode); so equal hash means bit-equal KV, by the row contract.
-    Its label is part of the hash too: only equals share.
+    the pool's identity (weights, numeric mode), the adapter's version; so equal hash means bit-equal KV, by the row
+    contract. Its label is part of the hash too: only equals share.
     Page 0 is never handed out: rows of padding point at it.
 Interface: `match`, `find`, `allocate`, `retain`, `release`, `publish`, `free`, `leaked`, `cached`; `on_evict` and
     `on_free` are called before a page that was found by content is handed out, and when what a page held is of no
@@ -27,6 +27,11 @@ def page_hash(parent: PageHash, tokens: Sequence[int], label: bytes = b"") -> Pa
     digest = blake2b(parent, digest_size=16, salt=blake2b(label, digest_size=16).digest() if label else b"")
     digest.update(b"".join(t.to_bytes(4, "little") for t in tokens))
     return digest.digest()
+
+
+def adapted_root(root: PageHash, version: str) -> PageHash:
+    """Where the hashes begin of what an adapter of this version computes: apart from all others."""
+    return blake2b(version.encode(), digest_size=16, key=root, person=b"adapter").digest()
 
 
 def blended_root(root: PageHash, pieces: Sequence[int]) -> PageHash:

@@ -2,11 +2,12 @@
 
 What: `ModelRunner` holds the decoder's arrays and one KV pool a layer, and runs padded batches through two
     compiled functions: forward, and sample (apart, so that grammar masks are made while forward runs).
-Invariant: a program is compiled for each token bucket only (plain XLA has one), never for a count; pools are
+Invariant: a program is compiled for each token bucket only (plain XLA has one), never for a count, and once more
+    where some token has an adapter: who has none never pays for those of others. Pools are
     donated and updated in place, so step time does not grow with the pool. Padding rows point at page 0, which
     nobody owns.
 Interface: `ModelRunner(model, pages=…, page=…, window=…)`; `forward`, `sample`, `read_pages`, `write_pages`, `poison`,
-    `warm_up`, `compilations`.
+    `check`, `adapt`, `warm_up`, `compilations`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +27,18 @@ from jax.sharding import Mesh, use_abstract_mesh
 
 from llmos.abi.limits import LATENCY_BUDGET, MAX_PROCESSES, PAGE_TOKENS, TOKEN_BUDGET
 from llmos.drivers import cpu
+from llmos.kernel.engine.bank import AdapterBank, Form
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled, empty_tables
 from llmos.kernel.engine.sampler import sample
 from llmos.kernel.engine.transfer import Pages, Transfer
 from llmos.kernel.model.attention import AttentionBatch
 from llmos.kernel.model.decoder import Decoder, Step
 from llmos.kernel.model.load import Model
+from llmos.kernel.model.lora import Adapted, Bank
 from llmos.kernel.model.mesh import POOL, TOKENS, Layout
+
+if TYPE_CHECKING:
+    from llmos.drivers.weights.adapter import Adapter
 
 # Token buckets. The CPU kernels skip padding rows, so few buckets cost nothing; accelerators compute them.
 BUCKETS = (16, 64, TOKEN_BUDGET)
@@ -45,9 +51,10 @@ def compute(
     graph: Any,
     state: Any,
     pools: tuple[Array, ...],
-    ids_3T: Array,
+    ids_XT: Array,
     tables_BP: Array,
     tail: Array,
+    bank: Bank = (),
     *,
     block: int = 0,
 ) -> tuple[Array, tuple[Array, ...]]:
@@ -56,33 +63,44 @@ def compute(
     Args:
         graph, state: the decoder's halves.
         pools: one [pages, S, *slot_shape] a layer.
-        ids_3T: tokens, positions and slots, i32.
+        ids_XT: i32 tokens, positions and slots; with a bank, each token's slot in that too.
         tables_BP: page tables by slot.
         tail: i32 [2 + B]: valid tokens, valid logit rows, and which tokens these rows are.
+        bank: the adapters of these tokens; without one none has any.
         block: 0 computes all tokens at once; else so many at a time.
     """
     decoder = nnx.merge(graph, state)
     if block:
-        return _by_blocks(decoder, pools, ids_3T, tables_BP, tail, block)
-    step = Step(ids_3T[0], AttentionBatch(ids_3T[1], ids_3T[2], tables_BP, tail[0]), tail[2:], tail[1])
-    logits_BV, pools = decoder(step, pools)
+        return _by_blocks(decoder, pools, ids_XT, tables_BP, tail, bank, block)
+    batch = AttentionBatch(ids_XT[1], ids_XT[2], tables_BP, tail[0])
+    logits_BV, pools = decoder(Step(ids_XT[0], batch, tail[2:], tail[1], _adapted(ids_XT, bank)), pools)
     return logits_BV, pools
 
 
+def _adapted(ids_XT: Array, bank: Bank) -> Adapted | None:
+    return Adapted(ids_XT[3], bank) if bank else None
+
+
 def _by_blocks(
-    decoder: Decoder, pools: tuple[Array, ...], ids_3T: Array, tables_BP: Array, tail: Array, block: int
+    decoder: Decoder,
+    pools: tuple[Array, ...],
+    ids_XT: Array,
+    tables_BP: Array,
+    tail: Array,
+    bank: Bank,
+    block: int,
 ) -> tuple[Array, tuple[Array, ...]]:
     """`compute` as a loop over the valid tokens, `block` at a time: one program, whatever the step holds."""
     rows = tail[0]
 
     def body(i: Array, carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
         x_TD, pools = carry
-        ids_3B = lax.dynamic_slice_in_dim(ids_3T, i * block, block, axis=1)
-        valid = jnp.clip(rows - i * block, 0, block)
-        x_BD, pools = decoder.hidden(ids_3B[0], AttentionBatch(ids_3B[1], ids_3B[2], tables_BP, valid), pools)
+        ids_XB = lax.dynamic_slice_in_dim(ids_XT, i * block, block, axis=1)
+        batch = AttentionBatch(ids_XB[1], ids_XB[2], tables_BP, jnp.clip(rows - i * block, 0, block))
+        x_BD, pools = decoder.hidden(ids_XB[0], batch, pools, _adapted(ids_XB, bank))
         return lax.dynamic_update_slice_in_dim(x_TD, x_BD, i * block, axis=0), pools
 
-    x_TD = jnp.zeros((ids_3T.shape[1], decoder.config.dim), jnp.float32)
+    x_TD = jnp.zeros((ids_XT.shape[1], decoder.config.dim), jnp.float32)
     x_TD, pools = lax.fori_loop(0, -(-rows // block), body, (x_TD, pools))
     return decoder.logits(x_TD[tail[2:]], tail[1]), pools
 
@@ -118,16 +136,18 @@ class ModelRunner:
         self.compilations = 0
         layout = None if mesh is None else Layout.of(model, mesh, math.gcd(*self.buckets))
         options: dict[str, Any] = {}
+        with_bank: dict[str, Any] = {}
         state, pool_at = model.state, None
+        self.bank = AdapterBank(model)
         if layout is not None:
             self.identity += layout.identity
             state, pool_at = layout.place(state), layout.sharding(POOL)
             whole, pools_at = layout.sharding(), (pool_at,) * c.layers
             arrays_at = tuple(jax.tree.leaves(layout.of_state(state)))
-            options = dict(
-                in_shardings=(arrays_at, pools_at, layout.sharding(TOKENS), whole, whole),
-                out_shardings=(whole, pools_at),
-            )
+            given = (arrays_at, pools_at, layout.sharding(TOKENS), whole, whole)
+            options = dict(in_shardings=given, out_shardings=(whole, pools_at))
+            with_bank = options | dict(in_shardings=(*given, whole))
+            self.bank = AdapterBank(model, lambda arrays: jax.device_put(arrays, whole))
         arrays, structure = jax.tree.flatten(state)
         self._arrays = tuple(arrays)
         shape = (pages, page, *model.slot_shape)
@@ -143,6 +163,8 @@ class ModelRunner:
                 return compute(model.graph, jax.tree.unflatten(structure, arrays), *rest, block=block)
 
         self._forward = jax.jit(forward, donate_argnums=1, **options)
+        self._adapted = jax.jit(forward, donate_argnums=1, **with_bank)
+        self._warm: set[Form | None] = set()
 
     @staticmethod
     def page_bytes(model: Model, page: int = PAGE_TOKENS) -> int:
@@ -159,15 +181,35 @@ class ModelRunner:
 
     def _run(self, bucket: int, batch: Batch) -> Array:
         count, wanted = len(batch.tokens_T), len(batch.logit_rows_B)
-        ids_3T = np.zeros((3, bucket), np.int32)
-        ids_3T[0, :count], ids_3T[1, :count] = batch.tokens_T, batch.positions_T
-        ids_3T[2] = self.processes  # padding's slot
-        ids_3T[2, :count] = batch.slots_T
+        adapted = any(adapter is not None for adapter in batch.adapters)
+        ids_XT = np.zeros((4 if adapted else 3, bucket), np.int32)
+        ids_XT[0, :count], ids_XT[1, :count] = batch.tokens_T, batch.positions_T
+        ids_XT[2] = self.processes  # padding's slot
+        ids_XT[2, :count] = batch.slots_T
         tail = np.zeros(2 + min(bucket, self.processes), np.int32)
         tail[0], tail[1] = count, wanted
         tail[2 : 2 + wanted] = batch.logit_rows_B
-        logits, self.pools = self._forward(self._arrays, self.pools, ids_3T, batch.tables_BP, tail)
+        given = (self._arrays, self.pools, ids_XT, batch.tables_BP, tail)
+        if adapted:
+            in_bank = np.zeros(self.processes + 1, np.int32)
+            in_bank[: len(batch.adapters)] = self.bank.slots(batch.adapters)
+            ids_XT[3] = in_bank[ids_XT[2]]
+            logits, self.pools = self._adapted(*given, self.bank.factors)
+        else:
+            logits, self.pools = self._forward(*given)
         return logits
+
+    def check(self, adapter: Adapter) -> None:
+        """AdapterMismatch where `adapter` was made for other weights. Any thread."""
+        self.bank.check(adapter)
+
+    def adapt(self, adapter: Adapter) -> None:
+        """Have `adapter` on the device, and compiled what steps with it need, before somebody waits for its words."""
+        self.bank.slots([adapter])
+        if self.bank.form not in self._warm:
+            self._warm.add(self.bank.form)
+            for bucket in self.buckets:
+                self._run(bucket, self._empty(adapter))
 
     def sample(self, logits: object, rows: SampleBatch) -> Sampled:
         """One token for each of the first rows of `logits`; waits."""
@@ -192,6 +234,9 @@ class ModelRunner:
 
     def warm_up(self) -> None:
         """Compile every bucket now, on batches without a valid row."""
-        empty = np.zeros(0, np.int32)
         for bucket in self.buckets:
-            self._run(bucket, Batch(empty, empty, empty, empty_tables(self), empty))
+            self._run(bucket, self._empty())
+
+    def _empty(self, adapter: Adapter | None = None) -> Batch:
+        none = np.zeros(0, np.int32)
+        return Batch(none, none, none, empty_tables(self), none, (adapter,))

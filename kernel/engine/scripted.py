@@ -13,13 +13,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmos.abi.errors import AdapterMismatch
 from llmos.drivers.weights import ChatTemplate, Tokenizer
 from llmos.drivers.weights.tokenizer import Added
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled
+
+if TYPE_CHECKING:
+    from llmos.drivers.weights.adapter import Adapter
 
 Script = Callable[[str], str]
 """From the window as text, up to the opening of the answer, to the answer."""
@@ -104,6 +109,14 @@ class ScriptedRunner:
     def poison(self, pages: Sequence[int]) -> None:
         """No token has this number."""
         self._kept[list(pages)] = -1
+
+    def check(self, adapter: Adapter) -> None:
+        """A script has no weights to change."""
+        raise AdapterMismatch("a scripted model takes no adapters", why="it has no weights to change")
+
+    def adapt(self, adapter: Adapter) -> None:
+        """See `check`."""
+        self.check(adapter)
 
     def sample(self, logits: object, rows: SampleBatch) -> Sampled:
         """The script's token where the grammar allows it."""

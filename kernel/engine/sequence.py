@@ -22,11 +22,12 @@ from llmos.abi.errors import LLMOSError
 from llmos.abi.labels import Label, join
 from llmos.abi.limits import MAX_DRAFT, MAX_UNREAD
 from llmos.kernel.engine.draft import Drafter
-from llmos.kernel.engine.pages import PageHash, PagePool, blended_root, page_hash
+from llmos.kernel.engine.pages import PageHash, PagePool, adapted_root, blended_root, page_hash
 from llmos.kernel.engine.sampling import Greedy, Randomness, Strategy
 from llmos.kernel.scheduler import Priority
 
 if TYPE_CHECKING:
+    from llmos.drivers.weights.adapter import Adapter
     from llmos.memory.chunks import KV
     from llmos.memory.pagefile import Page
 
@@ -61,6 +62,7 @@ class Request:
     `hint` is what is expected to come (a turn that is resumed): it is checked as a draft, many tokens a step.
     `pieces` says where pieces of the prompt end whose KV is put together instead of computed in this window: what
     stands in front of all knowledge, then passages (see blend.py). Without any, all is computed as it stands.
+    `adapter` changes the model for this request alone; its KV is shared with requests of the same version only.
     """
 
     tokens: tuple[int, ...]
@@ -75,6 +77,7 @@ class Request:
     labels: tuple[tuple[int, Label], ...] = ()
     hint: tuple[int, ...] = ()
     pieces: tuple[int, ...] = ()
+    adapter: Adapter | None = None
 
     def label(self, start: int, end: int) -> Label:
         """The label of tokens `start` to `end`: of what was generated, that of all it was generated from."""
@@ -194,7 +197,7 @@ class Sequence:
         self.faults = self.lost = 0
         self.drafter = Drafter(request.draft)
         self._pool = pool
-        self._root = blended_root(pool.root, request.pieces) if request.pieces else pool.root
+        self._root = _root(pool.root, request)
         self._hint_seen, self._as_hinted = 0, True
         self._hashes: list[PageHash] = []  # of full pages, as far as known
         self._left = 0  # tokens that had KV when it was swapped out, where its last page was stored by itself
@@ -292,3 +295,10 @@ class Sequence:
         """Give back every page. What was full stays findable until evicted, so resuming is often cheap."""
         self._pool.release(self.pages)
         self.pages, self.computed, self.looking = [], 0, True
+
+
+def _root(root: PageHash, request: Request) -> PageHash:
+    """Where the hashes of a request's pages begin."""
+    if request.adapter is not None:
+        root = adapted_root(root, request.adapter.version)
+    return blended_root(root, request.pieces) if request.pieces else root

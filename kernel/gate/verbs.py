@@ -90,6 +90,7 @@ async def spawn(
     fidelity: Literal["exact", "blend"] = "exact",
     work: str | None = None,
     model: str = "",
+    adapter: str | None = None,
 ) -> dict[str, Any]:
     """A new process, which is this client's."""
     _open(request)
@@ -98,7 +99,7 @@ async def spawn(
         kernel: Kernel = request.kernel
         return kernel.spawn(
             mounts, grants=grants, instructions=instructions, expert=expert, priority=priority, quotas=quotas,
-            seed=seed, fidelity=fidelity, work=work, model=model, progress=progress,
+            seed=seed, fidelity=fidelity, work=work, model=model, adapter=adapter, progress=progress,
         )  # fmt: skip
 
     process = await _told(request, make, undo=lambda made: made.signal("KILL"))
@@ -321,6 +322,26 @@ async def pmap(request: Any, *, pid: int) -> list[Any]:
     """What stands in a process's window."""
     request.process(pid)
     return [wire.dump(region) for region in request.kernel.pmap(pid)]
+
+
+@verb
+async def adapters(request: Any) -> list[Any]:
+    """The adapters that are kept here, and who runs with them."""
+    return [wire.dump(stat) for stat in await asyncio.to_thread(request.kernel.adapters.list)]
+
+
+@verb
+async def adapt(request: Any, *, target: int | str, path: str | None) -> str:
+    """Have a process or an expert run with an adapter; its version."""
+    version: str = await asyncio.to_thread(request.kernel.adapters.use, target, path)
+    return version
+
+
+@verb
+async def unadapt(request: Any, *, target: int | str) -> str:
+    """Have a process or an expert go back to what it ran with before; the version of that."""
+    version: str = await asyncio.to_thread(request.kernel.adapters.back, target)
+    return version
 
 
 @verb

@@ -83,6 +83,10 @@ class Spawned(_Strict):
         """The same process with these mounts."""
         return replace(self, settings={**self.settings, "mounts": list(mounts)})
 
+    def adapting(self, adapters: Sequence[str]) -> Spawned:
+        """The same process with these versions of adapters behind it, the last of them in use."""
+        return replace(self, settings={**self.settings, "adapters": list(adapters)})
+
     def placing(self, reference: str, place: str) -> Spawned:
         """The same process with something in its place."""
         placed = {**self.settings.get("placed", {}), reference: place}
@@ -239,6 +243,14 @@ class Placed(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
+class Adapted(_Strict):
+    """The process runs with another adapter from its next turn on: the last of these versions, behind which stand those
+    that it can go back to; "" is the model alone."""
+
+    adapters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Signalled(_Strict):
     """A signal reached the process; `sender` is a pid, 0 for the user or the kernel."""
 
@@ -319,6 +331,7 @@ Body = (
     | Granted
     | Placed
     | Considered
+    | Adapted
 )
 KINDS: Mapping[str, type[Body]] = {kind.__name__.lower(): kind for kind in get_args(Body)}
 _NAMES = {kind: name for name, kind in KINDS.items()}

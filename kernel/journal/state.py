@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from llmos.abi.errors import JournalError
 from llmos.abi.labels import USER, Label
 from llmos.kernel.journal.records import (
+    Adapted,
     Approval,
     Asked,
     Considered,
@@ -193,6 +194,8 @@ def _step(p: ProcessState, body: object) -> ProcessState:
             return replace(p, spawned=p.spawned.mounting(body.mounts))
         case Granted():
             return replace(p, spawned=replace(p.spawned, grants=body.grants))
+        case Adapted():
+            return replace(p, spawned=p.spawned.adapting(body.adapters))
         case Placed():
             return replace(p, spawned=p.spawned.placing(body.reference, body.place))
         case Forgot():

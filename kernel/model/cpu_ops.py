@@ -6,10 +6,32 @@ from jax import Array
 
 from llmos.drivers import cpu
 from llmos.kernel.model.attention import AttentionBatch, AttentionSpec
+from llmos.kernel.model.lora import Change
 
-linear = cpu.linear
 rms_norm = cpu.rms_norm
 embed = cpu.embed
+
+
+def linear(
+    x_TK: Array,
+    weights: tuple[cpu.Packed, ...],
+    rows: Array,
+    *,
+    norm: Array | None = None,
+    eps: float = 0.0,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    activation: str | None = None,
+    change: Change | None = None,
+) -> Array:
+    """`xla_ops.linear`; what adapters add is computed first, from the same rows."""
+    delta = None
+    if change is not None:
+        f = change.factors
+        delta = cpu.low_rank(x_TK, rows, change.slots_T, f.ranks_SM, f.a_SMRK, f.b_SRN, norm=norm, eps=eps)
+    return cpu.linear(
+        x_TK, weights, rows, norm=norm, eps=eps, bias=bias, residual=residual, activation=activation, delta=delta
+    )  # fmt: skip
 
 
 def attention(

@@ -1,7 +1,8 @@
 """The decoder: one for every family, described by a ModelConfig.
 
 What: embedding, layers of (norm, attention, norm, gated feed-forward) around a residual stream, final norm,
-    output head. Weights are opaque: packed blocks, bf16 or f32; only `ops` knows.
+    output head. Weights are opaque: packed blocks, bf16 or f32; only `ops` knows. A step may bring adapters: what they
+    change of a product goes in with it.
 Invariant: every operation works row by row, so a token's KV and logits depend on its own process alone; the
     pool is threaded through and updated in place.
 Interface: `Decoder(config, parameters, ops)`; `decoder(step, pools) -> (logits, pools)`.
@@ -23,9 +24,14 @@ from jax import Array
 
 from llmos.kernel.model.attention import AttentionBatch, AttentionSpec
 from llmos.kernel.model.config import ModelConfig
+from llmos.kernel.model.lora import Adapted, Change
 
 Weight = Any  # a pytree that the chosen ops understand: cpu.Packed or xla_ops.Dense
 Parameters = Mapping[str, Any]
+Changes = Mapping[
+    str, Change
+]  # by product: "qkv", "out", "gate_up", "down"; those that are not there stay as they are
+NONE: Changes = {}
 
 
 class Ops(Protocol):
@@ -46,6 +52,7 @@ class Ops(Protocol):
         bias: Array | None = None,
         residual: Array | None = None,
         activation: str | None = None,
+        change: Change | None = None,
     ) -> Array: ...
 
     def attention(
@@ -71,6 +78,7 @@ class Step:
     attention: AttentionBatch
     logit_rows_B: Array
     logit_rows: Array
+    adapted: Adapted | None = None
 
 
 class Attention(nnx.Module):
@@ -86,7 +94,12 @@ class Attention(nnx.Module):
         self.post_norm = _optional(p, "post_attn_norm")
 
     def __call__(
-        self, x_TD: Array, pool: Array, batch: AttentionBatch, rope: tuple[Array, Array]
+        self,
+        x_TD: Array,
+        pool: Array,
+        batch: AttentionBatch,
+        rope: tuple[Array, Array],
+        changes: Changes = NONE,
     ) -> tuple[Array, Array]:
         ops, spec, rows = self.ops, self.spec, batch.rows
         qkv_TC = ops.linear(
@@ -96,13 +109,15 @@ class Attention(nnx.Module):
             norm=self.norm.get_value(),
             eps=spec.norm_eps,
             bias=_value(self.bias),
+            change=changes.get("qkv"),
         )
         a_TC, pool = ops.attention(
             qkv_TC, pool, batch, spec, *rope, q_norm=_value(self.q_norm), k_norm=_value(self.k_norm)
         )
+        out, change = self.out.get_value(), changes.get("out")
         if self.post_norm is None:
-            return ops.linear(a_TC, self.out.get_value(), rows, residual=x_TD), pool
-        y_TD = ops.linear(a_TC, self.out.get_value(), rows)
+            return ops.linear(a_TC, out, rows, residual=x_TD, change=change), pool
+        y_TD = ops.linear(a_TC, out, rows, change=change)
         return x_TD + ops.rms_norm(y_TD, self.post_norm.get_value(), rows, eps=spec.norm_eps), pool
 
 
@@ -116,7 +131,7 @@ class FeedForward(nnx.Module):
         self.down = nnx.Param((p["down"],))
         self.post_norm = _optional(p, "post_mlp_norm")
 
-    def __call__(self, x_TD: Array, rows: Array) -> Array:
+    def __call__(self, x_TD: Array, rows: Array, changes: Changes = NONE) -> Array:
         ops = self.ops
         h_TF = ops.linear(
             x_TD,
@@ -125,10 +140,12 @@ class FeedForward(nnx.Module):
             norm=self.norm.get_value(),
             eps=self.eps,
             activation=self.activation,
+            change=changes.get("gate_up"),
         )
+        down, change = self.down.get_value(), changes.get("down")
         if self.post_norm is None:
-            return ops.linear(h_TF, self.down.get_value(), rows, residual=x_TD)
-        y_TD = ops.linear(h_TF, self.down.get_value(), rows)
+            return ops.linear(h_TF, down, rows, residual=x_TD, change=change)
+        y_TD = ops.linear(h_TF, down, rows, change=change)
         return x_TD + ops.rms_norm(y_TD, self.post_norm.get_value(), rows, eps=self.eps)
 
 
@@ -151,11 +168,15 @@ class Decoder(nnx.Module):
 
     def __call__(self, step: Step, pools: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         """Returns logits f32 [B, V] for the rows asked for, and the pools, one a layer."""
-        x_TD, pools = self.hidden(step.tokens_T, step.attention, pools)
+        x_TD, pools = self.hidden(step.tokens_T, step.attention, pools, step.adapted)
         return self.logits(x_TD[step.logit_rows_B], step.logit_rows), pools
 
     def hidden(
-        self, tokens_T: Array, batch: AttentionBatch, pools: tuple[Array, ...]
+        self,
+        tokens_T: Array,
+        batch: AttentionBatch,
+        pools: tuple[Array, ...],
+        adapted: Adapted | None = None,
     ) -> tuple[Array, tuple[Array, ...]]:
         """What the last layer leaves, f32 [T, D], and the pools."""
         config, ops, rows = self.config, self.ops, batch.rows
@@ -165,8 +186,9 @@ class Decoder(nnx.Module):
         written = []
         for i, pool in enumerate(pools):
             rope = self.ropes[self.rope_of_layer[i]].get_value()
-            x_TD, pool = self.attention[i](x_TD, pool, batch, rope)
-            x_TD = self.feed_forward[i](x_TD, rows)
+            changes = NONE if adapted is None else adapted.layer(i)
+            x_TD, pool = self.attention[i](x_TD, pool, batch, rope, changes)
+            x_TD = self.feed_forward[i](x_TD, rows, changes)
             written.append(pool)
         return x_TD, tuple(written)
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from llmos.kernel.model.attention import AttentionBatch, AttentionSpec
+from llmos.kernel.model.lora import Change
 
 
 @jax.tree_util.register_dataclass
@@ -54,10 +55,12 @@ def linear(
     bias: Array | None = None,
     residual: Array | None = None,
     activation: str | None = None,
+    change: Change | None = None,
 ) -> Array:
     """norm(x) @ concat(weights)ᵀ + bias, then the gate, then the residual: f32 [T, N].
 
-    With `activation` the outputs are two halves, gate and up: act(gate) * up, [T, N / 2].
+    With `activation` the outputs are two halves, gate and up: act(gate) * up, [T, N / 2]. `change` is what adapters add
+    to the products.
     """
     if norm is not None:
         x_TK = rms_norm(x_TK, norm, rows, eps=eps)
@@ -71,6 +74,11 @@ def linear(
         )
         for w in weights
     ]
+    if change is not None:
+        parts_TN = [
+            jnp.where(changed_T[:, None], y + more, y)
+            for y, (changed_T, more) in zip(parts_TN, low_rank(x_TK, change), strict=True)
+        ]
     # Parts are joined last: on a mesh each is split by itself, and gate and up need no joining at all.
     if bias is not None:
         ends = list(accumulate(w.outputs for w in weights[:-1]))
@@ -83,6 +91,20 @@ def linear(
         parts_TN = [act * up]
     y_TN = jnp.concatenate(parts_TN, axis=-1) if len(parts_TN) > 1 else parts_TN[0]
     return y_TN if residual is None else residual + y_TN
+
+
+def low_rank(x_TK: Array, change: Change) -> list[tuple[Array, Array]]:
+    """For each matrix of a product, which tokens' adapters change it [T], and by how much f32 [T, N]; x is normed."""
+    f, slots_T = change.factors, change.slots_T
+    used = jnp.arange(f.a_SMRK.shape[2], dtype=jnp.int32)[None, None, :] < f.ranks_SM[:, :, None]  # [S, M, R]
+    parts = []
+    for m, b_SRN in enumerate(f.b_SRN):
+        a_TRK, b_TRN = from_pool(f.a_SMRK[slots_T, m]), from_pool(b_SRN[slots_T])
+        u_TR = jnp.einsum("tk,trk->tr", x_TK, a_TRK, precision=lax.Precision.HIGHEST)
+        u_TR = jnp.where(used[slots_T, m], u_TR, 0.0)
+        more_TN = jnp.einsum("tr,trn->tn", u_TR, b_TRN, precision=lax.Precision.HIGHEST)
+        parts.append((f.ranks_SM[slots_T, m] > 0, more_TN))
+    return parts
 
 
 def _rotate(x_TKH: Array, cos_TH: Array, sin_TH: Array) -> Array:

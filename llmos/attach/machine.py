@@ -9,6 +9,7 @@ Interface: `attach(state)`; `RemoteKernel` as `abi.machine.Machine` has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llmos.abi import wire
 from llmos.abi.config import Config
 from llmos.abi.errors import ConfigError
-from llmos.abi.machine import Passed, Region, Replay, Stat, Top, Why
+from llmos.abi.machine import AdapterStat, Passed, Region, Replay, Stat, Top, Why
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.attach.connection import Connection
@@ -100,6 +101,7 @@ class RemoteKernel:
         fidelity: Literal["exact", "blend"] = "exact",
         work: str | Path | None = None,
         model: str = "",
+        adapter: str | Path | None = None,
         progress: Progress | None = None,
     ) -> RemoteProcess:
         """A new process; see `Kernel.spawn`."""
@@ -116,8 +118,14 @@ class RemoteKernel:
             fidelity=fidelity,
             work=None if work is None else str(Path(work).expanduser().absolute()),
             model=model,
+            adapter=None if adapter is None else whole_path(adapter),
         )
         return RemoteProcess(self._connection, named, self._asker)
+
+    @cached_property
+    def adapters(self) -> RemoteAdapters:
+        """Who runs with which adapter; see `kernel.adapters.Adapters`."""
+        return RemoteAdapters(self._connection)
 
     def process(self, pid: int) -> RemoteProcess:
         """The process with that pid; NoSuchProcess."""
@@ -195,6 +203,34 @@ class RemoteKernel:
     def gone(self, timeout: float | None = None) -> bool:
         """Wait until the kernel has closed the connection; whether it has."""
         return self._connection.gone(timeout)
+
+
+class RemoteAdapters:
+    """The adapters of a kernel that runs elsewhere on this machine."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self) -> Sequence[AdapterStat]:
+        """The adapters that are kept, and who runs with them."""
+        return [wire.load(AdapterStat, stat) for stat in self._connection.call("adapters")]
+
+    def use(self, target: int | str, path: str | Path | None) -> str:
+        """Have a process or an expert run with an adapter from the next turn on; its version."""
+        name = None if path is None else whole_path(path)
+        version: str = self._connection.call("adapt", target=target, path=name)
+        return version
+
+    def back(self, target: int | str) -> str:
+        """Go back to what stood before the last `use`; the version that is in use then."""
+        version: str = self._connection.call("unadapt", target=target)
+        return version
+
+
+def whole_path(path: str | Path) -> str:
+    """A path as the kernel finds it, whose folder is another; what is no path here is a version that it keeps."""
+    there = Path(path).expanduser().absolute()
+    return str(there) if there.exists() else str(path)
 
 
 def _same_file(one: str, other: str) -> bool:

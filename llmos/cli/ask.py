@@ -24,6 +24,7 @@ examples:
   llmos ask "What is 17 % of 2340?" --grant calculator
   llmos ask "What is the mean of the column price in sales.csv?" --grant interpreter --work .
   llmos ask "A train leaves at 9:40 and takes 135 minutes. When does it arrive?" --think 30s
+  llmos ask "Write it as we do" --adapter adapters/house-style
   llmos ask "Which day of the week was 1 May 1975?" --expert analyst
 
 What is piped in is added below the question. The answer goes to stdout, citations and the ledger to stderr.
@@ -35,6 +36,11 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     parser = options.verb(verbs, "ask", "Ask one question and stream the answer.", EXAMPLES)
     parser.add_argument("question", metavar="QUESTION", help="what to ask; `-` takes all of it from stdin")
     options.expert(parser)
+    parser.add_argument(
+        "--adapter",
+        metavar="PATH",
+        help="LoRA weights that the answer comes from: a folder as PEFT writes it",
+    )
     options.mounts(parser)
     options.grants(parser)
     options.sampling(parser)
@@ -56,6 +62,8 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carries the verb out."""
+    from dataclasses import replace
+
     from llmos.abi.events import Call
     from llmos.apps.shell.approval import at_terminal
     from llmos.apps.shell.transcript import as_json, stream
@@ -68,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     mounts = mount_list(arguments.mount, arguments.trust, config)
     bar = Bar(sys.stderr)
     with connect(config, progress=bar, asker=at_terminal(config.policy.ask), trace=arguments.trace) as kernel:
+        if arguments.adapter is not None:
+            expert = replace(expert, adapter=arguments.adapter)
         process = expert.spawn(
             kernel, mounts=mounts, grants=arguments.grant, work=arguments.work, progress=bar
         )

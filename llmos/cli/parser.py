@@ -34,6 +34,7 @@ Verbs = argparse._SubParsersAction  # argparse has no public name for it
 def parser() -> argparse.ArgumentParser:
     """The parser of the command `llmos`."""
     from llmos.cli import (  # fmt: skip
+        adapter,
         app,
         ask,
         checkpoint,
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
     runs = (ask, shell, talk, up, ps, pmap, kill, checkpoint, journal, replay, serve)
-    for module in (*runs, next_token, expert, learn, models, zipping, export, app, doctor):
+    for module in (*runs, next_token, expert, adapter, learn, models, zipping, export, app, doctor):
         module.add(verbs)
     return top
 

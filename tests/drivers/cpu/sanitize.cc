@@ -117,6 +117,44 @@ void products(const Kernels& kernels) {
         }
 }
 
+void low_ranks(const Kernels& kernels) {
+  constexpr int64_t slots = 3, rank = 5, matrices = 2;
+  for (bool half : {false, true})
+    for (int64_t k : {1, 8, 45, 64})
+      for (int64_t rows : {1, 3, 4, 9}) {
+        const int64_t width[] = {21, 600}, n = width[0] + width[1], size = half ? 2 : 4;
+        auto bytes = [&](int64_t count) {
+          Exact<uint8_t> b(static_cast<size_t>(count * size));
+          for (size_t i = 0; i < b.size; ++i) b.data[i] = static_cast<uint8_t>(random_bits());
+          return b;
+        };
+        auto a = bytes(slots * matrices * rank * k), b0 = bytes(slots * rank * width[0]), b1 = bytes(slots * rank * width[1]);
+        auto x = floats(static_cast<size_t>(rows * k)), norm = floats(static_cast<size_t>(k));
+        Exact<int32_t> slot(static_cast<size_t>(rows)), ranks(slots * matrices);
+        for (int64_t r = 0; r < rows; ++r) slot.data[r] = static_cast<int32_t>(random_bits() % slots);
+        for (int64_t i = 0; i < slots * matrices; ++i) ranks.data[i] = i < matrices ? 0 : static_cast<int32_t>(random_bits() % (rank + 1));
+        const void* b[] = {b0.data, b1.data};
+        Exact<float> y(static_cast<size_t>(rows * n));
+        LowRankArgs args{};
+        args.rows = rows;
+        args.k = k;
+        args.n = n;
+        args.rank = rank;
+        args.x = x.data;
+        args.norm = rows % 2 ? norm.data : nullptr;
+        args.eps = 1e-6f;
+        args.slot = slot.data;
+        args.ranks = ranks.data;
+        args.half = half;
+        args.a = a.data;
+        args.segments = matrices;
+        args.b = b;
+        args.width = width;
+        args.y = y.data;
+        kernels.low_rank(args);
+      }
+}
+
 void attentions(const Kernels& kernels) {
   for (bool half : {false, true})
     for (int64_t h : {8, 40, 64})
@@ -197,6 +235,7 @@ int main() {
     for (const Kernels* t : tables) {
       check(self_test(*t).empty(), t->name);
       products(*t);
+      low_ranks(*t);
       attentions(*t);
       samples(*t);
       std::printf("%s, %d threads: clean\n", t->name, n);

@@ -89,5 +89,5 @@ def test_names_of_kinds_never_change() -> None:
     assert list(KINDS) == [
         "booted", "spawned", "asked", "started", "sampled", "forced", "intent", "result", "approval", "parked",
         "finished", "forgot", "signalled", "sent", "received", "exceeded", "exited", "reaped", "feedback",
-        "mounted", "granted", "placed", "considered",
+        "mounted", "granted", "placed", "considered", "adapted",
     ]  # fmt: skip
