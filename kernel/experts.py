@@ -191,7 +191,11 @@ class Experts(App):
         for mount in expert.mounts:
             await asyncio.to_thread(kernel.library.mount, mount)
         mounts = [mount.dump() for mount in expert.mounts]
-        settings = {"asked": me.key, "instructions": expert.instructions, "mounts": mounts}
+        version = await asyncio.to_thread(kernel.adapters.of, expert.name, expert.adapter or None)
+        adapters = [version] if version else []
+        settings = {
+            "asked": me.key, "instructions": expert.instructions, "mounts": mounts, "adapters": adapters,
+        }  # fmt: skip
         spawned = Spawned(
             me.process.pid, expert.name, given.priority, narrowed(expert, me.process.grants, kernel.syscalls),
             check_quotas(expert.quotas), given.seed, given.path,

@@ -55,7 +55,13 @@ class View:
     ) -> Layout:
         """The window for a question: room is left for the answer, as long as was asked for or at least a short one.
         `words`: what was laid out last is to be answered in words, so the syscall table stays out; what was found for
-        it is still what was found."""
+        it is still what was found. The turn is computed with the adapter that the process has now."""
+        adapter = self._process.adapter
+        return replace(self._laid_out(question, label, asking, messages, words=words), adapter=adapter)
+
+    def _laid_out(
+        self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None, *, words: bool
+    ) -> Layout:
         process, kernel = self._process, self._process.kernel
         whole = self.size
         budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
