@@ -16,7 +16,8 @@ The rules, in this order:
     n per cent is n/100, but where the parameter says that it counts per cent;
     a name is as long as the user made it: "Les Paul" of "a Gibson Les Paul" becomes "Gibson Les Paul", but for
     words that belong to the syscall itself or to another argument;
-    a date is written in the form that the parameter's description names.
+    a date is written in the form that the parameter's description names;
+    an address is the one that was said, where only http or https differs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from llmos.kernel.support import words
 _PERCENT = re.compile(rf"({NUMBER})\s*(?:%|per ?cent\b)", re.IGNORECASE)
 _NAME_AFTER = re.compile(r",? ((?:of |the |de )*[A-Z][\w'’]*)")
 _NAME_BEFORE = re.compile(r"([A-Z][\w'’]*(?: of| the| de)*) $")
+_ADDRESS = re.compile(r"(https?)://(\S+)")
+_AFTER = ".,;:!?)]}>'\"»"  # signs behind an address that are not its own
 _BEGINS = re.compile(r"(?:^|[.?!'\"]\s*)$")  # what stands before a sentence: its first word is no name
 _LARGE = 10_000  # a number with zeros to miscount
 _FIXED = frozenset({"enum", "const", "format", "pattern"})  # texts that may not be changed
@@ -60,7 +63,7 @@ def settled(
         if isinstance(value, str) and not _FIXED & parameter.keys():
             others = stems(" ".join(str(v) for n, v in {**kept, **meant}.items() if n != name and v != value))
             value = _in_full(value, asked, own | others)
-            meant[name] = dated(value, str(parameter.get("description", "")))
+            meant[name] = _address(dated(value, str(parameter.get("description", ""))), heard)
         elif isinstance(value, float | int) and not isinstance(value, bool):
             value = counted(_unslipped(value, Heard(asked)), str(parameter.get("description", "")), asked)
             meant[name] = _fraction(value, name, parameter, asked)
@@ -143,6 +146,15 @@ def _in_full(value: str, asked: str, taken: frozenset[str]) -> str:
     ):
         start = more.start()
     return asked[start:end]
+
+
+def _address(value: str, heard: str) -> str:
+    """The address that was said with this host and path: a model that has seen `https` in an example writes it too."""
+    if not (match := _ADDRESS.fullmatch(value)):
+        return value
+    said = {found[0].rstrip(_AFTER) for found in _ADDRESS.finditer(heard)}
+    meant = {f"{scheme}://{match[2]}" for scheme in ("http", "https")} & said
+    return meant.pop() if len(meant) == 1 else value
 
 
 def _flat(text: str) -> str:

@@ -17,6 +17,7 @@ The weights belong to a model's weights: they were fitted by logistic regression
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, log
@@ -34,6 +35,8 @@ _OPENINGS = (
     "{",
     "```",
 )  # of calls, as models without much practice write them: tags, bare JSON, fenced JSON
+_PURPOSES = re.compile(r"[,;:.]|\bor\b")  # what stands between the purposes that a description lists
+_FEW = 3  # words of a purpose, at least
 _FLOOR = 1e-4  # likelihoods nearer to 0 or 1 say no more
 
 
@@ -70,8 +73,8 @@ class Choice:
 
     def _fit(self, heard: Heard, syscall: Syscall) -> float:
         """How far the words that were heard speak of a syscall."""
-        return self.name * heard.share(stems(_spoken(syscall))) + self.description * heard.share(
-            stems(syscall.description)
+        return self.name * heard.share(stems(_spoken(syscall))) + self.description * _described(
+            heard, syscall.description
         )
 
 
@@ -88,6 +91,14 @@ def choice_of(identity: str) -> Choice | None:
 def _spoken(syscall: Syscall) -> str:
     """A syscall's name as words."""
     return syscall.name.replace(".", " ")
+
+
+def _described(heard: Heard, description: str) -> float:
+    """The share of a description's words that were heard. One that lists several purposes is about each of them alone
+    ("Run a command: list files, count lines"); but one word that was heard says little, whatever it is a part of."""
+    parts = [stems(part) for part in _PURPOSES.split(description)]
+    shares = [sum(map(heard.word, part)) / max(_FEW, len(part)) for part in parts]
+    return max(heard.share(stems(description)), *shares)
 
 
 def _log_odds(first: Iterable[tuple[str, float]]) -> float:

@@ -150,6 +150,20 @@ def test_a_name_does_not_take_words_of_the_syscall_or_of_other_arguments() -> No
     assert settle("Find Les Paul Shop Oslo", given, both, ("artist", "shop")) == given
 
 
+@pytest.mark.parametrize(
+    ("asked", "written", "meant"),
+    [
+        ("Look at http://a.b:80/c.html. Why?", "https://a.b:80/c.html", "http://a.b:80/c.html"),
+        ("Read (https://a.b/c)", "http://a.b/c", "https://a.b/c"),
+        ("Is http://a.b/c as https://a.b/c?", "https://a.b/c", "https://a.b/c"),
+        ("Look at http://a.b/c", "https://a.b/d", "https://a.b/d"),
+        ("Look at http://a.b/c", "https://a.b/c and more", "https://a.b/c and more"),
+    ],
+)
+def test_an_address_is_the_one_that_was_said(asked: str, written: str, meant: str) -> None:
+    assert settle(asked, {"url": written}, {"url": TEXT}, ("url",)) == {"url": meant}
+
+
 def test_choices_and_formats_are_never_rewritten() -> None:
     fixed = {"what": {"type": "string", "enum": ["Christian", "Jewish"]}}
     assert settle("Christianity", {"what": "Christian"}, fixed, ("what",)) == {"what": "Christian"}
