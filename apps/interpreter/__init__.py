@@ -42,11 +42,11 @@ class Interpreter(App, stateful=True, settings=Limits):
         self,
         code: Annotated[
             str,
-            "with pandas, numpy, scipy, sympy, matplotlib; print what you want to see; variables stay",
+            'a program that reads files, such as "data.csv", with pandas, and prints the answer',
         ],
         call: Call,
     ) -> Parts:
-        """Run Python code: calculate, read data from csv files, count, sum, mean, fit, plot."""
+        """Run Python code: read files, calculate, count, sort, plot."""
         volume = _volume(call)
         with self._lock:
             note = self._begin(volume)

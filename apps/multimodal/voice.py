@@ -49,7 +49,7 @@ class Voice(App, settings=Settings):
         voice: Annotated[str, "one of voice.voices, or espeak-ng; empty for the language's own"] = "",
         speed: Annotated[float, Field(ge=SLOWEST, le=FASTEST)] = 1.0,
     ) -> str:
-        """Speak a text aloud into a sound file."""
+        """Text to speech: speak words, read aloud, announce or record them in a sound file."""
         chosen = self._speaker.choose(voice or ("" if language else self._usual), language, speed)
         said: list[Sound] = []
         for sentence, sound in chosen.speak(text):

@@ -38,7 +38,8 @@ class Terminal(App, settings=Limits):
         self,
         command: Annotated[
             str,
-            'for bash, such as "grep -c error app.log" or "tar xf old.tar.gz"; every call begins in the same folder',
+            "for bash, such as: find . -name '*.txt'; ls -lS; grep -c word file.txt; wc -lw file.txt; "
+            "sort file.txt | uniq -c; sed -i 's/old/new/g' file.txt; tar xf file.tar.gz",
         ],
         call: Call,
     ) -> str:
