@@ -11,6 +11,8 @@ import pytest
 from llmos.abi import wire
 from llmos.abi.errors import ConfigError, TurnRefused
 from llmos.abi.events import Done, Token
+from llmos.attach import attach
+from llmos.kernel.gate import Gate
 from llmos.kernel.journal.records import Asked, Considered, Finished, Sampled, Started
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.think import BestOf, Judge, Revise, SelfConsistency, Think, Tree
@@ -252,3 +254,22 @@ def test_branches_share_a_budget_and_are_cut_alike(drawing_kernel: Make) -> None
         return [(t.text, t.tokens, t.state) for t in turn.tree.thoughts]
 
     assert run(0) == run(5)
+
+
+def test_it_is_the_same_from_another_process(drawing_kernel: Make, tmp_path: Path) -> None:
+    state = tmp_path / "machine"
+    kernel = drawing_kernel(split, state=state / "kernel")
+    here = kernel.spawn().ask(QUESTION, think="40x", seed=7).result
+    with Gate(kernel):
+        client = attach(state)
+        assert client is not None
+        with client:
+            process = client.spawn()
+            there = process.ask(QUESTION, think="40x", seed=7).result
+            assert there.answer == here.answer and there.confidence == here.confidence
+            assert there.tree is not None and here.tree is not None
+            assert [t.text for t in there.tree.thoughts] == [t.text for t in here.tree.thoughts]
+            with pytest.raises(ConfigError, match="no budget"):
+                process.ask(QUESTION, think="soon")
+            way = Tree(budget=300, branch=2)
+            assert process.ask(QUESTION, think=way).tree is not None
