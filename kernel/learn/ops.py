@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from llmos.kernel.model import xla_ops
 from llmos.kernel.model.attention import AttentionBatch, AttentionSpec
+from llmos.kernel.model.lora import Change
 from llmos.kernel.model.xla_ops import Dense, rms_norm
 
 QUERIES = 128  # of a row whose attention is computed together
@@ -98,8 +99,10 @@ class TrainingOps:
         bias: Array | None = None,
         residual: Array | None = None,
         activation: str | None = None,
+        change: Change | None = None,
     ) -> Array:
-        """As `xla_ops.linear`."""
+        """As `xla_ops.linear`; what an adapter changes is in the weights themselves."""
+        assert change is None
         if norm is not None:
             x_TK = rms_norm(x_TK, norm, rows, eps=eps)
         parts_TN = [_product(x_TK, w) for w in weights]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -26,6 +27,7 @@ from llmos.kernel.learn.ops import Adapted, Blocks, Dense, TrainingOps, blocks_o
 from llmos.kernel.model.attention import AttentionBatch, AttentionSpec
 from llmos.kernel.model.config import ModelConfig
 from llmos.kernel.model.decoder import Attention, FeedForward
+from llmos.kernel.model.lora import named
 from llmos.kernel.model.parameters import Reader
 from llmos.kernel.model.rope import rope_tables
 
@@ -38,7 +40,7 @@ Remember = Literal["products", "layers"]
 """What the backward pass finds again: every product's result, or only what stood between layers (less memory, a third
 more work)."""
 
-SMALL = 0.02  # standard deviation of fresh weights (GPT-2)
+FRESH = 0.5  # standard deviation of fresh weights, times the square root of the numbers that each sums over
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Student:
     frozen: Tree
     trained: Tree
     scale: float = 0.0  # of the adapter; 0: all weights are trained
-    base: str = ""  # identity of the frozen weights
+    base: str = ""  # name of the frozen model
 
     @property
     def adapts(self) -> bool:
@@ -73,7 +75,10 @@ class Student:
             {name: LowRank(low["a"][i], low["b"][i]) for name, low in host.items()}
             for i in range(self.config.layers)
         )
-        return Adapter(rank=rank, alpha=self.scale * rank, base=self.base, layers=layers)
+        norms = jax.device_get([self.frozen["layers"][name] for name in ("attn_norm", "mlp_norm")])
+        last = jax.device_get(self.frozen["final_norm"])
+        weights = named(self.config, [*chain.from_iterable(zip(*norms, strict=True)), last])
+        return Adapter(rank=rank, alpha=self.scale * rank, base=self.base, layers=layers, weights=weights)
 
     def count(self) -> tuple[int, int]:
         """Numbers that are trained, numbers in all (scales of blocks aside)."""
@@ -84,8 +89,9 @@ class Student:
 
 
 def fresh(config: ModelConfig, seed: int, length: int) -> Student:
-    """A new model with a tied head, random weights (small; what joins the residual stream smaller by sqrt(2 L), as in
-    GPT-2), for windows up to `length`."""
+    """A new model with a tied head, for windows up to `length`. Random weights by what each sums over, so that a signal
+    keeps its size at any width (a fixed deviation of 0.02 is right for wide models only); what joins the residual
+    stream is smaller by sqrt(2 L), as in GPT-2."""
     key = iter(jax.random.split(jax.random.key(seed), 16))
     c, L = config, config.layers
     q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
@@ -94,12 +100,13 @@ def fresh(config: ModelConfig, seed: int, length: int) -> Student:
         "gate": (c.ffn, c.dim), "up": (c.ffn, c.dim), "down": (c.dim, c.ffn),
     }  # fmt: skip
 
-    def normal(shape: tuple[int, ...], deviation: float = SMALL) -> Array:
+    def normal(shape: tuple[int, ...], size: float = FRESH) -> Array:
+        deviation = size / math.sqrt(shape[-1])
         return jax.random.normal(next(key), shape, jnp.float32) * jnp.float32(deviation)
 
-    joins = SMALL / math.sqrt(2 * L)
+    joins = FRESH / math.sqrt(2 * L)
     layers: Tree = {
-        name: normal((L, *shape), joins if name in ("o", "down") else SMALL) for name, shape in shapes.items()
+        name: normal((L, *shape), joins if name in ("o", "down") else FRESH) for name, shape in shapes.items()
     }
     layers |= {name: jnp.ones((L, c.dim), jnp.float32) for name in ("attn_norm", "mlp_norm")}
     trained = {
@@ -150,7 +157,7 @@ def adapted(
             }
             for name in start.layers[0]
         }
-        return Student(config, frozen, trained, start.scale, weights.identity)
+        return Student(config, frozen, trained, start.scale, weights.files.name)
     trained = {}
     for i, name in enumerate(targets):
         N, K = _shape(frozen["layers"][name])
@@ -158,7 +165,7 @@ def adapted(
         bound = 1 / math.sqrt(K)  # Kaiming's uniform bound with a = sqrt(5), PEFT's choice for A
         a = jax.random.uniform(key, (config.layers, rank, K), jnp.float32, -bound, bound)
         trained[name] = {"a": a, "b": jnp.zeros((config.layers, N, rank), jnp.float32)}
-    return Student(config, frozen, trained, alpha / rank, weights.identity)
+    return Student(config, frozen, trained, alpha / rank, weights.files.name)
 
 
 def without_adapter(student: Student) -> Student:

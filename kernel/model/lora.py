@@ -5,7 +5,7 @@ What: `Factors`, the matrices of several adapters for one product of the decoder
 Invariant: what a product becomes for a token depends on that token's slot alone. The strength of an adapter is in its
     second matrix, so nothing downstream knows of it.
 Interface: `Change`, `Factors`, `Adapted`; `GROUPS`, the products and the matrices that each is made of;
-    `shapes(config)`, `fingerprint(model)`; `part(adapter, layer, group, …)`, an adapter's share of a bank.
+    `shapes(config)`, `fingerprint(model)`, `named(config, norms)`; `part(adapter, layer, group, …)`, an adapter's share of a bank.
 
 Dimension letters: S slot, M matrix of a product, R rank, K inputs, N outputs.
 """
@@ -13,7 +13,7 @@ Dimension letters: S slot, M matrix of a product, R rank, K inputs, N outputs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,12 +87,18 @@ def fingerprint(model: Model) -> str:
     from flax import nnx  # half a second of imports, which only they pay who have an adapter
 
     decoder = nnx.merge(model.graph, model.state)
-    digest = hashlib.blake2b(repr((model.config.vocab, shapes(model.config))).encode(), digest_size=16)
     norms = [
         layer.norm for pair in zip(decoder.attention, decoder.feed_forward, strict=True) for layer in pair
     ]
-    for norm in [*norms, decoder.final_norm]:
-        digest.update(np.asarray(norm.get_value(), np.float32).tobytes())
+    return named(model.config, [norm.get_value() for norm in [*norms, decoder.final_norm]])
+
+
+def named(config: ModelConfig, norms: Iterable[Any]) -> str:
+    """`fingerprint` from the norms themselves: of each layer that of attention and that of the feed-forward, then the
+    last one."""
+    digest = hashlib.blake2b(repr((config.vocab, shapes(config))).encode(), digest_size=16)
+    for norm in norms:
+        digest.update(np.asarray(norm, np.float32).tobytes())
     return digest.hexdigest()
 
 
