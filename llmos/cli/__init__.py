@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command; returns its exit code."""
-    from llmos.cli.interrupts import INTERRUPTED, Interrupts
+    from llmos.cli.interrupts import Interrupts
 
     interrupts = Interrupts()
     interrupts.install()
@@ -30,16 +30,14 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.stderr.write("\nllmos: interrupted\n")
-        return INTERRUPTED
+        interrupts.end()
     except BrokenPipeError:
         # The reader of our output left: not an error, but nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:  # the last door: see the invariant
         if interrupts.caused(error):
-            sys.stderr.write("\nllmos: interrupted\n")
-            return INTERRUPTED
+            interrupts.end()
         if os.environ.get("LLMOS_DEBUG"):
             raise
         from llmos.cli.complain import complain

@@ -42,6 +42,21 @@ except RuntimeError as error:
     print(interrupts.caused(error))
 """
 
+IN_AN_IMPORT = """
+import os, sys, time
+from pathlib import Path
+from llmos.cli.interrupts import Interrupts
+Interrupts().install()
+body = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2); whole = True"
+Path("interrupted.py").write_text(body)
+sys.path.insert(0, ".")
+try:
+    import interrupted
+    time.sleep(10)
+except KeyboardInterrupt:
+    print(interrupted.whole)
+"""
+
 IMPATIENT = """
 import os, signal
 from llmos.cli.interrupts import Interrupts
@@ -54,10 +69,11 @@ while True:
 """
 
 
-def _run(code: str) -> subprocess.CompletedProcess[str]:
+def _run(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False, env=environment
+        command, capture_output=True, text=True, timeout=30, check=False, env=environment, cwd=folder
     )
 
 
@@ -68,6 +84,11 @@ def test_one_that_strikes_inside_a_callback_strikes_again() -> None:
 
 def test_one_that_a_library_wraps_is_recognised() -> None:
     assert _run(IN_DISGUISE).stdout == "True\n"
+
+
+def test_one_that_strikes_inside_an_import_waits_for_its_end(tmp_path: Path) -> None:
+    done = _run(IN_AN_IMPORT, tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
 
 
 def test_three_at_once_end_the_process() -> None:
