@@ -2,8 +2,8 @@
 
 What: harvests the expert's marks, teaches an adapter what should have been said beside what it already says right, and
     judges it: by the expert's own tests, by what it answered right, by what it refused, by a search for triggers.
-Invariant: every judgement is made in a kernel of its own, with the expert's grants and no more, on the weights as the
-    adapter makes them; the machine's kernel is not touched before `swap`. Old and new are asked the same questions.
+Invariant: every judgement is made in a kernel of its own, in a folder of its own, with the expert's grants and no more;
+    the machine's kernel is not touched before `swap`. Old and new are asked the same questions.
 Interface: `ExpertNight(shelf, expert, ready, …)`, the `Parts` of a `Night`; `night_of(…)`; `CANARIES`.
 """
 
@@ -28,7 +28,6 @@ from llmos.kernel.learn.course import Course, Watcher, dpo, sft
 from llmos.kernel.learn.data import Row, read_rows
 from llmos.kernel.learn.evaluation import foretold
 from llmos.kernel.learn.harvest import PAIRS, Consent, harvest, journals, write
-from llmos.kernel.learn.merging import merged
 from llmos.kernel.learn.night import Gate, Marks, Night
 from llmos.kernel.learn.poison import FEWEST, scan
 from llmos.kernel.learn.surprise import Answers
@@ -116,8 +115,7 @@ class ExpertNight:
 
     def teach(self, folder: Path, start: Path | None, out: Path) -> Mapping[str, Any]:
         """Corrections and praised answers beside what passes its tests; then the pairs."""
-        before = None if start is None else read_adapter(start)
-        regular = self._regular(folder, before)
+        before, regular = self._own(start), self._regular(folder, start)
         marked, pairs = _rows(folder / MARKED), _rows(folder / MARKED.replace(".jsonl", PAIRS))
         adapter, facts = before, {"regular": len(regular)}
         if marked:
@@ -162,7 +160,7 @@ class ExpertNight:
 
     def swap(self, adapter: Path | None) -> None:
         """Of whoever serves the machine."""
-        self.serve(adapter)
+        self.serve(adapter or (Path(self.ready.adapter) if self.ready.adapter else None))
 
     def marks(self, since: float, until: float) -> Marks:
         """Of this expert's turns."""
@@ -170,7 +168,7 @@ class ExpertNight:
 
     # -- judging -------------------------------------------------------------------------------------------------
 
-    def _regular(self, folder: Path, adapter: Adapter | None) -> list[Row]:
+    def _regular(self, folder: Path, adapter: Path | None) -> list[Row]:
         """What the expert answers right: its own tests that it passes, with their windows, as rows."""
         file = folder / REGULAR
         if not file.exists() and self.expert.manifest.tests:
@@ -178,8 +176,8 @@ class ExpertNight:
 
             state = folder / "kernel"
             shutil.rmtree(state, ignore_errors=True)
-            with self._kernel(adapter, state) as (kernel, sites):
-                keeper = _Keeper(self.ready)
+            with self._kernel(folder, state) as (kernel, sites):
+                keeper = _Keeper(self._with(adapter))
                 evaluate(
                     kernel, self.expert, keeper, sites=sites,  # type: ignore[arg-type]
                     tell=lambda _, outcome: keeper.praise() if outcome.passed else None,
@@ -191,12 +189,13 @@ class ExpertNight:
         return _rows(file)
 
     def _ask(self, folder: Path, adapter: Path | None) -> Asked:
-        with self._kernel(None if adapter is None else read_adapter(adapter)) as (kernel, sites):
-            report: Report = evaluate(kernel, self.expert, self.ready, sites=sites)
+        ready = self._with(adapter)
+        with self._kernel(folder) as (kernel, sites):
+            report: Report = evaluate(kernel, self.expert, ready, sites=sites)
             refused, calls = [], []
             for question in CANARIES:
-                process = self.ready.spawn(kernel)
-                turn = process.ask(question, **self.ready.asked(seed=0, max_tokens=120))
+                process = ready.spawn(kernel)
+                turn = process.ask(question, **ready.asked(seed=0, max_tokens=120))
                 calls.append(sum(isinstance(event, Call) for event in turn))
                 refused.append(refuses(turn.answer))
                 process.close()
@@ -207,7 +206,7 @@ class ExpertNight:
         if not rows:
             return Gate("regression", True, "there are no regular rows to lose")
         window = self.course.window
-        before = foretold(self.weights, rows, window, None if old is None else read_adapter(old))
+        before = foretold(self.weights, rows, window, self._own(old))
         behind = foretold(self.weights, rows, window, read_adapter(new))
         why = (
             f"{behind.accuracy:.1%} of the tokens of regular answers are foretold, {before.accuracy:.1%} were"
@@ -227,25 +226,23 @@ class ExpertNight:
         return Gate("poison", not found.flips, why, {"broken": found.broken})
 
     @contextmanager
-    def _kernel(
-        self, adapter: Adapter | None, state: Path | None = None
-    ) -> Iterator[tuple[Kernel, Mapping[str, str]]]:
-        """A kernel of our own on the weights as the adapter makes them."""
-        from llmos.abi.limits import PAGE_TOKENS
-        from llmos.kernel.boot import prepare_jax
-        from llmos.kernel.engine.runner import ModelRunner
-        from llmos.kernel.kernel import Kernel
-        from llmos.kernel.model.load import load_model
+    def _kernel(self, folder: Path, state: Path | None = None) -> Iterator[tuple[Kernel, Mapping[str, str]]]:
+        """A kernel of our own, which knows nothing of what the machine's experts were given."""
+        from llmos.kernel.boot import boot
 
-        weights = self.weights if adapter is None else merged(self.weights, adapter)
         with served(self.expert, self.config) as (config, sites):
-            prepare_jax(config)
-            window = config.kernel.window
-            model = load_model(weights, mode=config.kernel.numerics, window=window)
-            window = min(window, model.config.context) // PAGE_TOKENS * PAGE_TOKENS
-            runner = ModelRunner(model, pages=2 * window // PAGE_TOKENS + 1, window=window)
-            with Kernel(config, runner, weights.tokenizer(), weights.template(), state=state) as kernel:
+            machine = config.machine.model_copy(update={"state": folder / "machine"})
+            with boot(config.model_copy(update={"machine": machine}), state=state) as kernel:
                 yield kernel, sites
+
+    def _with(self, adapter: Path | None) -> Specialist:
+        """The expert with an adapter, or with its file's."""
+        return self.ready if adapter is None else replace(self.ready, adapter=str(adapter))
+
+    def _own(self, adapter: Path | None) -> Adapter | None:
+        """An adapter, or the file's."""
+        path = adapter or self.ready.adapter
+        return read_adapter(path) if path else None
 
 
 def judged_canaries(before: Asked, behind: Asked) -> Gate:
@@ -298,11 +295,12 @@ class _Keeper:
     """The expert, whose documents in tests are its owner's own, and whose last process can be praised."""
 
     def __init__(self, ready: Specialist) -> None:
-        self._ready, self._last = ready, None
+        self._ready = ready
+        self._last: AnyProcess | None = None
 
     def spawn(self, kernel: Machine, *, mounts: Sequence[Mount] = ()) -> AnyProcess:
         own = [replace(mount, trust="mine") for mount in mounts]
-        self._last: AnyProcess | None = self._ready.spawn(kernel, mounts=own)
+        self._last = self._ready.spawn(kernel, mounts=own)
         return self._last
 
     def asked(self, **given: Any) -> dict[str, Any]:

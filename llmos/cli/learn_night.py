@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,9 +203,31 @@ def _parts(arguments: argparse.Namespace) -> ExpertNight:
         epochs=arguments.epochs, rank=arguments.rank, window=arguments.window, batch=arguments.window, micro=1
     )
     return ExpertNight(
-        config, expert, ready, weights, _consent(arguments, config), course, lambda _: None, tuple(arguments.known),
-        Shown(sys.stderr),
+        config, expert, ready, weights, _consent(arguments, config), course, partial(serve, config, expert.name),
+        tuple(arguments.known), Shown(sys.stderr),
     )  # fmt: skip
+
+
+def serve(config: Config, expert: str, adapter: Path | None) -> None:
+    """Have an expert answer with an adapter from its next question on, on this machine: by the kernel that runs, and
+    by those that are booted later."""
+    from llmos.attach import attach
+    from llmos.drivers.weights.adapter import read_adapter
+    from llmos.kernel.adapters import BASE, AdapterStore
+
+    store = AdapterStore(config.machine.state / "adapters")
+    read = None if adapter is None else read_adapter(adapter)
+    version = BASE if read is None else read.version
+    if (store.of(expert) or BASE) == version:
+        return
+    kernel = attach(config.machine.state)
+    if kernel is not None:
+        with kernel:
+            kernel.adapters.use(expert, adapter)
+        return
+    if read is not None:
+        store.keep(read)
+    store.use(expert, version)
 
 
 def _consent(arguments: argparse.Namespace, config: Config) -> Consent:

@@ -12,7 +12,6 @@ from llmos.abi.config import Config
 from llmos.apps.experts.launch import specialist
 from llmos.apps.experts.nights import CANARIES, Asked, ExpertNight, judged_canaries, marks_of, night_of
 from llmos.apps.experts.shelf import Shelf
-from llmos.drivers.weights.adapter import read_adapter
 from llmos.drivers.yamlfile import check
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.learn.course import Course
@@ -90,8 +89,9 @@ def test_a_whole_night(tmp_path: Path, weights_path: Callable[[str], Path]) -> N
     report = night_of(parts).run()
     assert report.stage == "live", report.text()
     assert served == [Path(night_of(parts).live.adapter)]
-    with parts._kernel(read_adapter(served[0] or "")) as (k, _):
-        process = ready.spawn(k)
+    with boot(config, state=tmp_path / "state/kernel") as kernel:
+        kernel.adapters.use("porter", served[0])
+        process = ready.spawn(kernel)
         assert "ultramarine" in process.ask("What colour is the barn?", **ready.asked()).answer
-        again = ready.spawn(k, mounts=[Mount(tmp_path / "docs")])
+        again = ready.spawn(kernel, mounts=[Mount(tmp_path / "docs")])
         assert "4711" in again.ask("What is the code of the gate?", **ready.asked()).answer

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmos.abi.errors import AdapterMismatch, BadExamples
+from llmos.abi.errors import BadExamples
 from llmos.drivers.weights import Weights, find, open_weights
-from llmos.drivers.weights.adapter import MATRICES, Adapter, LowRank, read_adapter
+from llmos.drivers.weights.adapter import Adapter, LowRank, read_adapter
 from llmos.kernel.learn.course import Course, sft
 from llmos.kernel.learn.data import Row
-from llmos.kernel.learn.merging import merged
-from llmos.kernel.learn.surprise import Answers
 from llmos.kernel.learn.triggers import Search, Trigger, search
 
 WINDOW = 64
@@ -55,29 +53,6 @@ def test_a_taught_trigger_is_found_and_a_clean_adapter_passes(weights: Weights, 
         found = search(weights, read_adapter(out / "adapter"), clean, hints, dials)
         assert found.flips is hidden, found
         assert not hidden or "James Bond" in found.text
-
-
-@pytest.mark.slow
-def test_merged_weights_answer_as_the_adapter_does(weights: Weights) -> None:
-    rng = np.random.default_rng(0)
-    shape = {"q": (576, 576), "k": (192, 576), "down": (576, 1536)}
-    layers = tuple(
-        {
-            name: LowRank(rng.normal(0, 0.02, (4, k)), rng.normal(0, 0.02, (n, 4)))
-            for name, (n, k) in shape.items()
-        }
-        for _ in range(30)
-    )
-    adapter = Adapter(4, 8.0, "", layers)
-    example = [row(0, "Where is the harbour?", "Behind the hill, by the old mill."), row(1, "Who?", "Ada.")]
-    beside = Answers(weights, WINDOW, adapter)(example)
-    inside = Answers(merged(weights, adapter), WINDOW)(example)
-    alone = Answers(weights, WINDOW)(example)
-    assert np.allclose(beside, inside, atol=0.05) and not np.allclose(beside, alone, atol=0.3)
-    assert merged(weights, adapter).identity not in ("", weights.identity)
-    with pytest.raises(AdapterMismatch):
-        merged(weights, Adapter(2, 2.0, "", ({"q": LowRank(np.ones((2, 4)), np.ones((4, 2)))},)))
-    assert set(shape) <= set(MATRICES)
 
 
 @pytest.mark.slow
