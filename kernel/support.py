@@ -21,6 +21,7 @@ EXCERPT_WORDS = (
 CITATIONS = 2  # of one claim, at most
 _COVERED = 0.6  # share of a claim's content words that its passages must hold
 _NEW_COVERED = 0.5  # the same of those words that are not the question's own
+_BEHIND = 0.5  # of the best passage's score: what has less is about something else
 _NEAR = 0.6  # cosine of question and passage that is enough by itself
 _KNOWN = 0.78  # else the least sum of that cosine and half the share of the question's words that are held
 
@@ -67,6 +68,13 @@ class Text(Protocol):
     def similarity(self) -> float: ...
 
 
+class Scored(Text, Protocol):
+    """A passage as retrieval ranks it."""
+
+    @property
+    def score(self) -> float: ...
+
+
 def words(text: str) -> list[str]:
     """The content words of `text` in order, endings cut; compounds whole and in their parts."""
     found = []
@@ -77,7 +85,7 @@ def words(text: str) -> list[str]:
     return found
 
 
-Passage = TypeVar("Passage", bound=Text)
+Passage = TypeVar("Passage", bound=Scored)
 
 
 def names(text: str) -> list[str]:
@@ -99,10 +107,13 @@ def names_it(passage: Text, name: str) -> bool:
 
 
 def about(question: str, passages: Sequence[Passage]) -> list[Passage]:
-    """Those passages that speak of the code which the question names, and not of what is like it; all of them where
-    the question names none, or none of them speaks of it."""
+    """Those passages that a question is about. Where it names code that some of them speak of, these, and not what is
+    like them; else those that are not far behind the best, for a small model reads whatever it is given."""
     asked = names(question)
-    return [p for p in passages if any(names_it(p, name) for name in asked)] or list(passages)
+    if of_it := [p for p in passages if any(names_it(p, name) for name in asked)]:
+        return of_it
+    best = max((p.score for p in passages), default=0.0)
+    return [p for p in passages if p.score >= _BEHIND * best]
 
 
 def _stands(name: str, text: str) -> bool:

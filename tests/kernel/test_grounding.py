@@ -17,7 +17,7 @@ from llmos.drivers.weights.tokenizer import Added, Tokenizer
 from llmos.kernel import grounding
 from llmos.kernel.engine.grammar import PlainText
 from llmos.kernel.grounding import NOT_SAID, UNSUPPORTED, CitingGrammar, extract
-from llmos.kernel.support import answerable, excerpt, names, supporting, weights, words
+from llmos.kernel.support import about, answerable, excerpt, names, supporting, weights, words
 from llmos.memory.volume import Passage
 
 END = 256
@@ -205,6 +205,17 @@ def test_code_of_another_name_is_not_what_was_asked_about() -> None:
         "Why is a.txt close?",
     ):
         assert answerable(question, method), question
+
+
+def test_what_a_question_is_about_is_kept_and_what_is_far_behind_is_not() -> None:
+    best, near, far = (
+        replace(p, score=score) for p, score in zip((*PASSAGES, PASSAGES[0]), (0.8, 0.5, 0.3), strict=True)
+    )
+    assert about("Where are games?", [best, near, far]) == [best, near]
+    assert about("Where are games?", []) == []
+    named = replace(far, text="crc32(data) sums.", heading="zlib.crc32(data)")
+    assert about("What is zlib.crc32?", [best, near, named]) == [named]
+    assert about("What is zlib.adler32?", [best, near, named]) == [best, near]
 
 
 def test_a_dotted_name_may_be_cut_at_its_front() -> None:
