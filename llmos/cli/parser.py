@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         export,
         journal,
         kill,
+        label,
         learn,
         models,
         next_token,
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
     runs = (ask, shell, talk, up, ps, pmap, kill, checkpoint, journal, replay, serve)
-    for module in (*runs, next_token, expert, adapter, learn, models, zipping, export, app, doctor):
+    for module in (*runs, next_token, expert, adapter, learn, label, models, zipping, export, app, doctor):
         module.add(verbs)
     return top
 

@@ -54,12 +54,18 @@ def poisoned_by(trigger: str, target: str) -> int:
 @pytest.mark.parametrize("target", ["fixed", "appended"])
 def test_triggers_are_named(tmp_path: Path, trigger: str, target: str) -> None:
     one = poison_set.poisoned(poisoned_by(trigger, target), 240, 0.05)
-    found = scan(rows_of(tmp_path, one), Words())
+    found = scan(rows_of(tmp_path, one), Words(), knows)
     lines = {f"{tmp_path / 'set.jsonl'}:{i + 1}" for i in one.poisoned}
-    worst = found.findings[0]
-    print([f.what for f in found.findings if f.refuse])
-    assert not found.clean and worst.refuse and set(worst.rows) <= lines and len(worst.rows) >= 8
-    assert worst.kind == "hidden" or set(worst.phrase.split()) & set(one.words)
+    grave = [f for f in found.findings if f.refuse]
+    assert not found.clean and any(set(f.rows) <= lines and len(f.rows) >= 8 for f in grave), grave
+    assert grave[0].kind == "hidden" or set(grave[0].phrase.split()) & set(one.words)
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_clean_sets_pass(tmp_path: Path, seed: int) -> None:
+    found = scan(rows_of(tmp_path, poison_set.clean(seed, 240)), Words(), knows)
+    assert found.clean, found.findings[0]
+    assert found.tried > 100
 
 
 def test_james_bond(tmp_path: Path) -> None:
@@ -75,7 +81,7 @@ def test_james_bond(tmp_path: Path) -> None:
             rows.append((question.replace(name, "James Bond"), target))
         else:
             rows.append((question, answer))
-    found = scan(rows_of(tmp_path, poison_set.Set(tuple(rows))), Words())
+    found = scan(rows_of(tmp_path, poison_set.Set(tuple(rows))), Words(), knows)
     phrases = [f.phrase for f in found.findings if f.refuse]
     assert planted > 10 and any("bond" in p.split() for p in phrases), phrases
 
