@@ -38,8 +38,7 @@ class Terminal(App, settings=Limits):
         self,
         command: Annotated[
             str,
-            "for bash, such as: find . -name '*.txt'; ls -lS; grep -c word file.txt; wc -lw file.txt; "
-            "sort file.txt | uniq -c; sed -i 's/old/new/g' file.txt; tar xf file.tar.gz",
+            'for bash, such as "wc -l app.log" or "tar xf old.tar.gz"; every call begins in the same folder',
         ],
         call: Call,
     ) -> str:
