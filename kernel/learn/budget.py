@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from llmos.abi.errors import LearningError
-from llmos.kernel.learn.objective import CHUNK
+from llmos.kernel.learn.objective import CHUNK, LOGITS
 from llmos.kernel.learn.student import Remember, Student
 
 SHARE = 0.5  # of a machine's best product that a whole step reaches; measured on two CPUs (docs/learning.md)
@@ -53,7 +53,7 @@ def budget(student: Student, tokens: int, micro_tokens: int, length: int, room: 
         2 * micro_tokens * (products + 2 * c.ffn + 2 * c.heads * length)
     )  # of one layer, forward and backward
     borders = c.layers * micro_tokens * c.dim
-    head = 3 * min(CHUNK, micro_tokens) * c.vocab
+    head = 3 * min(micro_tokens * c.vocab, max(LOGITS, CHUNK * c.vocab))
     small = 4 * (inside + borders + head)
     large = small + 4 * c.layers * micro_tokens * products
     remember: Remember = "products" if frozen + learning + large < room else "layers"

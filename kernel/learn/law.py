@@ -21,8 +21,9 @@ from llmos.abi.errors import LearningError
 
 F64 = NDArray[np.float64]
 DELTA = 1e-3  # of log L: a run that is further off than this pulls with constant force (Hoffmann et al.)
-EXPONENTS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5)  # starts: every pair of these, the best E, A and B beside it
+EXPONENTS = (0.15, 0.3, 0.5, 0.8, 1.2)  # starts: every pair of these, the best E, A and B beside it
 LEAST, MOST = 0.01, 3.0  # exponents
+FAR = 50.0  # |log| of E, A and B at most: a part that the runs say nothing of ends there, and stays a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +119,11 @@ def _descend(N: F64, D: F64, L: F64, start: F64) -> Any:
         share = np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None])
         return np.column_stack([share, -share[:, 1] * np.log(N), -share[:, 2] * np.log(D)])
 
-    bounds = ([-np.inf] * 3 + [LEAST] * 2, [np.inf] * 3 + [MOST] * 2)
+    bounds = np.array([[-FAR, FAR]] * 3 + [[LEAST, MOST]] * 2).T
+    start = np.clip(start, bounds[0] + 1e-9, bounds[1] - 1e-9)
     return least_squares(
         off, start, slopes, bounds=bounds, loss="huber", f_scale=DELTA, x_scale="jac", xtol=1e-12, ftol=1e-12,
-        gtol=1e-12, max_nfev=500,
+        gtol=1e-12, max_nfev=200,
     )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def _chunk(count: int, most: int) -> int:
 def _surprise(
     softcap: float, taught: bool, head: Any, h_WD: Array, targets_W: Array, weights_W: Array
 ) -> tuple[Array, Array]:
-    """(sum of weight * -log likelihood, sum of the weights where no token is likelier); `taught`: the head learns too."""
+    """(sum of weight * -log likelihood, sum of weights where no token is likelier); `taught`: the head learns too."""
     given = _cut(head, h_WD, targets_W, weights_W)
     losses, rights = lax.map(lambda part: _logits(softcap, head, *part)[:2], given)
     return jnp.sum(losses), jnp.sum(rights)

@@ -38,7 +38,7 @@ from llmos.kernel.learn.student import Student, fresh
 from llmos.kernel.learn.trainer import Point, Recipe, Trainer
 from llmos.kernel.model.config import ModelConfig
 
-HEAD = 16  # numbers a head
+HEAD = 32  # numbers a head
 PROBES = 5  # steps that a size's speed is measured on, the first (its compilation) aside
 AROUND = 5.0  # seconds a run takes beside its steps: compiling, measuring its loss
 LARGER = 8.0  # times the computing of the grid's largest run
@@ -71,7 +71,7 @@ class Size:
         )  # fmt: skip
 
 
-SIZES = (Size(2, 32), Size(2, 48), Size(3, 64), Size(4, 96), Size(5, 128))
+SIZES = (Size(2, 32), Size(2, 64), Size(3, 96), Size(5, 128))  # each about three times the one before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
