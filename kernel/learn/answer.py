@@ -72,7 +72,7 @@ class Decoder:
             x_TD = x_TD + self.feed_forward(i, self.norm(x_TD, f"{i}.mlp_norm"))
         return self.norm(x_TD[-1], "final_norm") @ w.get("head", w["embed"]).T
 
-    def attention(self, i: int, x_TD: Array, at_T: Array) -> Array:
+    def attention(self, i: int, x_TD: Array, at_T: Any) -> Array:
         c, w, T = self.c, self.w, len(at_T)
         N, K, H = (c[name] for name in ("heads", "kv_heads", "head_dim"))
         qkv = x_TD @ w[f"{i}.qkv"].T + w.get(f"{i}.qkv_bias", f32(0))

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 Kind = Literal["f32", "f16"]
 PARAMETERS, PROGRAM = "parameters.safetensors", "answer.py"
 POSITIONS = 4096  # tokens that a question and its answer may have together
-_TYPES = {"f32": ("F32", np.dtype("<f4")), "f16": ("F16", np.dtype("<f2"))}  # of matrices; all else is f32
+_TYPES: dict[str, tuple[str, np.dtype[Any]]] = {
+    "f32": ("F32", np.dtype("<f4")),
+    "f16": ("F16", np.dtype("<f2")),
+}  # of matrices; all else is f32
 _MARK = "?"  # a user's message, to find the place of
 
 

@@ -30,7 +30,7 @@ examples:
   llmos zip letter.txt --model smollm2-135m
   llmos zip chapters/*.md -o packed/
 
-Text comes out at half of what xz makes of it, or less; a model reads a thousand bytes a second, or a few. What is no text is
+Text comes out at half of what xz makes of it, or less; a model reads a thousand bytes a second, or a few. The rest is
 packed without the model. Unpacking needs the same model, on a processor of the same kind.
 """
 UNZIP = """\

@@ -75,6 +75,7 @@ def test_what_cannot_be_done_is_told_before_a_model_is_loaded(
         parsed.run(parsed)
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_nothing(tmp_path: Path, weights_path: Callable[[str], Path]) -> None:
     weights_path("smollm2-135m")
     (tmp_path / "long.txt").write_text((ROOT / "README.md").read_text() * 20)
@@ -94,6 +95,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, weights_path: Callable[[str
     assert sorted(file.name for file in tmp_path.iterdir()) == ["long.txt"]
 
 
+@pytest.mark.slow
 def test_export_writes_a_program_that_answers(
     run_llmos: Run, tmp_path: Path, weights_path: Callable[[str], Path]
 ) -> None:
