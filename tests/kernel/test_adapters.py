@@ -150,8 +150,8 @@ def test_a_restart_brings_them_back_whatever_became_of_the_files(
     held(process, 10)
     for file in files:
         shutil.rmtree(file)
-    kernel.close()
-    kernel = tiny_kernel(state=state)
+    kernel.journal.wait(kernel.appended)
+    kernel = tiny_kernel(state=Path(shutil.copytree(state, tmp_path / "as if it had been killed")))
     again = kernel.process(process.pid)
     assert (again.adapters, again.adapter) == (before, version)
     turn = again.current
