@@ -21,7 +21,8 @@ from llmos.connect import connect
 from llmos.drivers.weights import find, open_weights
 from llmos.drivers.weights.pretokenise import expressions, splitter
 from llmos.kernel.learn import export as module
-from llmos.kernel.learn.export import PARAMETERS, PROGRAM, export, plain
+from llmos.kernel.learn.export import PARAMETERS, PROGRAM, export
+from llmos.kernel.learn.vocabulary import plain
 
 FIXTURES = Path(__file__).parents[1] / "model/fixtures"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
