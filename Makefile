@@ -10,6 +10,8 @@ VENV ?= .venv
 SEED ?= 1
 BENCH ?=
 PYTEST ?=
+# Processes that share the tests, which mostly wait for programs that they start: two, where there is memory for them.
+WORKERS ?= $(shell awk '/^MemAvailable/ {print 1 + ($$2 > 8e6)}' /proc/meminfo 2>/dev/null || echo 1)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
@@ -91,7 +93,7 @@ lint: install $(VENV)/.installed-dev
 test: lint outside
 	@$(BIN)/llmos models pull $(TEST_MODELS)
 	@$(BIN)/llmos models pull $(SENSES) || echo "eyes, ears and voice are tested as far as their models are here"
-	@$(BIN)/python -m pytest $(PYTEST) || { \
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST) || { \
 	  echo "what failed is run once more, by itself: other work on a machine can make what takes its time late"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST); }
 
