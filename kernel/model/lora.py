@@ -5,7 +5,8 @@ What: `Factors`, the matrices of several adapters for one product of the decoder
 Invariant: what a product becomes for a token depends on that token's slot alone. The strength of an adapter is in its
     second matrix, so nothing downstream knows of it.
 Interface: `Change`, `Factors`, `Adapted`; `GROUPS`, the products and the matrices that each is made of;
-    `shapes(config)`, `fingerprint(model)`, `named(config, norms)`; `part(adapter, layer, group, …)`, an adapter's share of a bank.
+    `shapes(config)`, `fingerprint(model)`, `named(config, norms)`; `part(adapter, layer, group, …)`, an adapter's share
+    of a bank.
 
 Dimension letters: S slot, M matrix of a product, R rank, K inputs, N outputs.
 """
