@@ -120,11 +120,11 @@ def _mixed(asked: Sequence[Problem]) -> list[Problem]:
 
 def _answer(kernel: Kernel, problem: Problem, way: str, compared: int) -> Row:
     """Ask, and have the answer judged."""
-    think: Any = Think(budget=way, verifier=problem.verifier)
-    if way == "1x":
-        think = None
-    elif way == "majority":
+    think: Any = None
+    if way == "majority":
         think = SelfConsistency(budget=f"{compared}x", sure=1.0)
+    elif way != "1x":
+        think = Think(budget=way, verifier=problem.verifier)
     process = kernel.spawn()
     started = time.perf_counter()
     turn = process.ask(problem.question, think=think, max_tokens=TOKENS)
