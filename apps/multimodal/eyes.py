@@ -45,8 +45,8 @@ class Eyes(App):
         return self._describe(open_picture(load(call, image), _name(image)))
 
     @syscall(effect="read", retry="safe", deadline=300)
-    def ask(self, image: ImagePath, question: str, call: Call) -> str:
-        """Answer a question about a picture or photo: what is in it, what it says, what colour it has."""
+    def ask(self, image: ImagePath, question: Annotated[str, "in the user's words"], call: Call) -> str:
+        """Answer a question about a picture or photo."""
         data = load(call, image)
         picture = open_picture(data, _name(image))  # whoever looks, it is sound and bounded
         if self._looker is not None:
