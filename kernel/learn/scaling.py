@@ -90,7 +90,7 @@ class Design:
     window: int = 128
     rows: int = 2  # a batch: small, since the smallest amount of text must still make a few hundred steps
     vocab: int = 512
-    rate: float = 1.1e-2  # of the smallest size
+    rate: float = 1e-2  # of the smallest size
     power: float = -0.4  # of the size, by which the rate falls
     checked: int = 1024  # windows of held-out text that losses are measured on
     minutes: float = 45.0
