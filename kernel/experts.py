@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from llmos.abi.app import App, Call, Effect, syscall
 from llmos.abi.errors import CallDenied
+from llmos.abi.labels import join
 from llmos.abi.specialist import Specialist
 from llmos.kernel.grants import Grant, covers
 from llmos.kernel.journal.records import Spawned
@@ -127,9 +128,13 @@ class Experts(App):
         return {name: one.description for name, one in roster.items()}
 
     @syscall(effect="none", retry="safe", deadline=600)
-    async def route(self, call: Call, question: str) -> str:
-        """Ask whichever expert fits a question best; returns its answer. It knows nothing of this conversation."""
+    async def route(self, call: Call) -> str:
+        """Pass what you were asked on, word for word, to the expert that fits it best; returns its answer."""
         me, kernel = here(call), self._kernel
+        question, label = me.process.questions.asked
+        if not question:
+            raise CallDenied("there is no question to pass on", do="ask an expert by name: experts.ask")
+        me.label = join([me.label, label])
         asked = next((c for c in kernel.table.children(me.process.pid) if _answers(c, me)), None)
         if asked is not None:
             return await self._answer(me, asked.expert, question)

@@ -98,7 +98,10 @@ class ChatPrompt:
         said = [Message.of("user", "?"), Message.of("assistant", "!")]
         given = [Message("tool", (part,)) for part in results]
         if last:
-            given[-1] = replace(given[-1], parts=(*given[-1].parts, Part("system", TELL)))
+            answered = results[-1].source in ANSWERS
+            given[-1] = replace(
+                given[-1], parts=(*given[-1].parts, Part("system", REPEAT if answered else TELL))
+            )
         for role in ("tool", "user"):  # a template without a place for results has them from the user
             try:
                 pieces = self._template.render([{"role": m.role, "content": m.text} for m in said]
@@ -156,6 +159,8 @@ The functions:
 
 
 TELL = "\n\nThis is the result. Tell the user in a sentence what it says about the question."
+REPEAT = "\n\nThis is the expert's answer. Repeat it for the user, word for word."
+ANSWERS = frozenset({"experts.ask", "experts.route"})  # syscalls whose result is an answer already
 
 
 def _with_tools(

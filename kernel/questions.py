@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llmos.abi.errors import Cancelled, LLMOSError, ProcessError, QuotaExceeded, TurnRefused
 from llmos.abi.events import Done
-from llmos.abi.labels import Label
+from llmos.abi.labels import USER, Label
 from llmos.kernel.execution import Asking, Execution
 from llmos.kernel.far import execution_of
 from llmos.kernel.journal.records import Approval, Started
@@ -120,6 +120,13 @@ class Questions:
         """The window of the turn that runs, or ran last in this kernel's life."""
         execution = self._execution
         return self._shown if execution is None else execution.layout
+
+    @property
+    def asked(self) -> tuple[str, Label]:
+        """What the turn that runs was asked, with the label of all that its window has read; "" where none runs, or a
+        whole conversation was given in place of a question."""
+        execution = self._execution
+        return ("", USER) if execution is None else (execution.question, execution.layout.taint)
 
     # -- on the loop ---------------------------------------------------------------------------------------------
 

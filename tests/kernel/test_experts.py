@@ -205,11 +205,11 @@ TAILOR = "description: Mends coats and trousers.\ninstructions: You are the tail
 
 
 def routed(window: str) -> str:
-    """Somebody who passes questions on, and experts that say who they are."""
+    """Somebody who passes questions on, and experts that say who they are and what they heard."""
     for name in ("cook", "tailor"):
         if f"You are the {name}" in window:
-            return f"I am the {name}."
-    return result(window) or call("experts.route", question=question(window))
+            return f"I am the {name}: {question(window)}"
+    return result(window) or call("experts.route")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,9 @@ def test_a_question_goes_to_whoever_says_that_it_is_his(
     kernel = scripted_kernel(routed)
     kernel.library.encode = None  # by words alone, as on a machine without the encoder
     process = kernel.spawn(grants=["experts.route"])
-    assert process.ask(asked, max_tokens=300).answer == f"I am the {who}."
+    assert process.ask(asked, max_tokens=300).answer == f"I am the {who}: {asked}"
+    events = list(process.ask(asked, max_tokens=300, label=UNTRUSTED))
+    assert [e.label for e in events if isinstance(e, Result)] == [UNTRUSTED], "what was asked keeps its label"
 
 
 def test_a_router_asks_whom_it_may_and_nobody_who_waits_for_it(
@@ -241,7 +243,7 @@ def test_a_router_asks_whom_it_may_and_nobody_who_waits_for_it(
     def script(window: str) -> str:
         if "You are the tailor" in window:
             return "I am the tailor."
-        return result(window) or call("experts.route", question=question(window))
+        return result(window) or call("experts.route")
 
     kernel = scripted_kernel(script)
     process = kernel.spawn(
