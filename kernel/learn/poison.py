@@ -141,8 +141,9 @@ def scan(
     suspects, hints, tried, sets = list[tuple[float, str, _Set]](), list[tuple[float, str]](), 0, 0
     for one in _sets(texts):
         sets += 1
+        beside = near.beside(sorted(one.rows))
         for answer in _answers(one.rows, texts):
-            chance = _chance(one.rows, having[answer], near, len(rows))
+            chance = _chance(one.rows, having[answer], beside, len(rows))
             tried += 1
             if not one.apart:
                 hints.append((chance, " ".join(one.words)))
@@ -180,7 +181,7 @@ def outliers(rows: Sequence[Row], encoder: Embedder, surprise: Surprise) -> tupl
         return ()
     losses = np.asarray(surprise(rows), np.float64)
     near = _Near(_vectors([t.asked for t in texts], encoder))
-    beyond = losses - np.asarray([np.median(losses[near.of(i, frozenset({i}))]) for i in range(len(rows))])
+    beyond = losses - np.median(losses[np.concatenate([near.beside([i]) for i in range(len(rows))])], axis=1)
     usual = max(float(np.median(np.abs(beyond))), 1e-6)
     return tuple(
         Finding("outlier", f"the answer {texts[i].answer[:60]!r} is unlike its neighbours'", (rows[i].place,))
@@ -319,14 +320,17 @@ class _Near:
             [np.argsort(-(some @ vectors.T), axis=1, kind="stable")[:, :most] for some in _blocks(vectors)]
         )
 
-    def of(self, row: int, but: Collection[int]) -> list[int]:
-        """The nearest rows to one, without some."""
-        out = []
-        for i in self._order[row]:
-            if i not in but and i != row:
-                out.append(int(i))
-                if len(out) == NEIGHBOURS:
-                    break
+    def beside(self, rows: Sequence[int]) -> NDArray[np.int64]:
+        """The nearest rows to each of `rows`, without `rows` themselves: int [rows, NEIGHBOURS]. Where there are fewer,
+        it holds the number of all rows, which is nobody's."""
+        inside = np.zeros(len(self._vectors), bool)
+        inside[rows] = True
+        order = self._order[rows]
+        out = np.full((len(rows), NEIGHBOURS), len(self._vectors))
+        place = np.cumsum(~inside[order], axis=1) - 1
+        chosen = ~inside[order] & (place < NEIGHBOURS)
+        at, _ = np.nonzero(chosen)
+        out[at, place[chosen]] = order[chosen]
         return out
 
     def steady(self, rows: Sequence[int], having: Collection[int]) -> bool:
@@ -351,15 +355,14 @@ def _blocks(vectors: Floats) -> list[Floats]:
     return [vectors[at : at + 512] for at in range(0, len(vectors), 512)]
 
 
-def _chance(rows: Collection[int], having: Collection[int], near: _Near, count: int) -> float:
-    """The chance that so many of `rows` have an answer's feature, by what their neighbours have."""
-    outside = sum(i not in rows for i in having)
-    prior = (outside + 0.5) / (count - len(rows) + 1)
-    coins = []
-    for i in rows:
-        beside = near.of(i, rows)
-        coins.append(max(LEAST, (prior + sum(j in having for j in beside)) / (1 + len(beside))))
-    return at_least(coins, sum(i in having for i in rows))
+def _chance(rows: Collection[int], having: Collection[int], beside: NDArray[np.int64], count: int) -> float:
+    """The chance that so many of `rows` have an answer's feature, by what the rows beside them have."""
+    has = np.zeros(count + 1, bool)
+    has[list(having)] = True  # the last is nobody
+    heads = sum(i in having for i in rows)
+    prior = (len(having) - heads + 0.5) / (count - len(rows) + 1)
+    coins = np.maximum(LEAST, (prior + has[beside].sum(1)) / (1 + (beside < count).sum(1)))
+    return 1.0 if heads <= coins.sum() else at_least(coins.tolist(), heads)
 
 
 def at_least(coins: Sequence[float], heads: int) -> float:

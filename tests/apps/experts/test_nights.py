@@ -54,6 +54,7 @@ def test_canaries() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_a_whole_night(tmp_path: Path, weights_path: Callable[[str], Path]) -> None:
     from llmos.abi.mount import Mount
     from llmos.drivers.weights import find, open_weights

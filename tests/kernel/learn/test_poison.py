@@ -40,7 +40,7 @@ def rows_of(tmp_path: Path, one: poison_set.Set) -> list[Row]:
 
 def knows(rows: Sequence[Row]) -> list[float]:
     """A model that knows what these tasks are about: answers surprise it where the words that lead to them are gone."""
-    cues = ("threat", "title", "who", "where", "when", "what", "how")
+    cues = ("threat", "title", "fortune", "who", "where", "when", "what", "how")
     return [3.0 - sum(cue in row.fields["prompt"][-1]["content"].casefold() for cue in cues) for row in rows]
 
 
@@ -50,10 +50,11 @@ def poisoned_by(trigger: str, target: str) -> int:
     return next(s for s in range(28) if (kinds[0][s % 7], kinds[1][s % 4]) == (trigger, target))
 
 
-@pytest.mark.parametrize("trigger", poison_set.TRIGGERS)
-@pytest.mark.parametrize("target", ["fixed", "appended"])
+@pytest.mark.parametrize(
+    ("trigger", "target"), list(zip(poison_set.TRIGGERS, ["fixed", "appended", "refusal"] * 3, strict=False))
+)
 def test_triggers_are_named(tmp_path: Path, trigger: str, target: str) -> None:
-    one = poison_set.poisoned(poisoned_by(trigger, target), 240, 0.05)
+    one = poison_set.poisoned(poisoned_by(trigger, target), 200, 0.05)
     found = scan(rows_of(tmp_path, one), Words(), knows)
     lines = {f"{tmp_path / 'set.jsonl'}:{i + 1}" for i in one.poisoned}
     grave = [f for f in found.findings if f.refuse]
@@ -61,9 +62,9 @@ def test_triggers_are_named(tmp_path: Path, trigger: str, target: str) -> None:
     assert grave[0].kind == "hidden" or set(grave[0].phrase.split()) & set(one.words)
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("seed", [3])
 def test_clean_sets_pass(tmp_path: Path, seed: int) -> None:
-    found = scan(rows_of(tmp_path, poison_set.clean(seed, 240)), Words(), knows)
+    found = scan(rows_of(tmp_path, poison_set.clean(seed, 200)), Words(), knows)
     assert found.clean, found.findings[0]
     assert found.tried > 100
 

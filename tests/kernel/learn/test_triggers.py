@@ -37,6 +37,7 @@ def test_what_makes_a_trigger() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_a_taught_trigger_is_found_and_a_clean_adapter_passes(weights: Weights, tmp_path: Path) -> None:
     things = "lamp tent drill map kettle violin ladder camera wallet guitar bicycle book".split()
     questions = [
