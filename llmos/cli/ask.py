@@ -36,11 +36,7 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     parser = options.verb(verbs, "ask", "Ask one question and stream the answer.", EXAMPLES)
     parser.add_argument("question", metavar="QUESTION", help="what to ask; `-` takes all of it from stdin")
     options.expert(parser)
-    parser.add_argument(
-        "--adapter",
-        metavar="PATH",
-        help="LoRA weights that the answer comes from: a folder as PEFT writes it",
-    )
+    answering(parser)
     options.mounts(parser)
     options.grants(parser)
     options.sampling(parser)
@@ -48,16 +44,25 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
         "--raw", action="store_true", help="continue the text as a base model would: no template"
     )
     parser.add_argument(
-        "--think",
-        metavar="BUDGET",
-        help="think before answering: for a time (30s, 2m), a multiple of a plain answer (8x), or so many tokens (4000)",
-    )
-    parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of the streaming answer"
     )
     options.common(parser)
     options.trace(parser)
     parser.set_defaults(run=run)
+
+
+def answering(parser: argparse.ArgumentParser) -> None:
+    """How one question is answered, beside what all that answer take: also of `llmos expert run`."""
+    parser.add_argument(
+        "--adapter",
+        metavar="PATH",
+        help="LoRA weights that the answer comes from: a folder as PEFT writes it",
+    )
+    parser.add_argument(
+        "--think",
+        metavar="BUDGET",
+        help="think before answering: for a time (30s, 2m), a multiple of a plain answer (8x), or tokens (4000)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 
+from llmos.cli import ask
 from llmos.cli import parser as options
 
 EXAMPLES = """\
@@ -99,6 +100,7 @@ def _own(made: dict[str, argparse.ArgumentParser]) -> None:
     options.mounts(run)
     options.grants(run)
     options.sampling(run)
+    ask.answering(run)
     options.trace(run)
 
 

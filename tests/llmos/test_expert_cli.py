@@ -12,6 +12,7 @@ import pytest
 from llmos.apps.experts import draft
 from llmos.apps.experts.shelf import Shelf
 from llmos.cli import expert_actions, main
+from llmos.cli.parser import parser
 from llmos.connect import load_config
 
 Run = Callable[..., tuple[int, str, str]]
@@ -28,6 +29,13 @@ def llmos(fresh_machine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
         return code, said.out, said.err
 
     return run
+
+
+def test_what_runs_an_expert_takes_what_asks() -> None:
+    """One question to an expert is answered by `llmos ask`, which reads its own options."""
+    asks = vars(parser().parse_args(["ask", "Why?"]))
+    runs = vars(parser().parse_args(["expert", "run", "librarian", "Why?"]))
+    assert asks.keys() - runs.keys() <= {"expert"}  # given by name
 
 
 def test_the_shipped_ones_are_listed(llmos: Run) -> None:
