@@ -61,8 +61,21 @@ def answering(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--think",
         metavar="BUDGET",
+        type=budget,
         help="think before answering: for a time (30s, 2m), a multiple of a plain answer (8x), or tokens (4000)",
     )
+
+
+def budget(text: str) -> str:
+    """How long to think, for argparse."""
+    from llmos.abi.errors import ConfigError
+    from llmos.kernel.think.budget import Budget
+
+    try:
+        Budget.of(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:
