@@ -41,6 +41,8 @@ class Sums:
 class Objective(Protocol):
     """A frozen dataclass with one method."""
 
+    def __hash__(self) -> int: ...
+
     def __call__(self, student: Student, trained: Tree, frozen: Tree, batch: Batch) -> Sums: ...
 
 
@@ -112,11 +114,10 @@ def log_likelihoods(
 
 def _wanted(student: Student, parameters: Tree, batch: Batch, length: int, remember: Remember) -> Array:
     """What the last layer leaves of the tokens whose successors are wanted, f32 [W, D]."""
-    attention = AttentionBatch(
-        batch.positions_T, batch.slots_T, jnp.zeros((1, 1), jnp.int32), jnp.int32(len(batch.tokens_T))
-    )
+    tokens_T, positions_T, slots_T = map(jnp.asarray, (batch.tokens_T, batch.positions_T, batch.slots_T))
+    attention = AttentionBatch(positions_T, slots_T, jnp.zeros((1, 1), jnp.int32), jnp.int32(len(tokens_T)))
     ops = TrainingOps(length)
-    return hidden(student.config, parameters, batch.tokens_T, attention, ops, remember)[batch.wanted_W]
+    return hidden(student.config, parameters, tokens_T, attention, ops, remember)[batch.wanted_W]
 
 
 def _chunk(count: int, most: int) -> int:

@@ -189,7 +189,8 @@ def hidden(
     policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remember == "products" else None
 
     def layer(x_TD: Array, p: Tree, spec: AttentionSpec, rope: tuple[Array, Array]) -> Array:
-        x_TD, _ = Attention(p, spec, ops)(x_TD, None, batch, rope)
+        no_pool: Any = None
+        x_TD, _ = Attention(p, spec, ops)(x_TD, no_pool, batch, rope)
         return FeedForward(p, config, ops)(x_TD, batch.rows)
 
     specs = [AttentionSpec.of(config, i) for i in range(config.layers)]
