@@ -1,9 +1,11 @@
-"""Pictures of the shell for the documentation: `python docs/make_screens.py [NAME ...]`.
+"""Pictures for the documentation: `python docs/make_screens.py [NAME ...]`.
 
-What: runs `llmos shell` in a real terminal (tmux), types, and draws what stands on the screen as SVG.
+What: runs `llmos shell`, or a plain shell in which `llmos` is a command, in a real terminal (tmux), types, and draws
+    what stands on the screen as SVG.
 Invariant: every letter of a picture was printed by the program; nothing is drawn by hand. State and documents of a run
     are its own.
-Interface: the names of `SCENES`; needs tmux, and the default model on this machine.
+Interface: the names of `SCENES` (in `llmos shell`) and `COMMANDS` (at a prompt); needs tmux, and the default model on
+    this machine.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from rich.text import Text
 
 DOCS = Path(__file__).resolve().parent
 COLUMNS, ROWS = 92, 30
-SECONDS = 100  # until something that must appear is taken to be missing
+SHELL, PROMPT = f"{sys.executable} -m llmos shell --max-tokens 200", "bash --rcfile rc"
+SECONDS = 400  # until something that must appear is taken to be missing
 HANDBOOK = {
     "leave.md": "# Leave\n\nEveryone has 30 days of leave a year. Up to 5 days may be carried over until 31 March.\n\n"
     "Leave is asked for two weeks ahead, by mail to the office.\n",
@@ -52,33 +55,54 @@ SCENES: dict[str, list[tuple[str, str]]] = {  # what is typed, and what has to a
         ("/next", "other tokens"),
     ],
 }
+COMMANDS: dict[str, list[tuple[str, str]]] = {
+    "experts": [
+        (
+            'llmos expert new handbook --describe "Answers from the handbook." --knowledge handbook/ --yes',
+            "wrote",
+        ),
+        ('llmos expert run ./handbook.yaml "How long is the notice period?"', "tokens/s"),
+        ('llmos expert run ./handbook.yaml "Who won the football match?"', "tokens/s"),
+        ("llmos expert list", "researcher"),
+    ],
+    "expert-test": [
+        ("llmos expert info librarian", "it is told"),
+        ("llmos expert test librarian --only 1 --only 4 --only 9 --only 16", "passed"),
+    ],
+}
 
 
 def main(names: list[str]) -> None:
-    for name in names or list(SCENES):
+    for name in names or [*SCENES, *COMMANDS]:
         with tempfile.TemporaryDirectory() as folder:
-            screen, start = play(SCENES[name], Path(folder))
+            if name in SCENES:
+                screen, start = play(SCENES[name], Path(folder), SHELL, "›")
+            else:
+                screen, start = play(COMMANDS[name], Path(folder), PROMPT, "$")
         path = DOCS / "screens" / f"{name}.svg"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(drawn(screen), encoding="utf-8")
+        path.write_text(drawn(screen, "llmos shell" if name in SCENES else "llmos"), encoding="utf-8")
         size = path.stat().st_size
         sys.stdout.write(f"{path.relative_to(DOCS.parent)}: {size:,} bytes; prompt after {start:.2f} s\n")
 
 
-def play(scene: list[tuple[str, str]], folder: Path) -> tuple[str, float]:
+def play(scene: list[tuple[str, str]], folder: Path, command: str, prompt: str) -> tuple[str, float]:
     """What stands on the screen at the end, with its colours, and the seconds until the prompt stood."""
     (folder / "handbook").mkdir()
     for name, text in HANDBOOK.items():
         (folder / "handbook" / name).write_text(text, encoding="utf-8")
-    terminal = Tmux(folder)
+    (folder / "rc").write_text(f'PS1="$ "\nllmos() {{ {sys.executable} -m llmos "$@"; }}\n', encoding="utf-8")
+    terminal = Tmux(folder, command)
     try:
         began = time.monotonic()
-        terminal.sees("›")
+        terminal.sees(prompt)
         start = time.monotonic() - began
         for line, wanted in scene:
             seen = terminal.screen().count(wanted)
             terminal.types(line)
             terminal.sees(wanted, seen + (wanted in line))
+            if prompt == "$":
+                terminal.rests(prompt)
         time.sleep(2)  # what is under way settles
         return terminal.screen(colours=True), start
     finally:
@@ -86,15 +110,15 @@ def play(scene: list[tuple[str, str]], folder: Path) -> tuple[str, float]:
 
 
 class Tmux:
-    """A terminal that nobody looks at, with the shell in it."""
+    """A terminal that nobody looks at, with a command in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: str) -> None:
         self._socket = str(folder / "tmux")
         environment = {
             **os.environ, "LLMOS_STATE": str(folder / "state"), "COLORTERM": "truecolor", "TMUX": "",
             "PYTHONPATH": str(DOCS.parent),
         }  # fmt: skip
-        command = f"cd {folder} && exec {sys.executable} -m llmos shell --max-tokens 200"
+        command = f"cd {folder} && exec {command}"
         size = ["-x", str(COLUMNS), "-y", str(ROWS)]
         self._tmux("-f", "/dev/null", "new-session", "-d", *size, command, env=environment)
 
@@ -115,6 +139,14 @@ class Tmux:
                 raise TimeoutError(f"{wanted!r} did not appear:\n{self.screen()}")
             time.sleep(0.02)
 
+    def rests(self, prompt: str) -> None:
+        """Wait until the last line is a prompt again."""
+        end = time.monotonic() + SECONDS
+        while self.screen().rstrip().rpartition("\n")[2].strip() != prompt:
+            if time.monotonic() > end:
+                raise TimeoutError(f"no prompt came back:\n{self.screen()}")
+            time.sleep(0.02)
+
     def close(self) -> None:
         self._tmux("kill-server")
 
@@ -129,11 +161,11 @@ class Tmux:
         return done.stdout
 
 
-def drawn(screen: str) -> str:
+def drawn(screen: str, title: str) -> str:
     """The screen as SVG, without the fonts that a browser would fetch."""
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
     console.print(Text.from_ansi(screen.rstrip()), soft_wrap=True)
-    svg = console.export_svg(title="llmos shell", unique_id="llmos")
+    svg = console.export_svg(title=title, unique_id="llmos")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
