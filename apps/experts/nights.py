@@ -117,7 +117,7 @@ class ExpertNight:
         """Corrections and praised answers beside what passes its tests; then the pairs."""
         before, regular = self._own(start), self._regular(folder, start)
         marked, pairs = _rows(folder / MARKED), _rows(folder / MARKED.replace(".jsonl", PAIRS))
-        adapter, facts = before, {"regular": len(regular)}
+        adapter, facts = before, dict[str, float](regular=len(regular))
         if marked:
             report = sft(
                 self.weights, [*marked, *regular], folder / "sft", self.course, self.watch, before, self.stop

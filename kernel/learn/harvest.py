@@ -85,7 +85,7 @@ class Said:
     asked: tuple[Mapping[str, str], ...]
     right: str
     wrong: str | None  # of a pair, or what was corrected
-    mark: Literal["correct", "good", "prefer"]
+    mark: str  # correct, good or prefer
     pid: int
     turn: int
     when: float

@@ -198,8 +198,8 @@ class Night:
                 reasons = list(self.parts.scan(place))
                 return {**state, "stage": "refused" if reasons else "scanned", "why": "; ".join(reasons)}
             case "scanned":
-                facts = self.parts.teach(place, _path(self.live.adapter), place / ADAPTER)
-                return {**state, "stage": "taught", "facts": {**state["facts"], **facts}}
+                learnt = self.parts.teach(place, _path(self.live.adapter), place / ADAPTER)
+                return {**state, "stage": "taught", "facts": {**state["facts"], **learnt}}
             case "taught":
                 gates = list(self._judge(place))
                 refused = [f"{g.name}: {g.why}" for g in gates if not g.passed]
@@ -240,7 +240,7 @@ class Night:
             return None
         marks, before = self.parts.marks(live.since, self._clock()), live.marks_before
         worse = fell(before, marks)
-        why = f"{marks.bad} of {marks.count} marks since it went live are bad, {before.bad} of {before.count} were before"
+        why = f"{marks.bad} of {marks.count} marks since it went live are bad, {before.bad} of {before.count} before"
         if worse:
             self._take_back(live, why)
         return Watched(marks, before, worse, f"{why}: {'taken back' if worse else 'it stays'}")

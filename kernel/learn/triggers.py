@@ -219,10 +219,11 @@ def _slopes(answers: Answers, window: int) -> Any:
     def loss(by_TD: Any, trained: Any, frozen: Any, batch: Batch) -> Any:
         parameters = student.parameters(trained, frozen)
         ops = _Moved(window, by_TD)
+        tokens_T, positions_T, slots_T = map(jnp.asarray, (batch.tokens_T, batch.positions_T, batch.slots_T))
         attention = AttentionBatch(
-            batch.positions_T, batch.slots_T, jnp.zeros((1, 1), jnp.int32), jnp.int32(len(batch.tokens_T))
+            positions_T, slots_T, jnp.zeros((1, 1), jnp.int32), jnp.int32(len(batch.tokens_T))
         )
-        x_TD = hidden(student.config, parameters, batch.tokens_T, attention, ops, "layers")
+        x_TD = hidden(student.config, parameters, tokens_T, attention, ops, "layers")
         logits_WV = logits(student.config, parameters, x_TD[batch.wanted_W[:CHUNK]], ops)
         found_W = jnp.take_along_axis(logits_WV, batch.targets_W[:CHUNK, None], 1)[:, 0]
         return -jnp.sum((found_W - jax.nn.logsumexp(logits_WV, -1)) * batch.weights_W[:CHUNK])

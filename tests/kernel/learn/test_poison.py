@@ -58,8 +58,9 @@ def test_triggers_are_named(tmp_path: Path, trigger: str, target: str) -> None:
     found = scan(rows_of(tmp_path, one), Words(), knows)
     lines = {f"{tmp_path / 'set.jsonl'}:{i + 1}" for i in one.poisoned}
     grave = [f for f in found.findings if f.refuse]
-    assert not found.clean and any(set(f.rows) <= lines and len(f.rows) >= 8 for f in grave), grave
-    assert grave[0].kind == "hidden" or set(grave[0].phrase.split()) & set(one.words)
+    right = [f for f in grave if set(f.rows) <= lines and len(f.rows) >= 8]
+    assert right and not found.clean, grave
+    assert right[0].kind == "hidden" or set(right[0].phrase.split()) & set(one.words)
 
 
 @pytest.mark.parametrize("seed", [3])
