@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from llmos.cli import parser as options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llmos.abi.machine import AdapterStat
 
 EXAMPLES = """\
@@ -120,7 +122,7 @@ def _named(version: str) -> str:
     return version[:12] or "none: the model alone"
 
 
-def _lines(found: list[AdapterStat]) -> list[str]:
+def _lines(found: Sequence[AdapterStat]) -> list[str]:
     from llmos.drivers.terminal import table
 
     rows = [("VERSION", "RANK", "MB", "BASE", "USED BY")]
