@@ -214,6 +214,8 @@ class Mind:
             behind = () if parent is None else parent.behind
             c = self._enter("step", 0 if parent is None else parent.number, w, behind, above=above)
             c.whole = w.end == "stop" or self.turn.stops(c.text)
+            if w.end == "length":  # a long line is gone on with
+                c.cut, c.note = False, ""
             made.append(c)
         return await self._typed(made)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.think import Held
 from llmos.abi import wire
 from llmos.abi.errors import ConfigError, TurnRefused
 from llmos.abi.events import Done, Token
@@ -273,3 +274,33 @@ def test_it_is_the_same_from_another_process(drawing_kernel: Make, tmp_path: Pat
                 process.ask(QUESTION, think="soon")
             way = Tree(budget=300, branch=2)
             assert process.ask(QUESTION, think=way).tree is not None
+
+
+def test_forks_of_a_long_window_share_its_pages(drawing_kernel: Make) -> None:
+    kernel = drawing_kernel(
+        lambda _: [f"{word} it is {n}." for word in ("Well", "So") for n in range(40, 60)]
+    )
+    watch = Held()
+    watch.engine, kernel.engine._trace = kernel.engine, watch
+    text = " ".join(f"Item {n} costs {n * 7 % 90} dollars." for n in range(80))
+    turn = kernel.spawn().ask(f"{text} What do they cost?", think=SelfConsistency(budget="33x", sure=1.0))
+    assert turn.usage.prompt_tokens > 1900 and turn.tree is not None and len(turn.tree.thoughts) > 16
+    assert watch.copies > 10 * turn.usage.prompt_tokens / 16, "ten branches and more stood side by side"
+    assert watch.distinct <= 0.12 * watch.copies
+    assert let_go(kernel)
+
+
+def test_a_real_decoder_thinks_the_same_alone_and_beside_others(tiny_kernel: Make) -> None:
+    kernel = tiny_kernel()
+
+    def thoughts(others: int) -> list[tuple[str, int]]:
+        beside = [kernel.spawn().ask(f"{n} and so on", max_tokens=20, detached=True) for n in range(others)]
+        way = Tree(budget=160, branch=2, beam=2, length=12, hopeless=0.0)
+        turn = kernel.spawn().ask("What comes next?", think=way, max_tokens=24, seed=3)
+        assert turn.tree is not None and turn.tree.tokens <= 160 and turn.confidence is not None
+        assert all(other.result for other in beside)
+        return [(t.text, t.tokens) for t in turn.tree.thoughts]
+
+    alone = thoughts(0)
+    assert len(alone) > 3 and alone == thoughts(3)
+    assert let_go(kernel)
