@@ -66,7 +66,6 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ("llmos expert list", "researcher"),
     ],
     "expert-test": [
-        ("llmos expert info librarian", "it is told"),
         ("llmos expert test librarian --only 1 --only 4 --only 9 --only 16", "passed"),
     ],
 }
