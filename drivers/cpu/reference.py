@@ -74,7 +74,9 @@ def _parts(
     tops = SUPER.get(format, 0)
     if not tops:
         parts = body.reshape(tiles, blocks, -1)
-        halves = parts[..., 32 * bits :].copy().view(np.float16).astype(np.float32).reshape(tiles, blocks, -1, 8)
+        halves = (
+            parts[..., 32 * bits :].copy().view(np.float16).astype(np.float32).reshape(tiles, blocks, -1, 8)
+        )
         vectors = parts[..., : 32 * bits].reshape(tiles, blocks, bits, 8, 4)
         return vectors, halves[:, :, :1], halves[:, :, 1:] if halves.shape[2] > 1 else None
     parts = body.reshape(tiles, blocks // 8, -1)
