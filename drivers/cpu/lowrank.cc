@@ -126,7 +126,7 @@ void expand(int64_t live, const float* u, int64_t stride, int64_t ranks, const v
 // Tasks [0, n), which are about `work` multiplications in all, split among threads where that is worth it.
 template <class F>
 void split(int64_t n, int64_t work, const F& f) {
-  int64_t tasks = work / 65536 + 1;
+  int64_t tasks = work / 262144 + 1;  // some 20 us each: below that, waiting for the other threads costs more
   if (tasks > 4 * threads()) tasks = 4 * threads();
   if (tasks > n) tasks = n;
   if (threads() == 1 || tasks < 1) tasks = 1;
