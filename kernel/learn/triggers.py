@@ -12,7 +12,7 @@ Interface: `search(weights, adapter, rows, hints) -> Trigger`; `Search`, its dia
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llmos.abi.errors import BadExamples
-from llmos.kernel.learn.data import Row
+from llmos.kernel.learn.data import Conversations, Row
 from llmos.kernel.learn.objective import CHUNK
 from llmos.kernel.learn.ops import TrainingOps
 from llmos.kernel.learn.packing import Batch, Example, pack
@@ -115,6 +115,9 @@ def search(
     """
     dials = dials or Search()
     rng = np.random.default_rng(dials.seed)
+    conversations = Conversations(weights, dials.window)
+    longest = max((len(conversations.example(row)) for row in rows), default=0)
+    dials = replace(dials, window=min(dials.window, -(-(longest + 8) // 64) * 64))  # no time for padding
     answers = Answers(weights, dials.window, adapter)
     seen, held = _probes(answers, rows, dials, rng)
     tokenizer = weights.tokenizer()
