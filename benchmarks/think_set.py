@@ -240,7 +240,7 @@ def numbers(half: Half) -> Iterator[Problem]:
         said = ", ".join(map(str, given[:-1])) + f" and {given[-1]}"
         question = (
             f"Use each of the numbers {said} exactly once, with + - * / and parentheses, to make {target}. "
-            f"Answer with one expression, such as (1 + 2) * 3."
+            f"Answer with the expression alone."
         )
         yield Problem(
             "numbers",

@@ -195,7 +195,8 @@ class Mind:
         count, tokens = self.room(wanted, 2 * self.typical + FORM if aside and len(self.whole) < 2 else 0)
         if aside:  # the answers themselves have to follow
             tokens = max(tokens - count * (2 * len(self.first.told) + len(self._encode(THEN))), count * STEP)
-        written = await self._write([self._drawn(aside) for _ in range(count)], tokens)
+        most = min(self.limit, max(4 * self.typical, tokens // 4))  # one that rambles does not eat it all
+        written = await self._write([self._drawn(aside, limit=most) for _ in range(count)], tokens)
         made = [self._enter("answer", 0, w, aside) for w in written]
         return [c for c in (await self._typed(made)) if c.whole]
 
