@@ -133,13 +133,14 @@ class Mind:
     _began: float = field(default_factory=perf_counter)
     _calculated: dict[str, Fraction | None] = field(default_factory=dict)
     _numbers: int = 0
+    _stuck: bool = False  # the last branches wrote nothing
 
     # -- what is left ------------------------------------------------------------------------------------------
 
     @property
     def over(self) -> bool:
-        """Nothing more may be begun."""
-        return self.meter.over or self.branches.halted
+        """Nothing more may be begun: no budget is left, the turn is given up, or no branch gets a word any more."""
+        return self._stuck or self.meter.over or self.branches.halted
 
     @property
     def first(self) -> Candidate:
@@ -334,6 +335,7 @@ class Mind:
         written = iter(await self.branches.write(fitting, self._seconds, tokens))
         found = [next(written) if limit > 0 else Written((), "", "failed") for limit in limits]
         self._spend(sum(len(w.tokens) for w in found))
+        self._stuck = bool(found) and not any(w.tokens for w in found)
         for w in found:
             if w.finished is not None:
                 self.turn.held(w.finished)
