@@ -41,6 +41,7 @@ Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a
     ├── LearningError          training, and what it is given
     │   ├── BadExamples        a data set that cannot be learnt from; names file and row
     │   ├── PlanError          a training run that cannot be planned
+    │   ├── NoSignal           self-improvement in a domain where every answer is worth the same
     │   └── TrainingDiverged   a loss or a gradient that is no number; the last good state stands
     ├── EngineError            the step failed or a request it cannot hold
     ├── JournalError           the journal cannot be read or written, or is of another version, or closed
@@ -231,6 +232,14 @@ class BadExamples(LearningError):
 
 class PlanError(LearningError):
     """A training run that cannot be planned."""
+
+
+class NoSignal(LearningError):
+    """Every answer is worth as much as every other; `mastered`: because all are right."""
+
+    def __init__(self, what: str, *, why: str = "", do: str = "", mastered: bool = False) -> None:
+        self.mastered = mastered
+        super().__init__(what, why=why, do=do)
 
 
 class TrainingDiverged(LearningError):
