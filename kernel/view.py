@@ -73,10 +73,9 @@ class View:
         if messages is not None:
             return lay_out_messages(kernel.prompt, kernel.tokenizer, budget, messages, tools, described)
         blend = process.spawned.settings.get("fidelity") == "blend"
-        wanted = grounding.BLENDED if blend else grounding.PASSAGES
         if not words:
             self._before = self._resident
-            self._found = self._passages(question, wanted) if process.mounts else None
+            self._found = self._passages(question, blend) if process.mounts else None
         placed = self._placed
         layout = lay_out(
             kernel.prompt,
@@ -108,7 +107,7 @@ class View:
         names = names_of(item)
         return next((placed[name] for name in names if name in placed), "")
 
-    def _passages(self, question: str, wanted: int) -> list[Passage]:
+    def _passages(self, question: str, blend: bool) -> list[Passage]:
         """What was paged in by its owner, then what retrieval finds but for what was paged out."""
         process, library = self._process, self._process.kernel.library
         named = [
@@ -117,8 +116,13 @@ class View:
             if place != "out" and not reference.startswith("turn ")
             for passage in library.named(process.mounts, reference)
         ]
-        near = library.search(question, process.mounts, wanted * grounding.LOOKED_AT)
-        found = about(question, near)[:wanted]
+        if (
+            blend
+        ):  # what was computed before costs next to nothing, so the window may hold what is a little far
+            found = library.search(question, process.mounts, grounding.BLENDED)
+        else:
+            near = library.search(question, process.mounts, grounding.PASSAGES * grounding.LOOKED_AT)
+            found = about(question, near)[: grounding.PASSAGES]
         one_each = {(p.source, p.position): p for p in [*found, *named]}
         return [p for p in one_each.values() if self._place(p) != "out"]
 

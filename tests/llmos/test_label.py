@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -21,11 +23,20 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def spawned(command: list[str], folder: Path) -> Any:
+    """A terminal in which the command runs."""
+    with (
+        warnings.catch_warnings()
+    ):  # where jax has been imported it warns of every fork; this one starts a program
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        return pexpect.spawn(
+            sys.executable, command, cwd=str(folder), env={**os.environ}, encoding="utf-8", timeout=300
+        )
+
+
 def test_a_person_labels_leaves_and_goes_on(files: Path) -> None:
     command = ["-m", "llmos", "label", "questions.jsonl", "--instructions", "how.md", "--machine", "0"]
-    terminal = pexpect.spawn(
-        sys.executable, command, cwd=str(files), env={**os.environ}, encoding="utf-8", timeout=300
-    )
+    terminal = spawned(command, files)
     terminal.expect("Answer in one word")
     terminal.expect("3 of 3 questions are left")
     terminal.expect("number 0")
@@ -35,9 +46,7 @@ def test_a_person_labels_leaves_and_goes_on(files: Path) -> None:
     terminal.expect("give the same command to go on")
     terminal.expect(pexpect.EOF)
     terminal.wait()
-    again = pexpect.spawn(
-        sys.executable, command, cwd=str(files), env={**os.environ}, encoding="utf-8", timeout=300
-    )
+    again = spawned(command, files)
     again.expect("2 of 3 questions are left")
     again.expect("number 1")
     again.sendline("-")
