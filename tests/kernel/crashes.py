@@ -44,6 +44,7 @@ from llmos.kernel.systemcall import SystemCall
 
 PROCESSES = 6  # that are at work at once
 HUNG_S = 200
+IDLE_S = 5.0  # that a kernel may live beyond what it computes
 LOOK_S = 0.003  # between two looks at how long a kernel has lived
 
 
@@ -185,18 +186,23 @@ def live(folder: Path, wanted: int, life_s: float | None) -> tuple[list[str], bo
         os._exit(0)
     os.close(into)
     told, end = b"", None if life_s is None or life_s > 0 else -life_s
+    late = time.monotonic() + IDLE_S  # a kernel that has nothing to compute is killed all the same
+
+    def due() -> bool:
+        return end is not None and (_computed(pid) >= end or time.monotonic() >= late)
+
     while True:
         if not select.select([out], [], [], None if end is None else LOOK_S)[0]:
-            if end is not None and _computed(pid) >= end:
+            if due():
                 os.kill(pid, signal.SIGKILL)
                 end = None
             continue
         if not (more := os.read(out, 1 << 16)):
             break
         if not told and life_s is not None and life_s > 0:
-            end = _computed(pid) + life_s
+            end, late = _computed(pid) + life_s, time.monotonic() + IDLE_S
         told += more
-        if end is not None and _computed(pid) >= end:
+        if due():
             os.kill(pid, signal.SIGKILL)
             end = None
     os.close(out)
