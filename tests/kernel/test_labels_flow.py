@@ -162,7 +162,11 @@ def test_documents(scripted_kernel: Make, tmp_path: Path, asked: list[Request]) 
         # What an answer was made from is on the answer, and on the conversation that it becomes part of.
         for exchange in process.conversation[:1]:
             taint = join(label for _, label in asked[0].labels)
-            assert exchange.label == taint and taint.integrity is Integrity.UNTRUSTED
+            assert exchange.label == taint
+            if any(
+                map(is_greek, asked[0].tokens)
+            ):  # a passage far behind the best stays out, and taints nothing
+                assert taint.integrity is Integrity.UNTRUSTED
             said = [
                 label
                 for label, part in runs(asked[1].tokens, asked[1].labels)
