@@ -92,11 +92,14 @@ def test_jobs(terminal: Spawn) -> None:
     shell.sees("word word")
     shell.types("/bg")
     shell.sees("[1] agent goes on in the background")
-    shell.types("another")
-    shell.sees("You said another.")
-    shell.types("/jobs")
-    shell.sees("*  2")
-    shell.sees("[1] agent has answered; /fg 1 shows it")
+    answered = "[1] agent has answered; /fg 1 shows it"
+    told = False  # whenever it is ready
+    for line, shown in (("another", "You said another."), ("/jobs", "*  2")):
+        shell.types(line)
+        while shell.expect_exact([shown, answered]):
+            told = True
+    if not told:
+        shell.sees(answered)
     shell.types("/fg 1")
     shell.sees("you talk to process 1", "word word", "cut at the token limit")
     shell.types("/kill 2 KILL")
