@@ -26,7 +26,7 @@ from llmos.abi.errors import ConfigError, CorruptWeights, ModelNotFound, Process
 from llmos.abi.machine import AdapterStat
 from llmos.drivers.weights.adapter import CONFIG, TENSORS, Adapter, read_adapter, write_adapter
 from llmos.drivers.weights.locked import locked
-from llmos.memory.pagefile import put
+from llmos.drivers.whole import write_whole
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
@@ -155,7 +155,7 @@ class AdapterStore:
             experts = {name: versions for name, versions in experts.items() if name != expert}
             if history:
                 experts[expert] = history
-            put(self._experts, json.dumps(experts, indent=1, sort_keys=True).encode(), lasting=True)
+            write_whole(self._experts, json.dumps(experts, indent=1, sort_keys=True).encode(), private=True)
         return history
 
 

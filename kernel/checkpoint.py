@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmos.abi.errors import CheckpointError, DiskFull, JournalError, WeightsError
+from llmos.drivers.whole import write_whole
 from llmos.kernel.engine.sequence import Request, Sequence, Stream
 from llmos.kernel.grants import Grant, check
 from llmos.kernel.journal.records import (
@@ -42,7 +43,7 @@ from llmos.kernel.journal.records import (
 from llmos.kernel.journal.state import MachineState, ProcessState, RunningTurn, dump, fold_all, load
 from llmos.kernel.lastturn import last_turn
 from llmos.kernel.layout import Layout, resumed
-from llmos.memory.pagefile import Damaged, Page, put, seal, unseal
+from llmos.memory.pagefile import Damaged, Page, seal, unseal
 from llmos.memory.pages import KEY_BYTES
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def save(process: Process, path: Path) -> Path:
         "pages": np.stack(list(pages.values())) if pages else np.empty((0, 0), np.uint8),
     }
     try:
-        put(path, seal(tensors, json.dumps(about)), lasting=True)
+        write_whole(path, seal(tensors, json.dumps(about)), private=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(

@@ -4,27 +4,25 @@ What: tensors of bytes and a text about them, with a digest over all of it in th
     has to be believed when it is read.
 Invariant: a file is written whole or not at all, under a name that no other writer uses until it is; what is read is
     what was written, or `Damaged`. Two kernels may share a folder: equal names mean equal bytes.
-Interface: `write(path, key, page) -> size`, `read(path, key) -> page`; `seal`, `unseal`, `put`; `Damaged`.
+Interface: `write(path, key, page) -> size`, `read(path, key) -> page`; `seal`, `unseal`; `Damaged`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from llmos.drivers.whole import write_whole
+
 Page = NDArray[np.uint8]
 """The bytes of a page, flat."""
-
-TEMPORARY = ".new"
 
 
 class Damaged(Exception):
@@ -33,8 +31,7 @@ class Damaged(Exception):
 
 def write(path: Path, key: bytes, page: Page) -> int:
     """Write a page; the size of its file. OSError where that cannot be done: then nothing is left."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return put(path, seal({"page": page}, key.hex()))
+    return write_whole(path, seal({"page": page}, key.hex()), private=True, lasting=False)
 
 
 def read(path: Path, key: bytes) -> Page:
@@ -66,22 +63,6 @@ def unseal(blob: bytes) -> tuple[dict[str, NDArray[np.uint8]], str]:
     if digest != _digest(tensors, about):
         raise Damaged("its bytes are not those that were written")
     return tensors, about
-
-
-def put(path: Path, blob: bytes, *, lasting: bool = False) -> int:
-    """Write a file whole, in place of what is there; `lasting`: it is on the disk when this returns."""
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}{TEMPORARY}")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(blob)
-            if lasting:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return len(blob)
 
 
 def _digest(tensors: Mapping[str, NDArray[np.uint8]], about: str) -> str:

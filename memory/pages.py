@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from llmos.drivers.whole import UNFINISHED
 from llmos.memory import pagefile
 from llmos.memory.pagefile import Page
 from llmos.memory.shelf import Shelf
@@ -155,7 +156,7 @@ class PageStore:
         for path in folder.glob("??/*"):
             try:
                 stat = path.stat()
-                if path.name.endswith(pagefile.TEMPORARY):
+                if path.name.endswith(UNFINISHED):
                     if time.time() - stat.st_mtime > STALE_S:
                         path.unlink()
                     continue

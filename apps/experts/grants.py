@@ -27,7 +27,7 @@ from llmos.abi.manifest import Manifest, Syscall
 from llmos.apps.experts.bounds import grants_of
 from llmos.apps.experts.errors import ConsentMissing, ExpertError
 from llmos.apps.experts.expert import Expert
-from llmos.apps.experts.files import write_whole
+from llmos.drivers.whole import write_whole
 from llmos.kernel.apphost import Entry, Ours, Stdio
 from llmos.kernel.apphost.manifests import Confirmed, read_ours
 from llmos.kernel.grants import Grant, check

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from llmos.abi.errors import LLMOSError
 from llmos.apps.experts.errors import KnowledgeGone
-from llmos.apps.experts.files import write_whole
 from llmos.apps.experts.manifest import REFRESH_S
+from llmos.drivers.whole import write_whole
 
 if TYPE_CHECKING:
     from llmos.abi.config import Config

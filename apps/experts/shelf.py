@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from llmos.abi.errors import ConfigError
 from llmos.apps.experts.errors import PackError
 from llmos.apps.experts.expert import FILE, Expert, Origin, load
-from llmos.apps.experts.files import write_whole
+from llmos.drivers.whole import write_whole
 
 if TYPE_CHECKING:
     from llmos.abi.config import Config

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmos.apps.experts.errors import BadSignature, ExpertError
-from llmos.apps.experts.files import write_whole
+from llmos.drivers.whole import write_whole
 
 
 def _library(name: str) -> Any:

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmos.apps.experts.bounds import grants_of
 from llmos.apps.experts.errors import BadSignature, PackError
-from llmos.apps.experts.files import write_whole
 from llmos.apps.experts.manifest import NAME, VERSION
 from llmos.apps.experts.unpacking import MAX_PACK_BYTES, SUFFIX, Pack
+from llmos.drivers.whole import write_whole
 
 INDEX = "index.json"
 MAX_INDEX_BYTES = 64 << 20

@@ -31,6 +31,7 @@ import numpy as np
 
 from llmos.abi.errors import AdapterMismatch, CorruptWeights, DiskFull, ModelNotFound, UnsupportedModel
 from llmos.abi.limits import MAX_RANK
+from llmos.drivers.whole import sync, write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -357,13 +358,13 @@ def write_adapter(adapter: Adapter, path: str | Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.mkdir()
-        _write(fresh / TENSORS, _tensors(adapter))
-        _write(fresh / CONFIG, json.dumps(_config(adapter), indent=2).encode())
+        write_whole(fresh / TENSORS, _tensors(adapter))
+        write_whole(fresh / CONFIG, json.dumps(_config(adapter), indent=2).encode())
         if old:
             _exchange(fresh, path)
         else:
             fresh.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
@@ -409,21 +410,6 @@ def _some(adapter: Adapter) -> list[int] | None:
     """The layers that are changed, where it is not all from the first on."""
     changed = [i for i, layer in enumerate(adapter.layers) if layer]
     return None if len(changed) == len(adapter.layers) else changed
-
-
-def _write(path: Path, blob: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(blob)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _exchange(fresh: Path, path: Path) -> None:

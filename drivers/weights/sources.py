@@ -33,6 +33,7 @@ from typing import IO
 from llmos.abi.errors import DiskFull
 from llmos.abi.progress import Progress
 from llmos.drivers.weights.catalogue import Beside, Entry
+from llmos.drivers.whole import write_whole
 
 _POLL = 0.2  # seconds between two looks at a download
 _PROBE = 4.0  # seconds in which a hub that can be reached answers
@@ -308,12 +309,7 @@ def _write(archive: zipfile.ZipFile, member: str, target: Path, limit: int) -> N
 
 
 def _put(content: IO[bytes], target: Path) -> None:
-    unfinished = target.with_name(target.name + ".unfinished")
-    with unfinished.open("wb") as out:
-        shutil.copyfileobj(content, out, _CHUNK)
-        out.flush()
-        os.fsync(out.fileno())
-    unfinished.replace(target)
+    write_whole(target, lambda out: shutil.copyfileobj(content, out, _CHUNK))
 
 
 def _first_line(e: BaseException) -> str:

@@ -23,11 +23,12 @@ from types import TracebackType
 from typing import Self
 
 from llmos.abi.errors import JournalError, LLMOSError
+from llmos.drivers.whole import sync
 from llmos.kernel.journal import snapshot as snapshots
 from llmos.kernel.journal.chain import Head, Link
 from llmos.kernel.journal.owner import Owner
 from llmos.kernel.journal.records import Body, Record, encode, name_of, prepare
-from llmos.kernel.journal.recovery import DATABASE, HEAD, Loss, examine, record_of, recover, sync
+from llmos.kernel.journal.recovery import DATABASE, HEAD, Loss, examine, record_of, recover
 from llmos.kernel.journal.snapshot import Retention
 from llmos.kernel.journal.state import MachineState, fold_all
 from llmos.kernel.journal.store import Store, disk_errors

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from llmos.abi.errors import JournalDamaged
+from llmos.drivers.whole import sync
 from llmos.kernel.journal.chain import GENESIS, HASH_BYTES, Head, Link, Row, link
 from llmos.kernel.journal.records import Record, decode
 from llmos.kernel.journal.snapshot import good
@@ -313,12 +314,3 @@ def _set_aside(folder: Path) -> Path:
     shutil.copy2(folder / HEAD, aside / HEAD)
     sync(aside)
     return aside
-
-
-def sync(path: Path) -> None:
-    """A file's or folder's content to the disk."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -12,19 +12,18 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmos.abi.errors import CorruptWeights, DiskFull, TemplateError, UnsupportedModel, WeightsError
 from llmos.abi.progress import Progress, silent
+from llmos.drivers.whole import write_whole
 from llmos.kernel.learn.vocabulary import vocabulary
 from llmos.kernel.model.parameters import Parameters, Reader
 
@@ -102,7 +101,7 @@ def export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / PARAMETERS, _arrays(parameters), about, kind, progress)
-        _put(folder / PROGRAM, lambda file: file.write(Path(__file__).with_name("answer.py").read_bytes()))
+        write_whole(folder / PROGRAM, Path(__file__).with_name("answer.py").read_bytes())
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no room for the model in {folder}", do="free some space") from None
@@ -168,25 +167,11 @@ def _write(
             file.write(np.ascontiguousarray(values, types[name][1]).data)
             progress("writing parameters", header[name]["data_offsets"][1], at, "bytes")
 
-    _put(path, write)
+    write_whole(path, write)
 
 
 def _is_matrix(name: str, array: _Array) -> bool:
     return len(array.shape) == 2 and not name.startswith("rope.")
-
-
-def _put(path: Path, write: Callable[[Any], object]) -> None:
-    """A file that is there whole or not at all, whatever stops us."""
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with unfinished.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 # -- words -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ Interface: `harvest(folders, prompt, tokenizer, consent)` -> `Harvest`; `journal
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmos.abi.errors import BadExamples, LLMOSError
 from llmos.abi.labels import Integrity, Label, dump_label
+from llmos.drivers.whole import write_whole
 from llmos.kernel.journal import read
 from llmos.kernel.journal.records import (
     Asked,
@@ -195,12 +195,10 @@ def write(found: Harvest, path: Path) -> tuple[Path, ...]:
         path.with_name(path.name.removesuffix(".jsonl") + PAIRS): [row.dump(True) for row in found.pairs],
     }
     for file, rows in files.items():
-        half = file.with_name(f".{file.name}.{os.getpid()}")
         with disk_errors(file, "data set", "free some space and harvest again"):
             if rows:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                half.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-                half.replace(file)
+                lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                write_whole(file, lines.encode())
             else:
                 file.unlink(missing_ok=True)
     return tuple(file for file, rows in files.items() if rows)

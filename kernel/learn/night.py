@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 
 from llmos.abi.errors import LearningError, LLMOSError
 from llmos.drivers.weights.adapter import read_adapter
+from llmos.drivers.whole import write_whole
 from llmos.kernel.learn.poison import at_least
 from llmos.memory.disk import disk_errors
 
@@ -316,16 +317,9 @@ def _read(path: Path, form: Callable[[Any], Any]) -> Any:
 
 def _write(path: Path, content: object) -> None:
     """The whole file, or the one before it."""
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    text = content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False)
     with disk_errors(path, "night", _MEND):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with half.open("w", encoding="utf-8") as file:
-            file.write(
-                content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False)
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(path)
+        write_whole(path, text.encode(), private=True)
 
 
 def _path(text: str) -> Path | None:

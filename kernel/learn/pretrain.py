@@ -19,9 +19,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from llmos.abi.errors import BadExamples, DocumentError
+from llmos.drivers.whole import write_whole
 from llmos.kernel.learn.course import Course, Report, Watcher, run
 from llmos.kernel.learn.data import text_stream
 from llmos.kernel.learn.evaluation import measured
@@ -162,9 +163,7 @@ def save_model(config: ModelConfig, trained: Tree, out: Path) -> None:
     for name, stacked in host["layers"].items():
         for i, values in enumerate(stacked):
             tensors[tensor_name("hf", "llama", name, i)] = np.ascontiguousarray(values, np.float32)
-    half = out / ".model.safetensors.part"
-    save_file(tensors, half, metadata={"format": "pt"})
-    half.rename(out / "model.safetensors")
+    write_whole(out / "model.safetensors", save(tensors, {"format": "pt"}))
     c = config
     said = dict(
         architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=c.vocab, num_hidden_layers=c.layers,
@@ -201,7 +200,5 @@ def vocabulary(documents: Sequence[str], size: int, out: Path) -> Any:
     (out / "tokenizer_config.json").write_text(json.dumps(said, indent=1))
     ends = [tokenizer.token_to_id(END), tokenizer.token_to_id(SAID)]
     (out / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
-    half = out / ".tokenizer.json.part"
-    tokenizer.save(str(half))
-    half.rename(path)
+    write_whole(path, tokenizer.to_str(pretty=True).encode())
     return tokenizer

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import jax
 import numpy as np
 from safetensors.numpy import load, save
 
 from llmos.abi.errors import CheckpointError
+from llmos.drivers.whole import sync, write_whole
 from llmos.memory.disk import disk_errors
 
 KEPT = 2
@@ -43,17 +44,17 @@ class Checkpoints:
             DiskFull, VolumeError: nothing of it is left then; earlier ones are untouched.
         """
         place = self.folder / f"step-{step:08d}"
-        half = self.folder / f".{place.name}.{os.getpid()}"
+        half = self.folder / f".{place.name}.{uuid4().hex}"
         with disk_errors(place, "checkpoint", _MEND):
             try:
                 half.mkdir(parents=True, exist_ok=True)
                 arrays = save({path: np.asarray(leaf) for path, leaf in _flat(tree)})
                 record = json.dumps({**state, "step": step, "sha256": hashlib.sha256(arrays).hexdigest()})
                 for name, content in (("arrays.safetensors", arrays), ("state.json", record.encode())):
-                    _write(half / name, content)
+                    write_whole(half / name, content)
                 shutil.rmtree(place, ignore_errors=True)
                 half.rename(place)
-                _flush(self.folder)
+                sync(self.folder)
             except BaseException:
                 shutil.rmtree(half, ignore_errors=True)
                 raise
@@ -84,16 +85,8 @@ def keep(path: Path, content: object) -> None:
     Raises:
         DiskFull, VolumeError: what lay there is untouched.
     """
-    half = path.with_name(f".{path.name}.{os.getpid()}")
     with disk_errors(path, "result", _MEND):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _write(half, json.dumps(content).encode())
-            half.replace(path)
-        except BaseException:
-            half.unlink(missing_ok=True)
-            raise
-        _flush(path.parent)
+        write_whole(path, json.dumps(content).encode())
 
 
 def _flat(tree: Any) -> list[tuple[str, Any]]:
@@ -110,18 +103,3 @@ def _shaped(arrays: Mapping[str, Any], like: Any, place: Path) -> Any:
         )
     leaves = [jax.numpy.asarray(arrays[path]) for path, _ in _flat(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

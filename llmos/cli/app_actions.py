@@ -216,9 +216,9 @@ def _give(arguments: argparse.Namespace, grants: Sequence[Grant], wants: Sequenc
     from llmos.apps.experts import agreeing
     from llmos.apps.experts.errors import ConsentMissing
     from llmos.apps.experts.expert import load
-    from llmos.apps.experts.files import write_whole
     from llmos.apps.experts.grants import Consents, syscalls, wanted
     from llmos.cli.expert_actions import shelf
+    from llmos.drivers.whole import write_whole
 
     here = shelf(arguments)
     file = Path(arguments.expert)

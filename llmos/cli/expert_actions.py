@@ -238,7 +238,7 @@ def tested_before(here: Shelf, expert: Expert, model: str) -> dict[str, Any] | N
 
 
 def _keep(here: Shelf, expert: Expert, report: Report) -> None:
-    from llmos.apps.experts.files import write_whole
+    from llmos.drivers.whole import write_whole
 
     write_whole(_kept(here, expert), json.dumps(report.dump()).encode())
 

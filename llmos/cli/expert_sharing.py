@@ -15,7 +15,6 @@ from pathlib import Path
 from llmos.apps.experts import agreeing, installing
 from llmos.apps.experts import store as stores
 from llmos.apps.experts.errors import ConsentMissing, ExpertError, PackError
-from llmos.apps.experts.files import write_whole
 from llmos.apps.experts.grants import Consent, syscalls
 from llmos.apps.experts.packing import pack as packed
 from llmos.apps.experts.shelf import Shelf
@@ -23,6 +22,7 @@ from llmos.apps.experts.signing import Key, short
 from llmos.apps.experts.unpacking import MAX_PACK_BYTES, SUFFIX, Pack
 from llmos.cli.expert_actions import shelf, tested, tested_before
 from llmos.drivers.terminal import neutralise, table
+from llmos.drivers.whole import write_whole
 
 
 def rm(arguments: argparse.Namespace) -> int:

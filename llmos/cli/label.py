@@ -184,7 +184,7 @@ def _instructions(path: Path) -> str:
 
 
 def _said(arguments: argparse.Namespace, file: Path, labels: Labels, share: Help) -> int:
-    from llmos.apps.experts.files import write_whole
+    from llmos.drivers.whole import write_whole
     from llmos.kernel.learn.labelling import conversations, pairs
 
     made = {

@@ -254,8 +254,8 @@ def _consent(arguments: argparse.Namespace, config: Config) -> Consent:
 
 def _left_out(arguments: argparse.Namespace, config: Config) -> Collection[tuple[int, int]]:
     """What was ever said to be left out of this expert's data sets."""
-    from llmos.apps.experts.files import write_whole
     from llmos.apps.experts.nights import folder_of
+    from llmos.drivers.whole import write_whole
 
     file = folder_of(config.machine.state, arguments.expert) / "left-out.json"
     try:

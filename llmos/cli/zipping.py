@@ -160,7 +160,7 @@ def _write(
     started: float,
 ) -> int:
     """The results into their places, and what they came to onto stdout."""
-    from llmos.apps.experts.files import write_whole
+    from llmos.drivers.whole import write_whole
 
     rows = []
     for source, target, before, after in zip(arguments.files, targets, read, made, strict=True):

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmos.drivers.whole import UNFINISHED
 from llmos.memory import pagefile
 from llmos.memory import pages as pages_module
 from llmos.memory.pagefile import Damaged, Page
@@ -214,7 +215,7 @@ def test_a_disk_that_was_full_is_left_alone_for_a_while(make: Make, tmp_path: Pa
 def test_half_written_files_are_cleared_away_when_old(make: Make, tmp_path: Path) -> None:
     folder = tmp_path / "00"
     folder.mkdir()
-    old, new = folder / f"x.1{pagefile.TEMPORARY}", folder / f"x.2{pagefile.TEMPORARY}"
+    old, new = folder / f"x.1{UNFINISHED}", folder / f"x.2{UNFINISHED}"
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
