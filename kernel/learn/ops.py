@@ -10,7 +10,6 @@ Interface: `TrainingOps(length)`; the weights `Dense`, `Blocks`, `Adapted`; `blo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 import jax
@@ -106,17 +105,7 @@ class TrainingOps:
         if norm is not None:
             x_TK = rms_norm(x_TK, norm, rows, eps=eps)
         parts_TN = [_product(x_TK, w) for w in weights]
-        if bias is not None:
-            ends = list(accumulate(w.outputs for w in weights[:-1]))
-            parts_TN = [
-                y + jnp.broadcast_to(b, y.shape) for y, b in zip(parts_TN, jnp.split(bias, ends), strict=True)
-            ]
-        if activation is not None:
-            gate, up = parts_TN
-            act = jax.nn.silu(gate) if activation == "silu" else jax.nn.gelu(gate, approximate=True)
-            parts_TN = [act * up]
-        y_TN = jnp.concatenate(parts_TN, axis=-1) if len(parts_TN) > 1 else parts_TN[0]
-        return y_TN if residual is None else residual + y_TN
+        return xla_ops.joined(parts_TN, bias=bias, residual=residual, activation=activation)
 
     def attention(
         self,

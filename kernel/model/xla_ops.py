@@ -79,9 +79,16 @@ def linear(
             jnp.where(changed_T[:, None], y + more, y)
             for y, (changed_T, more) in zip(parts_TN, low_rank(x_TK, change), strict=True)
         ]
+    return joined(parts_TN, bias=bias, residual=residual, activation=activation)
+
+
+def joined(
+    parts_TN: list[Array], *, bias: Array | None, residual: Array | None, activation: str | None
+) -> Array:
+    """What follows the products: the bias, then the gate, then the residual; `linear` says the shapes."""
     # Parts are joined last: on a mesh each is split by itself, and gate and up need no joining at all.
     if bias is not None:
-        ends = list(accumulate(w.outputs for w in weights[:-1]))
+        ends = list(accumulate(y.shape[-1] for y in parts_TN[:-1]))
         parts_TN = [
             y + jnp.broadcast_to(b, y.shape) for y, b in zip(parts_TN, jnp.split(bias, ends), strict=True)
         ]
