@@ -12,7 +12,7 @@ verifiers, Cobbe et al. 2021 (arXiv 2110.14168); second thoughts, Madaan et al. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -70,16 +70,8 @@ class SelfConsistency:
 
     async def run(self, mind: Mind) -> Verdict:
         mind.names.append(self.kind)
-        await mind.judge(mind.whole, self.verifier)
-        wave = WAVE
-        while not mind.over and len(mind.whole) < self.most:
-            if agreed(mind, self.sure):
-                return verdict(mind, "the answers agree")
-            made = await mind.answers(min(wave, self.width, self.most - len(mind.whole)))
-            if not made and mind.room(1) == (0, 0):
-                break
-            await mind.judge(made, self.verifier)
-            wave *= 2
+        if await _waves(mind, self.verifier, self.most, self.width, lambda: agreed(mind, self.sure)):
+            return verdict(mind, "the answers agree")
         return verdict(mind, "the budget is used up" if mind.over else "there are answers enough")
 
 
@@ -103,15 +95,9 @@ class BestOf:
 
     async def run(self, mind: Mind) -> Verdict:
         mind.names.append(self.kind)
-        await mind.judge(mind.whole, self.verifier)
-        wave = WAVE
-        while not mind.over and not settled(mind, self.verifier.exact) and len(mind.whole) < self.count:
-            made = await mind.answers(min(wave, self.width, self.count - len(mind.whole)))
-            if not made and mind.room(1) == (0, 0):
-                break
-            await mind.judge(made, self.verifier)
-            wave *= 2
-        return best(mind, self.verifier.exact)
+        exact = self.verifier.exact
+        await _waves(mind, self.verifier, self.count, self.width, lambda: settled(mind, exact))
+        return best(mind, exact)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +148,23 @@ class Revise:
         for c, prior in zip(fresh, await mind.believe(fresh), strict=True):
             c.prior = prior
         return (new.prior or 0.0) > (old.prior or 0.0) + self.margin
+
+
+async def _waves(
+    mind: Mind, verifier: AnyVerifier | None, most: int, width: int, enough: Callable[[], bool]
+) -> bool:
+    """Have answers written and judged, a few and then more, up to `most`; whether it stopped for being `enough`."""
+    await mind.judge(mind.whole, verifier)
+    wave = WAVE
+    while not mind.over and len(mind.whole) < most:
+        if enough():
+            return True
+        made = await mind.answers(min(wave, width, most - len(mind.whole)))
+        if not made and mind.room(1) == (0, 0):
+            break
+        await mind.judge(made, verifier)
+        wave *= 2
+    return False
 
 
 def ballot(candidates: Sequence[Candidate]) -> list[Group]:
