@@ -7,7 +7,6 @@ Interface: `budget(student, ...)` -> `Budget`; `check(budget)` refuses what does
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from llmos.abi.errors import LearningError
+from llmos.drivers.doctor import memory
 from llmos.kernel.learn.objective import CHUNK, LOGITS
 from llmos.kernel.learn.student import Remember, Student
 
@@ -45,7 +45,7 @@ def budget(student: Student, tokens: int, micro_tokens: int, length: int, room: 
             remembered. None: what the machine has free.
     """
     c = student.config
-    room = free_memory() if room is None else room
+    room = memory()[1] if room is None else room
     frozen = sum(x.nbytes for x in jax.tree.leaves(student.frozen))
     learning = 5 * sum(x.nbytes for x in jax.tree.leaves(student.trained))
     products = (c.heads + 2 * c.kv_heads) * c.head_dim + 2 * c.dim + 2 * c.ffn
@@ -67,23 +67,13 @@ def budget(student: Student, tokens: int, micro_tokens: int, length: int, room: 
 
 def check(budget: Budget) -> None:
     """Raises LearningError where a run does not fit the machine's free memory."""
-    free = free_memory()
+    free = memory()[1]
     if budget.total > free:
         raise LearningError(
             f"the run needs {budget.total / 2**30:.1f} GiB, {free / 2**30:.1f} are free",
             why="weights, gradients, optimiser and activations together",
             do="lower --window, --batch or --rank, or keep the base as int8",
         )
-
-
-def free_memory() -> int:
-    """Bytes of memory that could be used now."""
-    try:
-        with open("/proc/meminfo") as file:
-            said = dict(line.split(":", 1) for line in file)
-        return int(said["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def speed() -> float:

@@ -82,7 +82,7 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
             help="what the frozen weights are kept as",
         )
     made["dpo"].add_argument(
-        "--beta", metavar="B", type=rate, default=0.1, help="how far it may move (default 0.1)"
+        "--beta", metavar="B", type=options.rate, default=0.1, help="how far it may move (default 0.1)"
     )
     made["eval"].add_argument("--adapter", metavar="ADAPTER", help="with this adapter")
     parser.set_defaults(run=run)
@@ -92,21 +92,13 @@ def _training(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--out", metavar="FOLDER", required=True, help="where the result and its checkpoints go"
     )
-    action.add_argument("--epochs", metavar="E", type=rate, help="how often the data is gone through")
+    action.add_argument("--epochs", metavar="E", type=options.rate, help="how often the data is gone through")
     action.add_argument("--steps", metavar="N", type=options.positive, help="so many steps instead")
     action.add_argument("--batch", metavar="N", type=options.positive, help="tokens that a step learns from")
-    action.add_argument("--rate", metavar="R", type=rate, help="highest learning rate")
+    action.add_argument("--rate", metavar="R", type=options.rate, help="highest learning rate")
     action.add_argument(
         "--seed", metavar="N", type=options.seed, default=0, help="of the data's order and the start"
     )
-
-
-def rate(text: str) -> float:
-    """A number above 0, up to 1000, for argparse."""
-    value = float(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 1000")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from llmos.cli.learn_scaling import clock
 from llmos.connect import load_config
 from llmos.drivers.terminal import neutralise
 from llmos.kernel.learn import course as courses
@@ -44,7 +45,7 @@ class Shown:
         )
         print(
             f"{steps:,} steps, {tokens:,} tokens; memory {total:.2f} GiB (weights {weights:.2f}, "
-            f"learning {learning:.2f}, activations {rest:.2f}); about {_clock(budget.seconds)}",
+            f"learning {learning:.2f}, activations {rest:.2f}); about {clock(budget.seconds)}",
             file=self._stream,
         )
 
@@ -63,7 +64,7 @@ class Shown:
             if len(self._seen) > 1
             else point.tokens
         )
-        end = f"in {_clock(took)}" if last else f"{_clock((steps - done) * a_step)} left"
+        end = f"in {clock(took)}" if last else f"{clock((steps - done) * a_step)} left"
         line = f"step {done:,} of {steps:,}  loss {point.loss:.4f}  {tokens / a_step:,.0f} tokens/s  {end}"
         start, stop = ("\r\x1b[K", "\n" if last else "") if self._tty else ("", "\n")
         self._stream.write(start + line + stop)
@@ -170,10 +171,3 @@ def _weights(arguments: argparse.Namespace) -> Weights:
 
     config = load_config(arguments.config)
     return open_weights(find(arguments.model or config.kernel.model, cache=config.machine.cache))
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

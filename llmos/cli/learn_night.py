@@ -65,7 +65,7 @@ def add(made: dict[str, argparse.ArgumentParser]) -> None:
     instead.add_argument("--watch", action="store_true", help="only watch what is live")
     instead.add_argument("--back", action="store_true", help="have what was live before answer again")
     night.add_argument(
-        "--epochs", metavar="E", type=rate, default=10.0, help="how often the data is gone through"
+        "--epochs", metavar="E", type=options.rate, default=10.0, help="how often the data is gone through"
     )
     night.add_argument("--rank", metavar="R", type=options.positive, default=16, help="of the adapter")
     for action in (harvest, scan, night):
@@ -79,14 +79,6 @@ def turn(text: str) -> tuple[int, int]:
     if not pid.isdecimal() or (number and not number.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text} is no PID or PID:TURN")
     return int(pid), int(number or 0)
-
-
-def rate(text: str) -> float:
-    """A number above 0, up to 1000, for argparse."""
-    value = float(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 1000")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -212,3 +212,11 @@ def temperature(text: str) -> float:
     if not (math.isfinite(value) and 0 <= value <= 100):
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 100")
     return value
+
+
+def rate(text: str) -> float:
+    """A number above 0, up to 1000, for argparse."""
+    value = float(text)
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 1000")
+    return value
