@@ -17,6 +17,7 @@ import math
 import numpy as np
 
 from benchmarks import boot, decode, drafting, llama, parity, prefill, streams
+from benchmarks.account import read_bytes
 from benchmarks.figures import Figures, Progress
 from benchmarks.machine import read_bandwidth
 from benchmarks.reference.prompts import PROMPTS
@@ -56,9 +57,7 @@ def _bandwidth(values: dict[str, float], names: tuple[str, ...]) -> dict[str, fl
     best = max(read_bandwidth(1), read_bandwidth(2))
     shares = {"read_gb_per_s": best / 1e9}
     for name in names:
-        tensors = open_weights(find(name)).tensors
-        tied = "output.weight" not in tensors  # else the embedding is read a row at a time only
-        read = sum(t.data.nbytes for key, t in tensors.items() if tied or key != "token_embd.weight")
+        read = read_bytes(open_weights(find(name)).tensors)
         shares[f"bandwidth_share.{name}"] = read * values[f"decode_ours.{name}.128"] / best
     return shares
 
