@@ -16,7 +16,7 @@ def test_it_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file"
     assert write_whole(path, b"one") == 3
     assert write_whole(path, lambda file: file.write(b"second")) == 6
-    assert path.read_bytes() == b"second" and os.listdir(path.parent) == ["file"]
+    assert path.read_bytes() == b"second" and list(path.parent.iterdir()) == [path]
 
 
 def test_what_fails_half_way_leaves_the_old_bytes(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_what_fails_half_way_leaves_the_old_bytes(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, half)
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_longest_name_there_can_be(tmp_path: Path) -> None:
