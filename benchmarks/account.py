@@ -4,7 +4,7 @@ What: `token_ms.<model>.<context>` is the whole of it. Its parts: `layers_ms.<mo
     gates), `head_ms.<model>` (the product with the vocabulary), `attention_ms.<model>.<context>` (what else a step
     takes), `sample_ms.<model>`, `host_ms.<model>.<context>` (scheduling, the stream, the way to its reader).
     `limit_ms.<model>` is what reading the weights takes at this machine's best measured rate.
-Invariant: one run; parts are programs of their own on the same shapes, medians of many calls. `attention_ms` and
+Invariant: one run; parts are programs of their own on the same shapes, medians of rounds in turn. `attention_ms` and
     `host_ms` are differences: together the parts are the whole.
 Interface: `run`.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,31 +42,35 @@ def run(quick: bool, progress: Progress) -> Figures:
     names, contexts = tuple(models(quick)), CONTEXTS[:1] if quick else CONTEXTS
     best = max(read_bandwidth(1), read_bandwidth(2))
     for name in names:
-        limit = 1e3 * read_bytes(open_weights(find(name)).tensors) / best
-        layers, head, sampling, steps = _parts(name, contexts)
-        values |= {f"limit_ms.{name}": limit, f"layers_ms.{name}": layers}
-        values |= {f"head_ms.{name}": head, f"sample_ms.{name}": sampling}
+        limit = values[f"limit_ms.{name}"] = 1e3 * read_bytes(open_weights(find(name)).tensors) / best
+        rounds: dict[str, list[float]] = defaultdict(list)
         with Ours(name) as ours:
-            for context in contexts:
-                token = 1e3 / statistics.median(ours.decode(context, 32) for _ in range(5))
-                values[f"token_ms.{name}.{context}"] = token
-                values[f"attention_ms.{name}.{context}"] = steps[context] - layers - head
-                values[f"host_ms.{name}.{context}"] = token - steps[context] - sampling
-        token = values[f"token_ms.{name}.{CONTEXTS[0]}"]
+            for _ in range(1 if quick else 3):
+                for part, took in _round(ours, name, contexts):
+                    rounds[part].append(took)
+        took = {part: statistics.median(found) for part, found in rounds.items()}
+        values |= {f"{part}_ms.{name}": took[part] for part in ("layers", "head", "sample")}
+        for context in contexts:
+            token, step = took[f"token.{context}"], took[f"step.{context}"]
+            values[f"token_ms.{name}.{context}"] = token
+            values[f"attention_ms.{name}.{context}"] = step - took["layers"] - took["head"]
+            values[f"host_ms.{name}.{context}"] = token - step - took["sample"]
+        token = took[f"token.{CONTEXTS[0]}"]
         progress(f"{name}: {token:.1f} ms a token, its weights can be read in {limit:.1f}")
     return Figures(values, names)
 
 
-def _parts(name: str, contexts: Sequence[int]) -> tuple[float, float, float, dict[int, float]]:
-    """Milliseconds of the layers without attention, of the head, of sampling, and of whole steps by context."""
+def _round(ours: Ours, name: str, contexts: Sequence[int]) -> Iterator[tuple[str, float]]:
+    """Each part once, in milliseconds: whole tokens beside the steps they consist of."""
     model = load_model(open_weights(find(name)), window=WINDOW)
     runner = ModelRunner(model, pages=WINDOW // 16 + 1, page=16, window=WINDOW)
-    steps = {}
     for context in contexts:
-        steps[context] = _ms(partial(runner.forward, _step(runner, context)))
+        yield f"token.{context}", 1e3 / ours.decode(context, 48)
+        yield f"step.{context}", _ms(partial(runner.forward, _step(runner, context)))
     logits = runner.forward(_step(runner, contexts[0]))
-    sampling = _ms(partial(runner.sample, logits, _greedy()))
-    return _ms(_layers(model)), _ms(_head(model)), sampling, steps
+    yield "sample", _ms(partial(runner.sample, logits, _greedy()))
+    yield "layers", _ms(_layers(model))
+    yield "head", _ms(_head(model))
 
 
 def read_bytes(tensors: Any) -> int:
