@@ -13,6 +13,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,13 @@ def new(arguments: argparse.Namespace) -> int:
         raise ExpertError(
             "an expert needs a description", why="nobody is there to ask", do='give it: --describe "..."'
         )
-    draft.write(started, file)
-    _check(load(file, "file", shelf(arguments).find), shelf(arguments))
+    beside = tuple((_beside(path, file.parent), trust) for path, trust in started.knowledge)
+    draft.write(replace(started, knowledge=beside), file)
+    try:
+        _check(load(file, "file", shelf(arguments).find), shelf(arguments))
+    except ConfigError:
+        file.unlink()
+        raise
     print(f"wrote {file}: try it with `llmos expert run {_shown(file)}`")
     return 0
 
@@ -287,6 +293,11 @@ def _own_file(here: Shelf, name: str) -> Path:
         f"{name} is not yours to edit", why=f"it is {found.origin}",
         do=f"build on it: llmos expert new my-{name} --extends {name}",
     )  # fmt: skip
+
+
+def _beside(path: str, folder: Path) -> str:
+    """What was named from here, as an expert file in `folder` names it."""
+    return path if "://" in path or path.startswith(("/", "~")) else os.path.relpath(path, folder)
 
 
 def _apps(arguments: argparse.Namespace) -> dict[str, str]:

@@ -71,6 +71,34 @@ def test_new_validate_info(llmos: Run, fresh_machine: Path) -> None:
     assert code == 1 and "--describe" in err
 
 
+def test_a_new_file_elsewhere_finds_what_was_named_from_here(llmos: Run, fresh_machine: Path) -> None:
+    (fresh_machine / "docs").mkdir()
+    where = ["--describe", "x", "--output", "experts/clerk.yaml", "--knowledge"]
+    code, _, err = llmos("new", "clerk", *where, "nowhere")
+    assert code == 1 and "nothing at" in err and not (fresh_machine / "experts/clerk.yaml").exists()
+    assert llmos("new", "clerk", *where, "docs")[0] == 0
+    (knowledge,) = json.loads(llmos("info", "experts/clerk.yaml", "--json")[1])["knowledge"]
+    assert Path(knowledge["path"]).resolve() == fresh_machine / "docs"
+
+
+def test_edit_opens_the_editor_and_checks_what_it_left(
+    llmos: Run, fresh_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llmos("new", "clerk", "--describe", "A clerk.")
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "sed -i s/clerk/judge/")
+    assert llmos("edit", "clerk.yaml") == (0, "clerk.yaml: good\n", "")
+    assert "judge" in (fresh_machine / "clerk.yaml").read_text()
+    monkeypatch.setenv("EDITOR", "sed -i s/expert:/expart:/")
+    code, _, err = llmos("edit", "clerk.yaml")
+    assert code == 1 and "clerk.yaml:2: expart: unknown key" in err and "'expert'" in err
+    monkeypatch.setenv("EDITOR", "no-such-editor")
+    code, _, err = llmos("edit", "clerk.yaml")
+    assert code == 1 and "no-such-editor cannot be started" in err and "$EDITOR" in err
+    monkeypatch.setenv("EDITOR", "false")
+    assert "false ended with 1" in llmos("edit", "clerk.yaml")[2]
+
+
 def test_a_wrong_file_is_told_with_file_line_and_key(llmos: Run, fresh_machine: Path) -> None:
     (fresh_machine / "a.yaml").write_text("expert: a\ndescription: x\ngrants:\n  calculater.evaluate:\n")
     code, _, err = llmos("validate", "a.yaml")
