@@ -3,7 +3,8 @@
 What: a table of commands; each is a function that takes the shell and the rest of its line.
 Invariant: a command does what its line of help says, with the real thing behind it, or raises an error that says why
     not. The name nearest to one that does not exist is told.
-Interface: `@command(usage)` on a function whose docstring is its help; `carry_out(shell, line)`, `table_of()`.
+Interface: `@command(usage)` on a function whose docstring is its help; `carry_out(shell, line)`, `table_of()`;
+    `wrong(name)` and `unquoted(text)` for the commands.
 """
 
 from __future__ import annotations
@@ -76,3 +77,8 @@ def wrong(name: str) -> TurnRefused:
     """The error of a command that was used wrongly."""
     found = table_of()[name]
     return TurnRefused(f"usage: /{name} {found.usage}", why="", do=found.help)
+
+
+def unquoted(text: str) -> str:
+    """A name that was typed with quotation marks around it, without them."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmos.abi.errors import TurnRefused
-from llmos.apps.shell.commands import command, table_of, wrong
+from llmos.apps.shell.commands import command, table_of, unquoted, wrong
 from llmos.apps.shell.shell import Leave
 from llmos.drivers.terminal import neutralise, table
 
@@ -59,7 +59,7 @@ def undo(shell: Shell, rest: str) -> None:
 def save(shell: Shell, rest: str) -> None:
     """the foreground as it stands, in a file that /resume goes on from, here or on another machine"""
     job = shell.foreground()
-    path = Path(rest or f"process-{job.pid}.llmos").expanduser()
+    path = Path(unquoted(rest) or f"process-{job.pid}.llmos").expanduser()
     shell.say(f"saved: {neutralise(str(job.process.checkpoint(path)))}")
 
 
@@ -71,7 +71,7 @@ def resume(shell: Shell, rest: str) -> None:
     if rest.isdecimal() and not Path(rest).exists():
         job = shell.find(int(rest))
     else:
-        job = shell.adopt(shell.kernel.resume(Path(rest).expanduser()))
+        job = shell.adopt(shell.kernel.resume(Path(unquoted(rest)).expanduser()))
     shell.say(f"you talk to process {job.pid}, {neutralise(job.name)}")
     shell.bring(job)
 

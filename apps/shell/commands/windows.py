@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmos.abi.errors import DocumentError
 from llmos.abi.mount import Mount
-from llmos.apps.shell.commands import command, wrong
+from llmos.apps.shell.commands import command, unquoted, wrong
 from llmos.apps.shell.pmap import draw
 from llmos.apps.shell.shell import pid_of
 from llmos.drivers.terminal import neutralise
@@ -27,7 +27,7 @@ WORDS = {
 def pmap(shell: Shell, rest: str) -> None:
     """what stands in the window, as a map"""
     pid = pid_of(rest) if rest else shell.foreground().pid
-    lines = draw(shell.kernel.pmap(pid), shell.face.width, colour=shell.face.colour)
+    lines = draw(shell.kernel.pmap(pid, look=True), shell.face.width, colour=shell.face.colour)
     shell.say(*(lines if shell.face.drawn else lines[1:] or lines))
     for name, place in shell.kernel.process(pid).holdings().placed.items():
         shell.say(f"{neutralise(name)} {WORDS[place]}")
@@ -44,7 +44,7 @@ def mount(shell: Shell, rest: str) -> None:
         return
     path, _, last = rest.rpartition(" ")
     trusted = path and last in ("mine", "shared")
-    name = _unquoted(path if trusted else rest)
+    name = unquoted(path if trusted else rest)
     volume = shell.config.memory.volumes.get(name)
     given = volume.mount() if volume else Mount(Path(name).expanduser())
     if trusted:
@@ -59,7 +59,7 @@ def umount(shell: Shell, rest: str) -> None:
     """take documents out of reach again"""
     if not rest:
         raise wrong("umount")
-    name = _unquoted(rest)
+    name = unquoted(rest)
     volume = shell.config.memory.volumes.get(name)
     path = volume.path if volume else Path(name)
     shell.foreground().process.unmount(path)
@@ -95,7 +95,3 @@ def _place(shell: Shell, name: str, rest: str, place: Place) -> None:
         raise wrong(name)
     shell.foreground().process.place(rest, place)
     shell.say(f"{neutralise(rest)} {WORDS.get(place, 'stands where it is wanted')}")
-
-
-def _unquoted(text: str) -> str:
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text

@@ -27,6 +27,23 @@ def test_a_conversation(terminal: Spawn, weights_path: Callable[[str], Path], tm
     shell.sees("knowledge")
     shell.types("/why")
     shell.sees("tokens, each", "Without", "knowledge")
+    (tmp_path / "crew.txt").write_text("The cook is called Bo.\n", encoding="utf-8")
+    shell.types(f"/mount {tmp_path}/crew.txt mine")
+    shell.sees("crew.txt (mine)")
+    shell.types("/mount")
+    shell.sees("notes.txt (shared)", "crew.txt (mine)")
+    for line, said in (
+        ("/pin crew.txt", "crew.txt stays in every window"),
+        ("/page-out notes.txt", "notes.txt is left out of them"),
+    ):
+        shell.types(line)
+        shell.sees(said)
+    shell.types("What is the cook called?")
+    shell.sees("tokens/s")
+    shell.types("/pmap")
+    shell.sees("crew.txt", "crew.txt stays in every window")
+    shell.types(f"/umount {tmp_path}/crew.txt")
+    shell.sees("unmounted", "crew.txt")
     shell.types("/next")
     shell.sees("other tokens together")
     shell.types("/ps")

@@ -143,6 +143,73 @@ def test_forks_are_compared_and_one_is_picked(terminal: Spawn, tmp_path: Path) -
     ]  # fmt: skip
 
 
+def test_a_conversation_is_kept_forgotten_and_taken_up_again(terminal: Spawn, tmp_path: Path) -> None:
+    shell = terminal()
+    shell.types("hello")
+    shell.sees("You said hello.", "tokens/s")
+    shell.types("/page-in turn 1")
+    shell.sees("turn 1 stands in the windows to come")
+    shell.types("/unpin turn 1")
+    shell.sees("turn 1 stands where it is wanted")
+    shell.types("/bad")
+    shell.sees("noted")
+    shell.types("/fix Hello yourself.")
+    shell.sees("noted")
+    shell.types(f'/save "{tmp_path}/a talk.llmos"')
+    shell.sees("saved: ", "a talk.llmos")
+    shell.types("/new")
+    shell.sees("a new conversation")
+    shell.types("/history")
+    shell.sees("nothing yet")
+    shell.types(f"/resume {tmp_path}/a talk.llmos")
+    shell.sees("you talk to process 2")
+    shell.types("/history")
+    shell.sees("turn 1", "You said hello.")
+    shell.types("/undo 2")
+    shell.sees("there are 1 exchanges to take back")
+    shell.types("/resume nowhere.llmos")
+    shell.sees("nowhere.llmos cannot be read")
+    shell.types("/help fix")
+    shell.sees("/fix TEXT", "what the last answer should have been")
+    shell.types("/tree")
+    shell.sees("was not thought about")
+    shell.types("/umount nowhere")
+    shell.sees("nowhere is not mounted")
+    shell.types("/quit")
+    assert shell.ends() == 0
+    (folder,) = (tmp_path / "state" / "private").iterdir()
+    found = [r.body for r in read(folder, kinds=[Feedback])]
+    assert [(b.verdict, b.text) for b in found if isinstance(b, Feedback)] == [
+        ("bad", ""), ("correct", "Hello yourself.")
+    ]  # fmt: skip
+
+
+def test_commands_that_are_used_wrongly_say_how(terminal: Spawn) -> None:
+    shell = terminal()
+    for line, said in (
+        ("/use", "usage: /use EXPERT | nobody"),
+        ("/fix", "usage: /fix TEXT"),
+        ("/pin", "usage: /pin turn N"),
+        ("/umount", "usage: /umount PATH"),
+        ("/resume", "usage: /resume FILE | PID"),
+        ("/kill 1 HUP", "usage: /kill PID"),
+        ("/pick", "usage: /pick PID"),
+        ("/fork 9", "usage: /fork [N]"),
+        ("/think", "usage: /think BUDGET"),
+        ("/help nothing", "usage: /help [COMMAND]"),
+        ("/apps nothing", "usage: /apps [APP]"),
+        ("/diff 1", "two processes are compared"),
+        ("/fg", "nothing is in the background"),
+        ("/fg x", "'x' is no pid"),
+        ("/good", "nothing was answered yet"),
+        ("/mount nowhere", "nothing to mount at nowhere"),
+    ):
+        shell.types(line)
+        shell.sees(said)
+    shell.types("日本語と👋🏽、漢字")
+    shell.sees("You said 日本語と👋🏽、漢字.", "tokens/s")
+
+
 def test_looking_in(terminal: Spawn) -> None:
     shell = terminal()
     shell.types("hello")
