@@ -214,7 +214,6 @@ def _turn_records(turn: RunningTurn) -> Iterator[Body]:
         yield call.intent
         if call.result is not None:
             yield call.result
-    yield from turn.approvals
     for call in turn.calls:
         if call.parked:
             yield Parked(number, call.intent.call, call.parked)

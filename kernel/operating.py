@@ -75,10 +75,19 @@ class Machine(App):
             allowed = await kernel.ask(doubt)
             await kernel.durable(
                 process.pid,
-                Approval(0 if turn is None else turn.number, number, "pid", pid, allowed, kernel.asker),
+                Approval(
+                    0 if turn is None else turn.number,
+                    number,
+                    "pid",
+                    pid,
+                    allowed,
+                    kernel.asker,
+                    f"machine.{name}",
+                ),
             )
             if not allowed:
                 raise CallDenied(f"machine.{name} of process {pid} was not approved", do="leave it as it is")
-        process.approved.discard((f"machine.{name}", "pid", value_key(pid)))
+            process.approved.add((f"machine.{name}", "pid", value_key(pid)))
+        process.withdraw(f"machine.{name}")  # an approval is for one act
         found.signal(signal, process.pid)
         return f"{signal} was sent to process {pid}"

@@ -5,13 +5,14 @@ What: keeps a conversation, mounts, grants, quotas and a mailbox; takes question
 Invariant: one turn at a time, the others queue or are refused. All state changes on the kernel's loop or under
     `_lock`; whatever must outlive the kernel is journalled before it is seen.
 Interface: `ask`, `aask`, `fork`, `send`, `receive`, `signal`, `wait`, `close`, `checkpoint`; `stat`, `state`,
-    `holdings`; for its owner: `mount`, `unmount`, `grant`, `place`, `forget`, and `correct`, `prefer`, `good`, `bad`
-    for what the user thought of a turn.
+    `holdings`; for its owner: `mount`, `unmount`, `grant`, `withdraw`, `place`, `forget`, and `correct`, `prefer`,
+    `good`, `bad` for what the user thought of a turn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from llmos.kernel.execution import Asking
 from llmos.kernel.grants import Grant, check, covers
 from llmos.kernel.journal.records import (
     Adapted,
+    Approval,
     Asked,
     Exceeded,
     Exited,
@@ -43,6 +45,7 @@ from llmos.kernel.journal.records import (
 from llmos.kernel.journal.state import Exchange, Mail
 from llmos.kernel.ledger import Ledger, Quota
 from llmos.kernel.mailbox import Mailbox
+from llmos.kernel.monitor import value_key
 from llmos.kernel.prompt import Message
 from llmos.kernel.questions import Question, Questions
 from llmos.kernel.scheduler import Priority
@@ -225,6 +228,13 @@ class Process:
             )  # fmt: skip
         self.kernel.append(self.pid, Granted(tuple(grants)))
         self.grants, self.spawned = parsed, replace(self.spawned, grants=tuple(grants))
+
+    def withdraw(self, syscall: str = "") -> None:
+        """Take back what has been approved for a syscall, or for all of them: from here on it is asked about again."""
+        for name, argument, value in sorted(self.approved):
+            if syscall in ("", name):
+                self.approved.discard((name, argument, value))
+                self.kernel.append(self.pid, Approval(0, 0, argument, json.loads(value), False, syscall=name))
 
     def place(self, reference: str, place: Place) -> None:
         """Say where something stands from the next question on: `pinned` in every window, `in` every window that has
@@ -497,6 +507,7 @@ class Process:
         """Stand as the journal says, and go on with what was asked."""
         self.calls = state.calls
         self.conversation = list(state.conversation)
+        self.approved = {(a.syscall, a.argument, value_key(a.value)) for a in state.approved}
         if state.ended is not None:
             self.exit = Exit(self.pid, state.ended, self.conversation[-1].answer if self.conversation else "")
             self._ended.set()

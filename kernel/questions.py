@@ -24,10 +24,9 @@ from llmos.abi.events import Done
 from llmos.abi.labels import USER, Label
 from llmos.kernel.execution import Asking, Execution
 from llmos.kernel.far import execution_of
-from llmos.kernel.journal.records import Approval, Started
+from llmos.kernel.journal.records import Started
 from llmos.kernel.journal.state import Exchange
 from llmos.kernel.layout import Layout
-from llmos.kernel.monitor import value_key
 from llmos.kernel.turn import Turn
 
 if TYPE_CHECKING:
@@ -175,7 +174,6 @@ class Questions:
             if running is not None:
                 started = running.started
                 layout = Layout.load(started.window, started.layout, process.kernel.tokenizer)
-                process.approved |= {_approved(running, a) for a in running.approvals if a.allowed}
             asking = Asking.load(dict(asked.options))
             with self._lock:
                 self._busy += 1
@@ -259,8 +257,3 @@ class Questions:
             if self._execution is not None:
                 self._shown = self._execution.layout
             self._execution = None
-
-
-def _approved(turn: RunningTurn, approval: Approval) -> tuple[str, str, str]:
-    syscall = next((c.intent.syscall for c in turn.calls if c.intent.call == approval.call), "")
-    return syscall, approval.argument, value_key(approval.value)

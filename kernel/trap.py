@@ -161,8 +161,9 @@ class Trap:
             await self._kernel.durable(
                 process.pid,
                 Approval(
-                    execution.turn.number, number, doubt.argument, doubt.value, allowed, self._kernel.asker
-                ),
+                    execution.turn.number, number, doubt.argument, doubt.value, allowed, self._kernel.asker,
+                    syscall.name,
+                ),  # fmt: skip
             )
             if not allowed:
                 raise CallDenied(

@@ -166,6 +166,12 @@ async def holdings(request: Any, *, pid: int) -> Any:
 
 
 @verb
+async def withdraw(request: Any, *, pid: int, syscall: str = "") -> None:
+    """Take back what has been approved."""
+    request.process(pid).withdraw(syscall)
+
+
+@verb
 async def forget(request: Any, *, pid: int, since: int = 0) -> None:
     """Empty its conversation, from a turn on."""
     request.process(pid).forget(since)

@@ -182,7 +182,8 @@ class Result(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Approval(_Strict):
-    """Somebody was asked and answered, for this literal value alone."""
+    """Somebody was asked and answered, for this literal value of one syscall's argument alone. What was allowed stands
+    for the process's life, or until it is said again and not allowed (`turn` and `call` are 0 where nobody asked)."""
 
     turn: int
     call: int
@@ -190,6 +191,7 @@ class Approval(_Strict):
     value: Json
     allowed: bool
     by: str = "user"
+    syscall: str = ""  # "" in journals of before it was kept: nothing is allowed by these any more
 
 
 @dataclass(frozen=True, slots=True)

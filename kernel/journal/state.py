@@ -9,6 +9,7 @@ Interface: `fold(state, record)`, `fold_all(state, records)`, `dump`, `load`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -73,7 +74,6 @@ class RunningTurn:
     started: Started
     runs: tuple[Run, ...] = ()
     calls: tuple[OpenCall, ...] = ()
-    approvals: tuple[Approval, ...] = ()
     interrupted: bool = False
     considered: Considered | None = None  # what it will answer, once it has thought
 
@@ -117,6 +117,7 @@ class ProcessState:
     mailbox: tuple[Mail, ...] = ()
     turns: int = 0  # numbers used so far: the next turn is turns + 1
     calls: int = 0
+    approved: tuple[Approval, ...] = ()  # what has been allowed, and not been withdrawn
     stopped: str = ""  # why, where it is
     ending: bool = False  # TERM: no turn after this one
     ended: str | None = None  # the reason, of a zombie
@@ -175,7 +176,7 @@ def _born(pid: int, body: Spawned, parent: ProcessState | None) -> ProcessState:
     child = ProcessState(pid, body, parent=parent.pid)
     if not body.forked:
         return child
-    turn = parent.turn and replace(parent.turn, calls=(), approvals=(), interrupted=False)
+    turn = parent.turn and replace(parent.turn, calls=(), interrupted=False)
     asked = tuple(a for a in parent.asked if turn and a.turn == turn.started.turn)
     return replace(
         child, turn=turn, asked=asked, conversation=parent.conversation, turns=parent.turns, calls=parent.calls
@@ -185,9 +186,11 @@ def _born(pid: int, body: Spawned, parent: ProcessState | None) -> ProcessState:
 def _step(p: ProcessState, body: object) -> ProcessState:
     """One process after one record of its own."""
     match body:
-        case Sampled() | Forced() | Considered() | Intent() | Result() | Approval() | Parked():
+        case Sampled() | Forced() | Considered() | Intent() | Result() | Parked():
             if p.turn and body.turn == p.turn.started.turn:
                 return _in_turn(p, p.turn, body)
+        case Approval():
+            return replace(p, approved=_approved(p.approved, body))
         case Asked():
             return replace(p, asked=(*p.asked, body), turns=max(p.turns, body.turn))
         case Mounted():
@@ -222,6 +225,17 @@ def _step(p: ProcessState, body: object) -> ProcessState:
     return p
 
 
+def _approved(before: tuple[Approval, ...], last: Approval) -> tuple[Approval, ...]:
+    """What is allowed behind somebody's last word on a value."""
+    others = tuple(a for a in before if _value(a) != _value(last))
+    return (*others, last) if last.allowed and last.syscall else others
+
+
+def _value(approval: Approval) -> tuple[str, str, str]:
+    """What was asked about; 1, 1.0 and true are three values."""
+    return approval.syscall, approval.argument, json.dumps(approval.value, sort_keys=True)
+
+
 def _signalled(p: ProcessState, signal: str) -> ProcessState:
     match signal:
         case "KILL":
@@ -242,7 +256,7 @@ def _end(p: ProcessState, reason: str) -> ProcessState:
 def _in_turn(
     p: ProcessState,
     turn: RunningTurn,
-    body: Sampled | Forced | Considered | Intent | Result | Approval | Parked,
+    body: Sampled | Forced | Considered | Intent | Result | Parked,
 ) -> ProcessState:
     calls = turn.calls
     match body:
@@ -262,8 +276,6 @@ def _in_turn(
             p = replace(p, calls=max(p.calls, body.call))
         case Result():
             calls = tuple(replace(c, result=body) if c.intent.call == body.call else c for c in calls)
-        case Approval():
-            return replace(p, turn=replace(turn, approvals=(*turn.approvals, body)))
         case Parked():
             calls = tuple(replace(c, parked=body.why) if c.intent.call == body.call else c for c in calls)
             p = replace(p, stopped=f"call {body.call} is parked: {body.why}")

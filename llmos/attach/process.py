@@ -102,6 +102,10 @@ class RemoteProcess:
         """Change what this process may call; see `Process.grant`."""
         self._call("grant", grants=list(grants))
 
+    def withdraw(self, syscall: str = "") -> None:
+        """Take back what has been approved; see `Process.withdraw`."""
+        self._call("withdraw", syscall=syscall)
+
     def place(self, reference: str, place: Place) -> None:
         """Say where something stands from the next question on; see `Process.place`."""
         self._call("place", reference=reference, place=place)

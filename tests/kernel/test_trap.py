@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -162,6 +163,50 @@ def test_an_approval_is_for_the_value_and_is_journalled(scripted_kernel: Make) -
         ("eve", True),
         ("mallory", False),
     ]
+
+
+def test_an_approval_outlives_a_boot_and_can_be_withdrawn(scripted_kernel: Make, tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    def yes(doubt: Ask) -> bool:
+        asked.append(doubt.value)
+        return True
+
+    def questions(kernel: Kernel) -> list[object]:
+        asked.clear()
+        assert all(r.ok for r in results(list(kernel.process(1).ask("look at tea", max_tokens=2000))))
+        return list(asked)
+
+    def booted(to: str) -> Kernel:
+        return scripted_kernel(tainted(to), apps=SHOP, ask=yes, state=tmp_path / "state")
+
+    with booted("eve") as kernel:
+        kernel.spawn(grants=["shop"])
+        assert questions(kernel) == ["eve"] and questions(kernel) == []
+    with booted("mallory") as kernel:
+        assert questions(kernel) == ["mallory"], "another value is another question"
+    with booted("eve") as kernel:
+        assert questions(kernel) == [], "the journal knows it"
+        kernel.process(1).withdraw("shop.price")
+        assert questions(kernel) == [], "of another syscall"
+        kernel.process(1).withdraw()
+    with booted("eve") as kernel:
+        assert questions(kernel) == ["eve"], "withdrawn is withdrawn, also after a boot"
+
+
+def test_a_child_has_nobody_s_approval(scripted_kernel: Make) -> None:
+    asked: list[object] = []
+
+    def yes(doubt: Ask) -> bool:
+        asked.append(doubt.value)
+        return True
+
+    kernel = scripted_kernel(tainted("eve"), apps=SHOP, ask=yes)
+    process = kernel.spawn(grants=["shop"])
+    list(process.ask("look at tea", max_tokens=2000))
+    (child,) = process.fork()
+    list(child.ask("look at tea", max_tokens=2000))
+    assert asked == ["eve", "eve"]
 
 
 def test_intent_is_durable_before_the_app_runs_and_result_before_it_is_read(scripted_kernel: Make) -> None:

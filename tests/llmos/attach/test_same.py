@@ -112,6 +112,7 @@ def test_a_life(machine: Machine) -> None:
     with pytest.raises(ProcessError, match="no turn 9") as caught:
         p.prefer(1, 9)
     assert caught.value.do.startswith("name one")
+    p.withdraw()
     p.forget()
     assert list(p.conversation) == []
     assert machine.process(1).stat().turn == 2
