@@ -3,6 +3,7 @@
 What: asks, judges what came back by what the file expects, and counts.
 Invariant: judged is what a user gets: the answer, its citations, the calls that were made and went well. A test passes
     when everything it expects holds for every seed that it names. An answer that fails is an outcome, not an error.
+    What a test had noted is forgotten again.
 Interface: `evaluate(kernel, expert, specialist, …) -> Report`; `judge(expect, seen) -> failures`; `refuses(answer)`.
 """
 
@@ -140,7 +141,7 @@ def _ask(
     kernel: Kernel, case: Case, ready: Specialist, seed: int, sites: Mapping[str, str]
 ) -> tuple[Seen, list[str]]:
     """What came of asking once, and why it could not be asked at all."""
-    process = None
+    process, noted = None, _newest_note(kernel, ready)
     try:
         process = ready.spawn(kernel, mounts=[Mount(_there(path)) for path in case.mounts])
         volume = kernel.workspace(process.pid) if case.files else None
@@ -165,6 +166,15 @@ def _ask(
     finally:
         if process is not None:
             process.close()
+        while (number := _newest_note(kernel, ready)) > noted:
+            kernel.library.notes.forget(number, expert=ready.name)
+
+
+def _newest_note(kernel: Kernel, ready: Specialist) -> int:
+    """The number of the last note that this expert has kept on this machine; 0 where it has none, or keeps none."""
+    if not any(Grant.parse(text).names("memory.note") for text in ready.grants):
+        return 0
+    return max((note.number for note in kernel.library.notes.search("", expert=ready.name, k=1)), default=0)
 
 
 def _there(path: str) -> Path:

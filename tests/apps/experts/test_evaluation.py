@@ -120,6 +120,22 @@ def test_a_whole_expert(scripted_kernel: Make, shelf: Shelf, write: Write) -> No
     assert [o.ask for o in only.outcomes] == ["What is 2+4?"]
 
 
+def test_what_a_test_has_noted_is_forgotten(scripted_kernel: Make, shelf: Shelf, write: Write) -> None:
+    """The notes of whoever uses the expert stay, and are there for its tests."""
+    text = (
+        "grants: {memory.note: , memory.recall: }\ntests: [{ask: Keep it., expect: {calls: memory.note}}]\n"
+    )
+    ready = specialist(shelf.find(str(write("clerk", text))), ("memory.note", "memory.recall"), shelf.state)
+    kernel = scripted_kernel(
+        lambda window: "kept" if "kept as" in window else call("memory.note", text="a fact")
+    )
+    mine = ready.spawn(kernel)
+    assert mine.ask("Keep it.", **ready.asked()).answer == "kept"
+    report = evaluate(kernel, shelf.find(str(write("clerk", text))), ready)
+    assert report.outcomes[0].passed, report.outcomes[0].failures
+    assert [note.text for note in kernel.library.notes.search("", expert="clerk")] == ["a fact"]
+
+
 def test_an_answer_may_have_to_begin_with_a_call(scripted_kernel: Make, shelf: Shelf, write: Write) -> None:
     """`calls: required`: a model that would rather talk has to call first, and is free then."""
     expert = shelf.find(str(write("clerk", "grants: {counter.add: }\ncalls: required\n")))
