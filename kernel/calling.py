@@ -3,10 +3,11 @@
 What: chooses between a call and words before each answer's first word, gives the grammar that keeps to the choice, and
     reads the calls with their arguments settled; all of it only for models that somebody has measured (see choice.py).
 Invariant: a function of the window and what was said, so a turn that is resumed chooses and calls as it did. A turn
-    comes to its end: behind results only syscalls are offered that it has not called. Without measurements the model is
-    as free as its grants.
+    comes to its end: behind results only syscalls are offered that it has not called, but that a call may be made anew
+    behind one that failed, `MAX_FAILED` times and never word for word. Without measurements the model is as free as its
+    grants.
 Interface: `Calling(process, question, layout, table, free=…)`: `.choose(layout)`, `.words`, `.lark(must, answer)`,
-    `.calls(tokens, layout)`, `.over(tokens, layout)`.
+    `.calls(tokens, layout)`, `.follows(tokens, layout, results)`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,27 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmos.kernel.asked import Asked, asked_in
 from llmos.kernel.choice import CANDIDATES, choice_of
 from llmos.kernel.engine.sequence import Request
+from llmos.kernel.syscalls import Round, mendable
 
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
     from llmos.kernel.engine.grammar import Rules
     from llmos.kernel.layout import Layout
     from llmos.kernel.process import Process
+    from llmos.kernel.prompt import Follows
     from llmos.kernel.syscalls import Invocation, SyscallTable
+
+MAX_FAILED = 2  # answers of a turn whose calls may fail and be made anew
+_MILD = frozenset(
+    {"none", "read", "execute", "fetch", "write"}
+)  # effects of what may be called in place of a call
+# that failed: nobody knows whether what was to be sent or paid was not
 
 
 class Calling:
@@ -70,8 +80,8 @@ class Calling:
     async def choose(self, layout: Layout) -> int | None:
         """Choose for what is written next, at the beginning by one step of the engine. Behind results a small model
         that is left free makes the same call again, or writes one where none can be read; so it calls on only what
-        the question speaks of and nobody has called, and then answers in words. A window without the syscall table
-        was laid out for words.
+        the question speaks of and nobody has called, and then answers in words. An error is no answer: behind one it
+        calls again. A window without the syscall table was laid out for words.
 
         Returns:
             How much of the window had been computed before, in tokens; None where that was not looked at.
@@ -81,7 +91,7 @@ class Calling:
             return None
         syscalls, question = self._table.syscalls, self._asked.question
         if behind := layout.tokens[self._asked.end :]:
-            left = self._left(behind)
+            left = self._left(self._table.rounds(behind))
             self._offered, self._must = self._table.only(left) if left else None, bool(left)
             return None
         if self._first:
@@ -116,24 +126,46 @@ class Calling:
         if self._asked is None:
             return calls
         results = [text for text, _ in layout.said[self._given :]]
-        return self._table.settled(calls, self._asked.question, "\n".join([self._asked.heard, *results]))
+        settled = self._table.settled(calls, self._asked.question, "\n".join([self._asked.heard, *results]))
+        before = self._table.rounds(layout.tokens[self._asked.end :]) if self._free else []
+        failed = [made for one in before if self._failed(one) for made in one.calls]
+        return [
+            replace(call, repeated=written in failed) for written, call in zip(calls, settled, strict=True)
+        ]
 
-    def over(self, tokens: Sequence[int], layout: Layout) -> bool:
-        """Whether words are to follow the results of the calls among these tokens, written behind `layout`."""
+    def follows(self, tokens: Sequence[int], layout: Layout, results: Sequence[str]) -> Follows:
+        """What is to follow `results`, of the calls among these tokens, written behind `layout`."""
         if self._choice is None or self._asked is None or not self._free:
-            return False
-        return not self._left((*layout.tokens[self._asked.end :], *tokens))
+            return ""
+        *before, last = self._table.rounds((*layout.tokens[self._asked.end :], *tokens))
+        rounds = [*before, replace(last, results="\n".join(results))]
+        if self._failed(rounds[-1]) and self._left(rounds):
+            return "call"
+        return "" if self._left(rounds) else "words"
 
-    def _left(self, behind: Sequence[int]) -> list[Syscall]:
-        """What is still to be called where the calls among these tokens have been made."""
-        if self._choice is None or self._asked is None:
+    def _left(self, rounds: Sequence[Round]) -> list[Syscall]:
+        """What is still to be called behind these calls."""
+        if self._choice is None or self._asked is None or not rounds:
             return []
         syscalls = self._table.syscalls
+        failed = list(map(self._failed, rounds))
+        if sum(failed) > MAX_FAILED:
+            failed = [False] * len(rounds)  # enough: it was called, and came to nothing
+        elif failed[-1]:
+            last = {call.syscall for call in rounds[-1].calls}  # if it is not mild, it did nothing
+            return [s for s in syscalls.values() if s.effect in _MILD or s.name in last]
         made = [
-            (syscalls[c.syscall], json.dumps(c.arguments, ensure_ascii=False))
-            for c in self._table.made(behind)
+            (syscalls[call.syscall], json.dumps(call.arguments, ensure_ascii=False))
+            for one, anew in zip(rounds, failed, strict=True)
+            for call in one.calls
+            if not anew
         ]
         return self._choice.left(self._asked.question, syscalls.values(), made) if made else []
+
+    def _failed(self, one: Round) -> bool:
+        """Whether all that an answer called for came to errors that another call may mend, and did no harm."""
+        harmless = all(self._table.syscalls[call.syscall].effect in _MILD for call in one.calls)
+        return 0 < len(one.calls) <= mendable(one.results, undone=not harmless)
 
     def _read(self, question: str, layout: Layout) -> Asked | None:
         """The question, with what the process was told in this conversation, what it answered, and what it found in

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmos.abi.errors import WindowOverflow
-from llmos.abi.events import Call, Citation, Done, Event, StopReason, Timings, Token, Usage
+from llmos.abi.events import Call, Citation, Done, Event, PageOut, StopReason, Timings, Token, Usage
 from llmos.kernel import grounding
 from llmos.kernel.calling import Calling
 from llmos.kernel.engine.grammar import InnerGrammar, PlainText
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from llmos.kernel.journal.state import RunningTurn
     from llmos.kernel.process import Process
     from llmos.kernel.turn import Turn
+
+
+PRESSED = 0.75  # of a window: with so much in it, something will soon have to leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +213,11 @@ class Execution:
                 return replace(self._done(text, "calls"), calls=tuple(made))
             self._usage["syscalls"] += len(calls)
             open_calls = () if self._resumed is None else self._resumed.calls
-            over = self._calling is not None and self._calling.over(tokens, self.layout)
-            self._work = asyncio.ensure_future(self.process.trap.answer(self, calls, open_calls, last=over))
+            assert self._calling is not None
+            follows = partial(self._calling.follows, tokens, self.layout)
+            self._work = asyncio.ensure_future(
+                self.process.trap.answer(self, calls, open_calls, follows=follows)
+            )
             try:
                 segments = await self._work
             except asyncio.CancelledError:
@@ -268,6 +275,8 @@ class Execution:
         usage["faults"] += finished.faults
         usage["lost"] += finished.lost
         process.ledger.spend("tokens", len(tokens))
+        if finished.attention is not None:
+            process.view.looked(self.layout, finished.attention)
         if finished.reason == "length" and process.ledger.left("tokens") < 1:
             raise exceeded("tokens", process.ledger.limit("tokens"))
         return tokens, text, "stop" if stopped else finished.reason
@@ -287,7 +296,14 @@ class Execution:
             hint=known or self._expected,
             pieces=self.layout.pieces,
             adapter=self._adapter,
+            attend=len(self.layout.tokens) - 1 if self._pressed else None,
         )
+
+    @property
+    def _pressed(self) -> bool:
+        """Whether something is left out of the window, or soon will be: then it is of use to know what is looked at."""
+        used = len(self.layout.tokens) > PRESSED * self.process.view.size
+        return used or any(isinstance(event, PageOut) for event in self.layout.events)
 
     def _limit(self) -> int:
         """Tokens that may still be written. WindowOverflow: there is no room for any."""

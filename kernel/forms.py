@@ -21,6 +21,11 @@ def _file(endings: str) -> str:
 
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
+_UNIT = (
+    r"(?:(?:kilo|centi|milli)?(?:met(?:re|er)s?|lit(?:re|er)s?|grams?)|[kcm]m|kg|km/h|m/s|mph|knots?|miles?|yards?|feet|foot"
+    r"|inch(?:es)?|pounds?|lbs?|ounces?|gallons?|pints?|acres?|hectares?|°\s?[CFK]|celsius|fahrenheit|kelvin)(?!\w)"
+)
+_DEGREES = r"(?:degrees\s+)?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,11 @@ FORMS = (
     Form.of(  # lists of numbers
         rf"(?:{_NUMBER},\s*){{2,}}(?:and\s+)?{_NUMBER}|(?:{_NUMBER},\s*)+{_NUMBER},?\s+and\s+{_NUMBER}",
         rf"\[{_NUMBER}(?:,\s*{_NUMBER})+\]",
+    ),
+    Form.of(  # quantities in another unit
+        rf"(?i)\d\s*{_DEGREES}{_UNIT}\s+(?:in|to|into)\s+{_DEGREES}{_UNIT}"
+        rf"|\bhow many {_UNIT} (?:is|are|in)\b[^?!]*\d\s*{_DEGREES}{_UNIT}",
+        rf"\d {_UNIT} to {_UNIT}",
     ),
     Form.of(r"\bhttps?://\w"),
     Form.of(_file("png jpg jpeg gif webp bmp tif tiff svg")),

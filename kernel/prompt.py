@@ -22,6 +22,8 @@ from llmos.kernel.stubs import stub
 from llmos.memory.window import Segment, SegmentKind
 
 Role = Literal["system", "user", "assistant", "tool"]
+Follows = Literal["", "words", "call"]
+"""What the model is to write behind results: whatever it likes, words, or a call in place of one that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +93,15 @@ class ChatPrompt:
             segments[0] = replace(first, tokens=(t.bos_id, *first.tokens))
         return segments
 
-    def results(self, results: Sequence[Part], *, last: bool = False) -> list[Segment]:
+    def results(self, results: Sequence[Part], follows: Follows = "") -> list[Segment]:
         """What follows in the window when an answer has made calls: the end of that answer, their results, and
-        the opening of the next. Its first token ends an answer as the model itself would. `last`: words are to follow,
-        and the model is told so, for a small one that has just called goes on calling, or has nothing to say."""
+        the opening of the next. Its first token ends an answer as the model itself would. The model is told what is to
+        follow, for a small one that has just called goes on calling, or has nothing to say, or says the error."""
         said = [Message.of("user", "?"), Message.of("assistant", "!")]
         given = [Message("tool", (part,)) for part in results]
-        if last:
-            answered = results[-1].source in ANSWERS
-            given[-1] = replace(
-                given[-1], parts=(*given[-1].parts, Part("system", REPEAT if answered else TELL))
-            )
+        if follows:
+            words = AGAIN if follows == "call" else REPEAT if results[-1].source in ANSWERS else TELL
+            given[-1] = replace(given[-1], parts=(*given[-1].parts, Part("system", words)))
         for role in ("tool", "user"):  # a template without a place for results has them from the user
             try:
                 pieces = self._template.render([{"role": m.role, "content": m.text} for m in said]
@@ -159,6 +159,7 @@ The functions:
 
 
 TELL = "\n\nThis is the result. Tell the user in a sentence what it says about the question."
+AGAIN = "\n\nThat failed. Call again, in a way that works, to do what the user asked for."
 REPEAT = "\n\nThis is the expert's answer. Repeat it for the user, word for word."
 ANSWERS = frozenset({"experts.ask", "experts.route"})  # syscalls whose result is an answer already
 

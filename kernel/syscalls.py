@@ -4,8 +4,8 @@ What: `SyscallTable` describes the granted syscalls for the chat template, compi
     exactly free text or valid calls, and reads calls back; `result_text` writes down what came of one.
 Invariant: what the grammar lets through as a call parses, names a syscall of the table and has arguments that fit
     its schema. Free text never holds what could be taken for one.
-Interface: `SyscallTable(syscalls, tokenizer)`: `.tools`, `.lark(...)`, `.read(tokens)`, `.settled(calls, ...)`;
-    `Invocation`; `answer_lark`.
+Interface: `SyscallTable(syscalls, tokenizer)`: `.tools`, `.lark(...)`, `.read(tokens)`, `.rounds(tokens)`,
+    `.settled(calls, ...)`; `Invocation`, `Round`; `answer_lark`; `error_text`, `mendable`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from llmos.abi.errors import GrammarError
 from llmos.kernel.arguments import settled
 from llmos.kernel.engine.grammar import Rules
+from llmos.kernel.shown import narrowed
 
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
@@ -37,16 +38,28 @@ _NAMES, _ARGUMENTS = (
 _SIGNS = r"<>{}()\[\]`|&%~^\\\/=:;,!?@"  # of code: who may not begin a call with `{` begins it with `>{`
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
+_MENDABLE = re.compile(r'\{"error": \{"type": "(AppFailed|BadArguments)", ')
+
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.
 _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A call as the model wrote it: a syscall's full name, and arguments that fit its schema."""
+    """A call as the model wrote it: a syscall's full name, and arguments that fit its schema. `repeated`: the same,
+    word for word, has failed before in its turn."""
 
     syscall: str
     arguments: dict[str, Any]
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The calls of one answer, and what stands in the window behind them, the results first of all."""
+
+    calls: tuple[Invocation, ...]
+    results: str
 
 
 class SyscallTable:
@@ -102,7 +115,7 @@ class SyscallTable:
         ]
         for rule, syscall in zip(calls, self.syscalls.values(), strict=True):
             lines.append(
-                f"{rule}: {_literal(_head(syscall.name))} {_json(syscall.parameters)} {_literal('}')}"
+                f"{rule}: {_literal(_head(syscall.name))} {_json(narrowed(syscall.parameters))} {_literal('}')}"
             )
         return Rules("%llguidance {}\n" + "\n".join(lines) + "\n", unsaid, self.open)
 
@@ -112,13 +125,19 @@ class SyscallTable:
         said, *rest = self._bodies(tokens)
         return said, [self._invocation(body.partition(CLOSE)[0]) for body in rest if CLOSE in body]
 
-    def made(self, tokens: Sequence[int]) -> list[Invocation]:
-        """The calls in a stretch of a window, whoever wrote it: those of this table; what does not parse is none."""
-        calls = []
+    def rounds(self, tokens: Sequence[int]) -> list[Round]:
+        """The calls in a stretch of a window, whoever wrote it, answer by answer: those of this table; what does not
+        parse is none."""
+        found: list[Round] = []
+        calls: list[Invocation] = []
         for body in self._bodies(tokens)[1:]:
+            call, _, behind = body.partition(CLOSE)
             with contextlib.suppress(GrammarError):
-                calls.append(self._invocation(body.partition(CLOSE)[0]))
-        return calls
+                calls.append(self._invocation(call))
+            if behind.strip():
+                found.append(Round(tuple(calls), behind))
+                calls = []
+        return [*found, Round(tuple(calls), "")] if calls else found
 
     def only(self, syscalls: Sequence[Syscall]) -> SyscallTable:
         """The same for some of its syscalls."""
@@ -128,7 +147,10 @@ class SyscallTable:
         """`calls` with their arguments held against what was said (see arguments.py)."""
         found = ((c.arguments, self.syscalls[c.syscall]) for c in calls)
         return [
-            Invocation(s.name, settled(arguments, s.parameters, asked, heard, f"{s.name} {s.description}"))
+            Invocation(
+                s.name,
+                settled(arguments, narrowed(s.parameters), asked, heard, f"{s.name} {s.description}"),
+            )
             for arguments, s in found
         ]
 
@@ -208,3 +230,10 @@ def error_told(error: BaseException) -> dict[str, str]:
 def error_text(error: Mapping[str, str]) -> str:
     """An error as it stands in the window."""
     return json.dumps({"error": error}, ensure_ascii=False)
+
+
+def mendable(results: str, *, undone: bool = False) -> int:
+    """How many errors stand among results that another call may mend: those that an app's own code tells of, and
+    arguments that do not fit; with `undone` the latter alone, after which nothing has happened. What was denied, is
+    not there or takes too long is the same the next time."""
+    return sum(not undone or kind == "BadArguments" for kind in _MENDABLE.findall(results))

@@ -11,7 +11,7 @@ Interface: `Trap(process).answer(execution, invocations, open_calls) -> segments
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from llmos.abi.errors import CallDenied, LLMOSError
@@ -20,7 +20,7 @@ from llmos.abi.labels import USER, Label, join
 from llmos.kernel.journal.records import Approval, Intent, Parked
 from llmos.kernel.journal.records import Result as ResultRecord
 from llmos.kernel.monitor import Allow, Attempt, Deny, decide, provenance
-from llmos.kernel.prompt import Part
+from llmos.kernel.prompt import Follows, Part
 from llmos.kernel.syscalls import Invocation, error_text, error_told, result_text
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class Trap:
         invocations: Sequence[Invocation],
         begun: Sequence[OpenCall] = (),
         *,
-        last: bool = False,
+        follows: Callable[[Sequence[str]], Follows] = lambda _: "",
     ) -> list[Segment]:
         """Carry out what one answer called for: neighbours that may run side by side do, results come in order.
 
         Args:
             begun: calls of this answer that the journal knew before a crash.
-            last: words are to follow their results.
+            follows: what is to follow results with these texts.
 
         Raises:
             QuotaExceeded: the process may not make so many calls; none was made.
@@ -77,7 +77,7 @@ class Trap:
                 if effect not in PARALLEL:
                     await work
             results = [await task for task in group]
-        return self._kernel.prompt.results(results, last=last)
+        return self._kernel.prompt.results(results, follows([part.text for part in results]))
 
     async def _call(
         self, execution: Execution, invocation: Invocation, number: int, before: OpenCall | None
@@ -105,6 +105,8 @@ class Trap:
         label = join([*labels.values(), syscall.label])
         process = self._process
         try:
+            if invocation.repeated:
+                raise CallDenied("the same call was made before", why="it failed", do="call otherwise")
             await self.judge(execution, Attempt(syscall, arguments, labels), number, process.grants)
         except LLMOSError as e:
             return await self._keep(_failed(turn, number, e, USER))

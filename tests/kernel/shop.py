@@ -17,7 +17,7 @@ class Shop(App, name="shop"):
     def price(self, item: str, call: Call) -> int:
         """The price of an item, in cents."""
         _note(call, f"price {item}")
-        if item == "unicorn":
+        if item.endswith("unicorn"):
             raise LookupError("no unicorns")
         if item == "crash":
             os._exit(3)
@@ -41,6 +41,8 @@ class Shop(App, name="shop"):
     @syscall(effect="pay", retry="keyed", returns="user")
     def pay(self, to: Annotated[str, Target], cents: Annotated[int, Payload], call: Call) -> str:
         """Pay somebody. The same key pays once."""
+        if to == "nobody":
+            raise LookupError("nobody takes money")
         folder = _folder(call)
         try:
             os.close(os.open(folder / f"paid-{call.key}", os.O_CREAT | os.O_EXCL))

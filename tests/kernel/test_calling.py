@@ -12,9 +12,10 @@ from llmos.abi.events import Call, PageIn, Result
 from llmos.abi.labels import UNTRUSTED
 from llmos.abi.manifest import Syscall
 from llmos.kernel import choice
+from llmos.kernel.calling import MAX_FAILED
 from llmos.kernel.choice import Choice
 from llmos.kernel.kernel import Kernel
-from llmos.kernel.prompt import TELL, Message, Part
+from llmos.kernel.prompt import AGAIN, TELL, Message, Part
 from llmos.testing import call
 
 Make = Callable[..., Kernel]
@@ -198,6 +199,62 @@ def test_the_model_is_told_to_tell_the_last_result(scripted_kernel: Make) -> Non
     told = TELL.strip()
     assert told in windows[-1] and windows[-1].index("300") < windows[-1].index(told)
     assert told not in turn.answer
+
+
+def tries(scripted_kernel: Make, *written: str) -> tuple[list[Result], str]:
+    """What came of the calls of a turn whose model writes one of these after each result, and what it read last."""
+    windows: list[str] = []
+
+    def script(window: str) -> str:
+        windows.append(window)
+        return written[min(window.count("<|im_start|>tool"), len(written) - 1)]
+
+    kernel = scripted_kernel(script, apps={"shop": {"app": "tests.kernel.shop:Shop"}})
+    process = kernel.spawn(grants=["shop"])
+    turn = process.ask("What is the price of an item called tea in the shop?", max_tokens=900)
+    results = [e for e in turn if isinstance(e, Result)]
+    assert turn.result.usage.syscalls == len(results)
+    assert kernel.replay(process.pid).divergence is None, "the window alone decides it"
+    return results, max(windows, key=len)
+
+
+WRONG, RIGHT = call("shop.price", item="unicorn"), call("shop.price", item="tea")
+
+
+@pytest.mark.usefixtures("measured")
+def test_behind_an_error_another_call_is_made(scripted_kernel: Make) -> None:
+    results, window = tries(scripted_kernel, WRONG, RIGHT, "It costs 3.")
+    assert [(r.ok, r.text == "300") for r in results] == [(False, False), (True, True)]
+    assert window.index("no unicorns") < window.index(AGAIN.strip()) < window.index(TELL.strip())
+
+
+@pytest.mark.usefixtures("measured")
+def test_behind_an_error_something_else_may_be_looked_up_first(scripted_kernel: Make) -> None:
+    results, _ = tries(scripted_kernel, WRONG, call("shop.picture"), RIGHT, "It costs 3.")
+    assert [r.syscall for r in results] == ["shop.price", "shop.picture", "shop.price"] and results[2].ok
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_call_that_failed_is_not_made_again(scripted_kernel: Make) -> None:
+    results, window = tries(scripted_kernel, WRONG, WRONG, "There are none.")
+    assert [r.ok for r in results] == [False, False] and "was made before" in results[1].text
+    assert window.index("was made before") < window.index(TELL.strip()), (
+        "what is the same the next time is told"
+    )
+
+
+@pytest.mark.usefixtures("measured")
+def test_calls_that_fail_come_to_an_end(scripted_kernel: Make) -> None:
+    wrong = [call("shop.price", item=f"{colour} unicorn") for colour in ("red", "grey", "blue", "pink")]
+    results, window = tries(scripted_kernel, *wrong)
+    assert [r.ok for r in results] == [False] * (MAX_FAILED + 1)
+    assert window.count(AGAIN.strip()) == MAX_FAILED and TELL.strip() in window
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_was_to_be_paid_is_not_tried_again(scripted_kernel: Make) -> None:
+    results, window = tries(scripted_kernel, call("shop.pay", to="nobody", cents=3), RIGHT)
+    assert results[0].syscall == "shop.pay" and not results[0].ok and AGAIN.strip() not in window
 
 
 TALK = [Message.of("user", "I like Green Tea."), Message.of("assistant", "So do I.")]

@@ -70,6 +70,16 @@ def shown(name: str, example: str) -> Syscall:
         ("such as 2025-01-31", "And on 2026-11-22", "in 2026-27"),
         ("such as [3, 4.5, 8]", "Of 4, 8.5 and 15?", "In 2019, 5 people came."),
         ("such as [3, 4.5, 8]", "of 4, 8, 15, 16", "Chapter 3, 4"),
+        (
+            'such as "60 km/h to m/s"',
+            "How many kilometres are 26.2 miles?",
+            "How many miles did he run in 2 hours?",
+        ),
+        (
+            'such as "60 km/h to m/s"',
+            "Convert 350 degrees Fahrenheit to Celsius.",
+            "Who ran 42 km to the sea?",
+        ),
         ("such as https://example.org", "What does http://a.b/c say?", "What does a.b/c say?"),
         ('such as "report.txt"', "What is in data/sales.csv", "What is example.com, e.g. for you?"),
         ('such as "report.txt"', "Read NOTES.MD.", "Look at photo.png, notes.txt.zip or http://a.b/c.txt"),
