@@ -143,7 +143,7 @@ class World:
         try:
             if snippet.language == "bash":
                 lines = "".join(f"{name}='{value}'; " for name, value in self._variables().items())
-                shown = run_command(lines + snippet.code, volume, LIMITS)
+                shown = run_command(lines + snippet.code, volume, LIMITS).text
                 return shown, shown
             session = Session(LIMITS, volume)
             try:

@@ -21,6 +21,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from llmos.abi.errors import AppError, DiskFull
 
 MAX_NAME = 255  # bytes of one name, as file systems have it
 MAX_DEPTH = 64  # names of a path
+MAX_ALIKE = 2000  # names that are looked at for one like one that is not there
+MAX_NAMED = 12  # of which all are told
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPENAT2 = 437  # the same number on every architecture
 _ARCHITECTURES = frozenset({"x86_64", "aarch64", "riscv64", "ppc64le", "s390x"})
@@ -244,8 +247,24 @@ class Beneath:
     # --- resolving ---
 
     def _open(self, path: str, names: tuple[str, ...], flags: int) -> int:
-        with _told(path):
+        try:
             return self._resolve(self._root, names, flags | os.O_CLOEXEC)
+        except OSError as error:
+            refused = _refused(path, error)
+            if error.errno == errno.ENOENT and names and (there := self._there(names[-1])):
+                refused.do = there
+            raise refused from None
+
+    def _there(self, name: str) -> str:
+        """What there is in place of something that is not: a name alike, or all of a few."""
+        with suppress(PathError):
+            found = [entry.path for entry in itertools.islice(self.walk(), MAX_ALIKE)]
+            by_name = {path.rpartition("/")[2].casefold(): path for path in found}
+            if near := get_close_matches(name.casefold(), by_name, 1):
+                return f"there is {by_name[near[0]]!r}"
+            if 0 < len(found) <= MAX_NAMED:
+                return f"there are {', '.join(found)}"
+        return ""
 
     @contextmanager
     def _parent(self, names: tuple[str, ...]) -> Iterator[tuple[int, str]]:

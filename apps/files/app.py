@@ -27,9 +27,10 @@ from llmos.abi.settings import settings as read_settings
 from llmos.apps.files.history import MAX_FILE, History, Made, Make, mark
 from llmos.apps.files.text import decoded, lines, matching, search
 from llmos.apps.files.volumes import FilesError, Place, Settings, Volumes
-from llmos.drivers.beneath import Beneath, PathError
+from llmos.drivers.beneath import Beneath, Entry, PathError
 
 MAX_LISTED = 300  # entries of one listing
+MAX_BELOW = 40  # of a folder with its folders, that are listed at once
 MAX_LINES = 2000  # of one reading
 MAX_DIFF = 400  # lines of a difference that are shown
 MAX_COMPARED = 3000  # lines that are compared one by one
@@ -100,7 +101,8 @@ class Files(App, settings=Settings):
             labels = self._history(place).labels()
             here = files.look(place.path)
             rows = []
-            for entry in [here] if here is not None and here.kind == "file" else files.names(place.path):
+            entries = [here] if here is not None and here.kind == "file" else _below(files, place.path)
+            for entry in entries:
                 name = place.name(entry.path)
                 if entry.kind == "folder":
                     rows.append(f"{name}/")
@@ -118,7 +120,7 @@ class Files(App, settings=Settings):
         call: Call,
         path: Folder = "",
     ) -> str:
-        """Find a text in files."""
+        """Find which files mention a text, and where."""
         with self._at(call, path) as (place, files):
             found = search(files, place.path, text, lambda: call.cancelled)
             rows = [f"file {place.name(one)}" for one in found.names]
@@ -247,6 +249,12 @@ class Files(App, settings=Settings):
 
     def _text(self, files: Beneath, place: Place) -> str:
         return decoded(files.read(place.path, MAX_FILE), place.name(place.path))
+
+
+def _below(files: Beneath, path: str) -> Sequence[Entry]:
+    """What lies in a folder; of a small one, what lies in its folders too."""
+    all_of_it = list(islice(files.walk(path), MAX_BELOW + 1))
+    return all_of_it if len(all_of_it) <= MAX_BELOW else files.names(path)
 
 
 def _time(seconds: float) -> str:

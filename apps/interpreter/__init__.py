@@ -2,9 +2,10 @@
 
 What: `interpreter.run` and `interpreter.reset`. Each agent has a session of its own, in a process of its own; its
     files are those of its working volume.
-Invariant: code runs behind all layers of `llmos.drivers.sandbox`, or not at all. A session that is lost is reported
-    lost, at once or, where the machine went down, with the next cell: nothing is run twice in order to rebuild it.
-Interface: `Interpreter`. Configuration: the keys of `Limits`, under `apps: interpreter:` in `llmos.yaml`.
+Invariant: code runs behind all layers of `llmos.drivers.sandbox`, or not at all. A cell that raises or takes too long
+    is an error result, with all that it printed. A session that is lost is reported lost, at once or, where the machine
+    went down, with the next cell: nothing is run twice in order to rebuild it.
+Interface: `Interpreter`, `CellFailed`. Configuration: the keys of `Limits`, under `apps: interpreter:` in `llmos.yaml`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from llmos.abi.app import App, Call, Image, Text, query, syscall
-from llmos.abi.errors import AppUnavailable
+from llmos.abi.errors import AppError, AppUnavailable
 from llmos.abi.settings import settings
 from llmos.apps.interpreter.session import Cell, Session
 from llmos.drivers.sandbox import Limits
 
-__all__ = ["Interpreter"]
+__all__ = ["CellFailed", "Interpreter"]
 
 MARK = ".llmos-interpreter"  # in the working volume, which does not show such names: what outlives a session
 
 Parts = list[Text | Image]
+
+
+class CellFailed(AppError):
+    """A cell that raised, or was stopped at its limit. Variables are kept, files are as it left them."""
 
 
 class Interpreter(App, stateful=True, settings=Limits):
@@ -46,7 +51,7 @@ class Interpreter(App, stateful=True, settings=Limits):
         ],
         call: Call,
     ) -> Parts:
-        """Run Python code: read files, calculate, count, sort, plot."""
+        """Write and run Python: read files, calculate, count, sort, plot."""
         volume = _volume(call)
         with self._lock:
             note = self._begin(volume)
@@ -58,12 +63,15 @@ class Interpreter(App, stateful=True, settings=Limits):
                 if self._session.ended:
                     self._session = None
                 cells = 0 if self._session is None else self._session.number
-                _mark(volume, key=call.key, cells=cells, text=str(error))
+                _mark(volume, key=call.key, cells=cells, text=str(error), failed=True)
                 raise
             text = note + _words(cell, self._limits)
+            failed = cell.stopped or cell.error is not None
             encoded = [base64.b64encode(figure).decode() for figure in cell.figures]
-            _mark(volume, key=call.key, cells=cell.number, text=text, figures=encoded)
-            return _parts(text, cell.figures)
+            _mark(volume, key=call.key, cells=cell.number, text=text, figures=encoded, failed=failed)
+        if failed:
+            raise CellFailed(text)
+        return _parts(text, cell.figures)
 
     @query(run)
     def ran(self, key: str, call: Call) -> Parts:
@@ -71,6 +79,8 @@ class Interpreter(App, stateful=True, settings=Limits):
         mark = _marked(volume := _volume(call))
         if mark.get("key") != key:
             return []
+        if mark.get("failed"):
+            raise CellFailed(mark["text"])
         if "text" in mark:
             return _parts(mark["text"], map(base64.b64decode, mark.get("figures", ())))
         _mark(volume, cells=0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_FIGURES = 8
 MAX_LINES = 12  # of a figure, that are told in words
+MAX_NAMES = 20  # of columns or files, that an error tells
 MAX_BASE64 = 10 << 20
 OUTPUT = "/tmp/.output"
 ONLY_AST = 0x400  # of `compile`, as `ast.PyCF_ONLY_AST`
@@ -80,11 +81,11 @@ def main() -> None:
 
 def run(code: str, number: int, limit: int, space: dict[str, object], output: int) -> bytes:
     """One cell; the answer to it."""
-    value, error, interrupted = None, None, False
+    name, value, error, interrupted = "", None, None, False
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            found = evaluated(code, f"cell {number}", space)
+            name, found = evaluated(code, f"cell {number}", space)
             value = None if found is None else clipped(shown(found), limit)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -105,6 +106,8 @@ def run(code: str, number: int, limit: int, space: dict[str, object], output: in
         except BaseException as raised:
             error = error or clipped(explained(raised), limit)
     told = printed(output, limit)
+    if name and value:  # a cell that prints nothing and ends by naming a result tells this
+        value = None if told or figures or value.startswith("<") else f"{name} = {value}"
     if notes:
         told += "\n" * (bool(told) and not told.endswith("\n")) + clipped("\n".join(notes), limit)
     return (
@@ -122,19 +125,22 @@ def quoted(value: str | bool | None) -> str:
     return "null" if value is None else "true" if value else "false"
 
 
-def evaluated(code: str, name: str, space: dict[str, object]) -> object:
-    """Run a cell; the value of its last line, None where that is no expression."""
+def evaluated(code: str, name: str, space: dict[str, object]) -> tuple[str, object]:
+    """Run a cell; the value of its last line, and the variable that this was given to; None where it has none."""
     sources[name] = code
     tree = compile(code, name, "exec", ONLY_AST, dont_inherit=True)
     last = tree.body[-1] if tree.body else None
     if isinstance(last, _ast.Expr):
         tree.body.pop()
     exec(compile(tree, name, "exec", dont_inherit=True), space)  # noqa: S102 (this is what it is for)
+    if isinstance(last, _ast.Assign | _ast.AugAssign | _ast.AnnAssign):
+        target = last.targets[-1] if isinstance(last, _ast.Assign) else last.target
+        return (target.id, space.get(target.id)) if isinstance(target, _ast.Name) else ("", None)
     if not isinstance(last, _ast.Expr):
-        return None
+        return "", None
     value = eval(compile(_ast.Expression(last.value), name, "eval", dont_inherit=True), space)  # noqa: S307
     space["_"] = value
-    return value
+    return "", value
 
 
 def shown(value: object) -> str:
@@ -169,7 +175,42 @@ def explained(error: BaseException) -> str:
     for frame in frames:
         inside = "" if frame.name == "<module>" else f", in {frame.name}"
         lines += [f"  {frame.filename}, line {frame.lineno}{inside}", f"    {frame.line}"]
-    return "\n".join([*lines, f"{name}: {text}" if text else name])
+    try:
+        there = there_is(error)
+    except BaseException:  # objects of the cell's own may do anything when they are looked at
+        there = []
+    return "\n".join([*lines, f"{name}: {text}" if text else name, *there])
+
+
+def there_is(error: BaseException) -> list[str]:
+    """What there is in place of what was not found: the columns of a table, files, names."""
+    import difflib
+    import traceback
+
+    if isinstance(error, KeyError | AttributeError | NameError):
+        for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+            held = frame.f_locals.get("self")
+            for table in (held, vars(held).get("obj") if hasattr(held, "__dict__") else None):
+                if type(table).__module__.partition(".")[0] == "pandas" and hasattr(table, "columns"):
+                    return [f"The columns are: {listed(table.columns)}."]
+    if isinstance(error, FileNotFoundError):
+        found = [f"{folder}/{one}"[2:] for folder, _, names in os.walk(".") for one in names]
+        files = sorted(one for one in found if not f"/{one}".count("/."))
+        return [f"The files are: {listed(files)}."] if files else ["There are no files."]
+    if isinstance(error, NameError) and error.name:
+        if error.name in sys.stdlib_module_names:
+            return [f"{error.name} is a module that was not imported."]
+        names = [name for name in vars(sys.modules["__main__"]) if not name.startswith("_")]
+        if near := difflib.get_close_matches(error.name, names, 1):
+            return [f"Did you mean {near[0]}?"]
+    return []
+
+
+def listed(names: Any) -> str:
+    """Some names, and how many more there are."""
+    some = [str(name) for _, name in zip(range(MAX_NAMES), names, strict=False)]
+    more = len(names) - len(some)
+    return ", ".join(some) + (f" and {more} more" if more else "")
 
 
 def drawn() -> tuple[list[str], list[str]]:

@@ -40,7 +40,7 @@ def run(shell: Shell, rest: str) -> None:
     else:
         from llmos.apps.terminal import run as bash
 
-        text = bash(code, work, limits(shell, "terminal"), shell.interrupted.is_set)
+        text = bash(code, work, limits(shell, "terminal"), shell.interrupted.is_set).text
     shell.say(*neutralise(text).split("\n"))
 
 

@@ -62,7 +62,9 @@ class CallMeta(BaseModel):
 
 def error_to_wire(error: AppError) -> dict[str, str]:
     """An error as JSON."""
-    kind = type(error).__name__ if type(error).__name__ in _ON_THE_WIRE else "AppFailed"
+    kind = type(error).__name__
+    if kind not in _ON_THE_WIRE:  # of an app's own
+        kind = "BadArguments" if isinstance(error, errors.BadArguments) else "AppFailed"
     raised = error.type if isinstance(error, AppFailed) else type(error).__name__
     return {"kind": kind, "what": error.what, "why": error.why, "do": error.do, "type": raised}
 

@@ -15,7 +15,7 @@ AppError
     └── SearchFailed    the search engine did not answer, or not as it should
 """
 
-from llmos.abi.errors import AppError
+from llmos.abi.errors import AppError, BadArguments
 
 
 class WebError(AppError):
@@ -46,12 +46,12 @@ class BadCertificate(WebError):
     """An https server that cannot prove who it is."""
 
 
-class NoPage(WebError):
-    """Nothing is open, or not what the call names; or the page changed under it."""
+class NoPage(WebError, BadArguments):
+    """Nothing is open, or not what the call names; or the page changed under it. Nothing was done."""
 
 
-class NoElement(WebError):
-    """No link, button or field of that name."""
+class NoElement(WebError, BadArguments):
+    """No link, button or field of that name. Nothing was done."""
 
 
 class ChromiumMissing(WebError):

@@ -192,7 +192,7 @@ class Tab:
                     break
                 await asyncio.sleep(0.1)
             if not self._page.url.startswith(("http://", "https://")):
-                raise NoPage(
+                raise PageFailed(
                     f"the page went to {self._page.url[:100]}", why="that is not the web", do="open another"
                 )
             found = await self._again(self._walk)

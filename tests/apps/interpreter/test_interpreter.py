@@ -19,7 +19,7 @@ from llmos.abi.errors import AppError, ConfigError
 from llmos.abi.events import Result
 from llmos.abi.manifest import Manifest
 from llmos.abi.settings import VARIABLE
-from llmos.apps.interpreter import Interpreter
+from llmos.apps.interpreter import CellFailed, Interpreter
 from llmos.drivers.sandbox import SandboxEnded
 from llmos.testing import call
 
@@ -56,7 +56,10 @@ def run(app: Interpreter, volume: Path) -> Run:
     """Runs a cell; the text of its result."""
 
     def told(code: str, caller: Caller | None = None) -> str:
-        parts = app.run(code, cast(Call, caller or Caller(volume)))
+        try:
+            parts = app.run(code, cast(Call, caller or Caller(volume)))
+        except CellFailed as error:
+            return error.what
         return "".join(part.text for part in parts if isinstance(part, Text))
 
     return told
@@ -75,7 +78,13 @@ def test_its_declaration() -> None:
     ("code", "told"),
     [
         ("1 + 1", "2"),
-        ("x = 1", "Done; nothing was printed."),
+        ("x = 1", "x = 1"),
+        ("x = [1]\nx += [2]", "x = [1, 2]"),
+        ("x: int = 5", "x = 5"),
+        ("x = 1\nprint('a')\nx = 2", "a"),
+        ("import os", "Done; nothing was printed."),
+        ("x, y = 1, 2", "Done; nothing was printed."),
+        ("x = object()", "Done; nothing was printed."),
         ("None", "Done; nothing was printed."),
         ("", "Done; nothing was printed."),
         ("print('a'); print('b', end='')", "a\nb"),
@@ -95,6 +104,36 @@ def test_its_declaration() -> None:
 )  # fmt: skip
 def test_what_a_cell_tells(run: Run, code: str, told: str) -> None:
     assert told in run(code)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("pd.read_csv('fruit.csv')['prize'].sum()", "KeyError: 'prize'\nThe columns are: name, price."),
+        ("pd.read_csv('fruit.csv').prize", "The columns are: name, price."),
+        ("pd.read_csv('fruit.csv').groupby('name')['prize'].sum()", "The columns are: name, price."),
+        ("pd.read_csv('fruit.csv').sort_values('prize')", "The columns are: name, price."),
+        ("open('fruits.csv')", "No such file or directory: 'fruits.csv'\nThe files are: fruit.csv."),
+        ("print(fruits)", "Did you mean fruit?"),
+        ("math.sqrt(2)", "math is a module that was not imported."),
+        ("{}['a']", "KeyError: 'a'"),
+    ],
+)
+def test_who_does_not_find_something_is_told_what_there_is(
+    run: Run, volume: Path, code: str, told: str
+) -> None:
+    (volume / "fruit.csv").write_text("name,price\napple,1.5\n")
+    run("fruit = 1")
+    assert run(code).endswith(told)
+
+
+def test_a_cell_that_fails_is_an_error_with_all_that_it_told(app: Interpreter, volume: Path) -> None:
+    caller = Caller(volume)
+    with pytest.raises(CellFailed, match=r"(?s)^so far\n.*line 2.*\[saved: kept\]") as failed:
+        app.run("open('kept', 'w').write('1'); print('so far')\n1 / 0", cast(Call, caller))
+    with pytest.raises(CellFailed) as again:
+        app.ran(caller.key, cast(Call, caller))
+    assert str(again.value) == str(failed.value), "and is one as well where its result was lost"
 
 
 def test_variables_stay(run: Run) -> None:
@@ -158,8 +197,8 @@ def test_plots_are_pictures(app: Interpreter, volume: Path) -> None:
     text, *pictures = app.run("plt.plot([3])", cast(Call, Caller(volume)))
     assert text == Text("[figure: x; y; line of 1 points from (0, 3) to (0, 3)]")
     assert len(pictures) == 1, "what is shown is closed, what plot returns is noise"
-    text, *pictures = app.run(r"plt.title(r'$\no$'); plt.plot([1])", cast(Call, Caller(volume)))
-    assert "ValueError" in cast(Text, text).text and not pictures
+    with pytest.raises(CellFailed, match="ValueError"):
+        app.run(r"plt.title(r'$\no$'); plt.plot([1])", cast(Call, Caller(volume)))
     text, *pictures = app.run("plt.imsave('own.png', [[0, 1]])", cast(Call, Caller(volume)))
     assert text == Text("[saved: own.png]") and not pictures
 
@@ -204,14 +243,15 @@ def test_a_cell_that_takes_too_long_is_stopped(
     quick = Interpreter()
     try:
         run = lambda code: quick.run(code, cast(Call, Caller(volume)))[0]  # noqa: E731
-        assert run("x = 5\nopen('kept', 'w').write('1')\nwhile True: pass") == Text(
-            "Stopped after 0.5 s; variables are kept.\n[saved: kept]"
-        )
+        with pytest.raises(CellFailed) as stopped:
+            run("x = 5\nopen('kept', 'w').write('1')\nwhile True: pass")
+        assert stopped.value.what == "Stopped after 0.5 s; variables are kept.\n[saved: kept]"
         assert run("x") == Text("5")
         with pytest.raises(SandboxEnded, match=r"variables are gone.*interrupted, and ran on"):
             run(STUBBORN)
         assert (volume / "kept2").read_text() == "1", "files are as they were"
-        assert "NameError" in run("x").text  # type: ignore[union-attr]
+        with pytest.raises(CellFailed, match="NameError"):
+            run("x")
     finally:
         quick.close()
 
@@ -299,7 +339,7 @@ def test_agents_have_sessions_of_their_own_and_settings(scripted_kernel: Callabl
 
     kernel = scripted_kernel(script, apps={"interpreter": {"seconds": 1}})
     one, two = (kernel.spawn(grants=["interpreter"]) for _ in range(2))
-    assert _results(one, "CODE:x = 1!") == ["Done; nothing was printed."]
+    assert _results(one, "CODE:x = 1!") == ["x = 1"]
     assert "NameError" in _results(two, "CODE:x!")[0]
     assert _results(one, "CODE:x + 1!") == ["2"]
     assert "Stopped after 1 s" in _results(one, "CODE:while True: pass!")[0]
