@@ -241,11 +241,17 @@ class Kernel:
         """One process's line of `ps`; NoSuchProcess."""
         return self.process(pid).stat()
 
-    def pmap(self, pid: int) -> list[Region]:
+    def pmap(self, pid: int, *, look: bool = False) -> list[Region]:
         """What stands in a process's window, in the order in which the model reads it; nothing before its first turn in
-        this kernel's life."""
-        window = self.process(pid).questions.window
-        return [] if window is None else window.map()
+        this kernel's life. `look`: also where the last answer looked, for which the model takes a word's time."""
+        from llmos.kernel.why import attention
+
+        process = self.process(pid)
+        window = process.questions.window
+        if window is None:
+            return []
+        seen = process.view.seen(window)
+        return window.map(attention(self, process) if seen is None and look else seen)
 
     def top(self) -> Top:
         """The whole machine at this moment."""

@@ -25,6 +25,7 @@ from llmos.memory.window import Segment, Window
 
 if TYPE_CHECKING:
     from llmos.drivers.weights import Tokenizer
+    from llmos.kernel.engine.gaze import Shares
     from llmos.memory.volume import Passage
 
 DEFAULT_MAX_TOKENS = 512  # of an answer
@@ -114,11 +115,17 @@ class Layout:
             words=bool(dumped.get("words", False)), adapter=str(dumped.get("adapter", "")),
         )  # fmt: skip
 
-    def map(self) -> list[Region]:
-        """The window as stretches of one origin each, in the order in which the model reads them."""
+    def map(self, attention: Shares | None = None) -> list[Region]:
+        """The window as stretches of one origin each, in the order in which the model reads them.
+
+        Args:
+            attention: what each token had of an answer's attention; those behind the window are the answer's own.
+        """
         regions, start = [], 0
+        whole = 0.0 if attention is None else float(attention[: len(self.tokens)].sum())
         for (end, label), (kind, source) in zip(self.labels, self.origins, strict=True):
-            regions.append(Region(kind, source, start, end - start, label))
+            share = float(attention[start:end].sum()) / whole if attention is not None and whole else None
+            regions.append(Region(kind, source, start, end - start, label, share))
             start = end
         return regions
 
@@ -159,6 +166,7 @@ def lay_out(
     tools_label: Label = USER,
     blend: bool = False,
     pinned: Callable[[Passage | Exchange], bool] = lambda _: False,
+    attention: Callable[[Passage | Exchange], float] = lambda _: 0.0,
 ) -> Layout:
     """Lay a window of `budget` tokens out; leave out what does not fit.
 
@@ -170,6 +178,7 @@ def lay_out(
         policy: what leaves first.
         blend: passages stand where what was computed for them can be put together (see blending.py).
         pinned: whether something never leaves.
+        attention: what something had of the last answers' attention, 0 to 1.
 
     Raises:
         WindowOverflow: the question does not fit, with all that is pinned.
@@ -200,7 +209,7 @@ def lay_out(
         if over <= 0 or leaving == []:
             break
         if leaving is None:
-            held = _held(found, conversation, worth, tokenizer, _frame(prompt), pinned)
+            held = _held(found, conversation, worth, tokenizer, _frame(prompt), pinned, attention)
             leaving = policy.leaving(held)[::-1]
         while over > 0 and leaving:
             out.add(gone := leaving.pop())
@@ -223,11 +232,12 @@ def _held(
     tokenizer: Tokenizer,
     frame: int,
     pinned: Callable[[Passage | Exchange], bool],
+    attention: Callable[[Passage | Exchange], float],
 ) -> list[Held]:
     """What may leave, with the tokens that it takes; `frame` of them are the template's, of each exchange."""
     values = worth(conversation) if worth is not None else [0.0] * len(conversation)
     knowledge = [
-        Held("knowledge", len(tokenizer.encode(p.text)), p.score, age, pinned(p))
+        Held("knowledge", len(tokenizer.encode(p.text)), p.score, age, pinned(p), attention(p))
         for age, p in enumerate(passages)
     ]
     exchanges = [
@@ -237,6 +247,7 @@ def _held(
             value,
             len(conversation) - 1 - n,
             pinned(e),
+            attention(e),
         )
         for n, (e, value) in enumerate(zip(conversation, values, strict=True))
     ]
@@ -295,7 +306,10 @@ def _messages(
     earlier = [
         message
         for e in conversation
-        for message in (Message.of("user", e.question, e.asked), Message.of("assistant", e.answer, e.label))
+        for message in (
+            Message("user", (Part("user", e.question, e.asked, f"turn {e.turn}"),)),
+            Message("assistant", (Part("assistant", e.answer, e.label, f"turn {e.turn}"),)),
+        )
     ]
     system = instructions or ("" if passages is None else grounding.INSTRUCTIONS)
     head = [Message.of("system", system)] if system else []

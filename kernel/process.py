@@ -4,7 +4,7 @@ What: keeps a conversation, mounts, grants, quotas and a mailbox; takes question
     signals; is forked, waited for and reaped.
 Invariant: one turn at a time, the others queue or are refused. All state changes on the kernel's loop or under
     `_lock`; whatever must outlive the kernel is journalled before it is seen.
-Interface: `ask`, `aask`, `fork`, `send`, `receive`, `signal`, `wait`, `close`, `checkpoint`; `stat`, `state`,
+Interface: `ask`, `aask`, `expect`, `fork`, `send`, `receive`, `signal`, `wait`, `close`, `checkpoint`; `stat`, `state`,
     `holdings`; for its owner: `mount`, `unmount`, `grant`, `withdraw`, `place`, `forget`, and `correct`, `prefer`,
     `good`, `bad` for what the user thought of a turn.
 """
@@ -25,6 +25,7 @@ from llmos.abi.labels import USER, Label
 from llmos.abi.machine import Exit, Holdings, Place, Signal, Stat, State
 from llmos.abi.manifest import Syscall
 from llmos.abi.progress import Progress, silent
+from llmos.kernel.ahead import Ahead
 from llmos.kernel.execution import Asking
 from llmos.kernel.grants import Grant, check, covers
 from llmos.kernel.journal.records import (
@@ -77,6 +78,7 @@ class Process:
         self.calls = 0
         self.conversation: list[Exchange] = []
         self.view = View(self)
+        self.ahead = Ahead(self)
         self.going = asyncio.Event()  # cleared while stopped
         self.going.set()
         self.trap = Trap(self)
@@ -158,6 +160,8 @@ class Process:
                 raise TurnRefused(
                     f"process {self.pid} is answering", do="give messages to a process that is idle"
                 )
+            if first:
+                self.ahead.leave()
             layout = self.view.lay_out(question, label, asking, messages) if first else None
             turn = Turn(
                 self.pid, number, lambda: self.questions.cancel(number), returns=returns, detached=detached
@@ -168,6 +172,12 @@ class Process:
             raise
         self.questions.add(Question(turn, question, label, asking, started, layout))
         return turn
+
+    def expect(self, question: str = "") -> None:
+        """Say what may be asked next, as far as it is known (a line that is being typed; "" for anything): what its
+        window will need is brought while nobody waits. Whatever is asked then is answered as it would be without."""
+        if self.questions.idle:
+            self.ahead.expect(question)
 
     def _thinking(self, think: Any, raw: bool) -> dict[str, Any] | None:
         """How a turn is to think, as the journal has it."""
@@ -346,6 +356,7 @@ class Process:
         self.exit = Exit(self.pid, reason, answer)
         if journal:
             self.kernel.append(self.pid, Exited(reason))
+        self.ahead.leave()
         self.questions.give_up(f"process {self.pid} ended: {reason}")
         self.going.set()
         self.kernel.ended(self)

@@ -182,6 +182,9 @@ class Questions:
 
     def _enqueue(self, question: Question) -> None:
         self._waiting.append(question)
+        if self._execution is not None and self._process.view.blends:
+            expect = partial(self._process.ahead.expect, question.text, queued=True)
+            self._process.kernel.loop.asyncio.run_in_executor(None, expect)
         if not self.serving:
             self._server = asyncio.ensure_future(self._serve())
 
@@ -227,6 +230,7 @@ class Questions:
         try:
             if layout is None:
                 await process.going.wait()
+                process.ahead.leave()
                 layout = await asyncio.to_thread(process.view.lay_out, question.text, question.label, asking)
             execution = self._execution = execution_of(process, asking)(
                 process, turn, question.text, asking, layout,

@@ -3,7 +3,7 @@
 What: from a question to a window of the process's size, with its syscall table, what retrieval finds in its mounts, and
     what of its conversation bears on the question.
 Invariant: room for an answer is left. Nothing here runs on the loop: retrieval and tokenising take their time.
-Interface: `View(process)`: `lay_out`, `table`, `worth`, `knows`, `size`.
+Interface: `View(process)`: `lay_out`, `foreseen`, `table`, `worth`, `knows`, `looked`, `seen`, `size`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import ConfigError
 from llmos.abi.labels import USER, Label, join
@@ -24,12 +24,14 @@ from llmos.kernel.syscalls import SyscallTable
 from llmos.memory.history import History
 
 if TYPE_CHECKING:
+    from llmos.kernel.engine.gaze import Shares
     from llmos.kernel.execution import Asking
     from llmos.kernel.journal.state import Exchange
     from llmos.kernel.process import Process
     from llmos.kernel.prompt import Message
     from llmos.memory.volume import Passage
 
+FADED = 0.01  # a share of attention that is forgotten
 PAGED_IN = 2.0  # the score of a passage that was asked for by name: above all that retrieval finds
 
 
@@ -41,6 +43,8 @@ class View:
         self._resident: frozenset[int] = frozenset()  # turns that stood in the last window
         self._before: frozenset[int] = frozenset()  # and in that of the turn before
         self._found: list[Passage] | None = None  # for the question that was laid out last
+        self._seen: tuple[Layout, Shares] | None = None  # where the last answer looked that was asked for it
+        self._used: dict[str, float] = {}  # what the last answers looked at, by name
         self._history: History | None = None
         self._lock = threading.Lock()  # of the history
 
@@ -63,38 +67,68 @@ class View:
         self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None, *, words: bool
     ) -> Layout:
         process, kernel = self._process, self._process.kernel
-        whole = self.size
-        budget = max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
         if asking.raw:
-            return raw(kernel.raw_tokens(question), budget, kernel.tokenizer, label)
-        table = None if words else self.table(asking)
-        tools = () if table is None else table.tools
-        described = USER if table is None or asking.tools else join(map(kernel.apps.label_of, table.syscalls))
+            return raw(kernel.raw_tokens(question), self._budget(asking), kernel.tokenizer, label)
         if messages is not None:
-            return lay_out_messages(kernel.prompt, kernel.tokenizer, budget, messages, tools, described)
-        blend = process.spawned.settings.get("fidelity") == "blend"
+            tools, described = self._described(None if words else self.table(asking), asking)
+            return lay_out_messages(
+                kernel.prompt, kernel.tokenizer, self._budget(asking), messages, tools, described
+            )
         if not words:
             self._before = self._resident
-            self._found = self._passages(question, blend) if process.mounts else None
-        placed = self._placed
-        layout = lay_out(
+            self._found = self._passages(question) if process.mounts else None
+        layout = self._fitted(question, label, asking, self._found, words=words)
+        self._resident = layout.resident
+        return replace(layout, words=words)
+
+    def foreseen(self, question: str, asking: Asking) -> Layout:
+        """The window as it would be for a question that may be asked; nothing of it is remembered."""
+        process = self._process
+        found = self._passages(question) if process.mounts and question.strip() else []
+        layout = self._fitted(question, USER, asking, found if process.mounts else None)
+        return replace(layout, adapter=process.adapter)
+
+    def _budget(self, asking: Asking) -> int:
+        whole = self.size
+        return max(whole - (asking.max_tokens or min(DEFAULT_MAX_TOKENS, whole // 2)), 1)
+
+    def _described(
+        self, table: SyscallTable | None, asking: Asking
+    ) -> tuple[Sequence[Mapping[str, Any]], Label]:
+        """The syscalls as a window describes them, and the label of that."""
+        if table is None:
+            return (), USER
+        apps = self._process.kernel.apps
+        return table.tools, USER if asking.tools else join(map(apps.label_of, table.syscalls))
+
+    def _fitted(
+        self, question: str, label: Label, asking: Asking, found: list[Passage] | None, *, words: bool = False
+    ) -> Layout:
+        """The window for a question, with these passages."""
+        process, kernel, placed = self._process, self._process.kernel, self._placed
+        tools, described = self._described(None if words else self.table(asking), asking)
+        return lay_out(
             kernel.prompt,
             kernel.tokenizer,
-            budget,
+            self._budget(asking),
             question,
             label=label,
             instructions=str(process.spawned.settings.get("instructions", "")),
-            passages=self._found,
+            passages=found,
             conversation=[e for e in process.conversation if placed.get(f"turn {e.turn}") != "out"],
             worth=lambda exchanges: self.worth(question, exchanges),
             resident=self._before,
             tools=tools,
             tools_label=described,
-            blend=blend,
+            blend=self.blends,
             pinned=lambda item: self._place(item) == "pinned",
+            attention=lambda item: self._used.get(names_of(item)[0], 0.0),
         )
-        self._resident = layout.resident
-        return replace(layout, words=words)
+
+    @property
+    def blends(self) -> bool:
+        """Whether its knowledge is put together of pieces."""
+        return self._process.spawned.settings.get("fidelity") == "blend"
 
     @property
     def _placed(self) -> Mapping[str, str]:
@@ -107,7 +141,7 @@ class View:
         names = names_of(item)
         return next((placed[name] for name in names if name in placed), "")
 
-    def _passages(self, question: str, blend: bool) -> list[Passage]:
+    def _passages(self, question: str) -> list[Passage]:
         """What was paged in by its owner, then what retrieval finds but for what was paged out."""
         process, library = self._process, self._process.kernel.library
         named = [
@@ -116,9 +150,7 @@ class View:
             if place != "out" and not reference.startswith("turn ")
             for passage in library.named(process.mounts, reference)
         ]
-        if (
-            blend
-        ):  # what was computed before costs next to nothing, so the window may hold what is a little far
+        if self.blends:  # what is a little far may stand there too: it costs next to nothing
             found = library.search(question, process.mounts, grounding.BLENDED)
         else:
             near = library.search(question, process.mounts, grounding.PASSAGES * grounding.LOOKED_AT)
@@ -138,6 +170,22 @@ class View:
         with self._lock:
             self._history = self._history or History(self._process.kernel.library.encode)
             return self._history.relevance(question, [f"{e.question}\n{e.answer}" for e in exchanges])
+
+    def looked(self, layout: Layout, attention: Shares) -> None:
+        """Take note of what an answer looked at: that is worth keeping, and with each answer that did not half as much.
+        It is a hint of this kernel's life, which no record keeps."""
+        self._seen = layout, attention
+        found: dict[str, float] = {}
+        for region in layout.map(attention):
+            if region.source:
+                found[region.source] = found.get(region.source, 0.0) + (region.attention or 0.0)
+        whole = sum(found.values()) or 1.0
+        kept = {name: share / 2 for name, share in self._used.items() if share > FADED}
+        self._used = kept | {name: kept.get(name, 0.0) + share / whole / 2 for name, share in found.items()}
+
+    def seen(self, layout: Layout) -> Shares | None:
+        """Where the answer behind that window looked, as far as that is known."""
+        return self._seen[1] if self._seen is not None and self._seen[0] is layout else None
 
     @property
     def size(self) -> int:

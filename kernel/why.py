@@ -5,7 +5,8 @@ What: reads the last turn of a process again, and asks the model how likely its 
 Invariant: nothing is sampled and nothing changes: the words are told to the model, one after the other, and it says
     what it would have given for each. Runs beside everybody else, behind all who wait for an answer. What the template
     wrote stays in a masked window, so what is measured is the words, not a broken frame.
-Interface: `passed(kernel, process)`, `why(kernel, process, call, progress)`, `window_of(kernel, process)`.
+Interface: `passed(kernel, process)`, `why(kernel, process, call, progress)`, `attention(kernel, process)`,
+    `window_of(kernel, process)`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from llmos.kernel.lastturn import bursts
 from llmos.kernel.scheduler import Priority
 
 if TYPE_CHECKING:
+    from llmos.kernel.engine.gaze import Shares
     from llmos.kernel.kernel import Kernel
     from llmos.kernel.layout import Layout
     from llmos.kernel.process import Process
@@ -79,6 +81,24 @@ def passed(kernel: Kernel, process: Process) -> list[Passed]:
 def window_of(kernel: Kernel, process: Process) -> Layout:
     """The window that the last answer was written behind."""
     return bursts(kernel, process)[-1].layout
+
+
+def attention(kernel: Kernel, process: Process) -> Shares | None:
+    """What each token of the window had of the last answer's attention; None where that cannot be said: the answer is
+    still being written, a remote model wrote it, or this device does not tell."""
+    if process.current is not None or process.spawned.settings.get("model"):
+        return None
+    last = bursts(kernel, process)[-1]
+    layout = last.layout
+    tokens = (*layout.tokens, *last.tokens)[: kernel.runner.window - 1]
+    request = Request(
+        tokens=tokens, max_tokens=1, labels=(*layout.labels, (len(tokens), layout.taint)), pieces=layout.pieces,
+        priority=Priority.BATCH, adapter=kernel.adapters.get(layout.adapter), attend=len(layout.tokens) - 1,
+    )  # fmt: skip
+    stream = kernel.engine.submit(request)
+    for _ in stream:
+        pass
+    return None if stream.finished is None else stream.finished.attention
 
 
 def why(kernel: Kernel, process: Process, *, call: bool = False, progress: Progress = silent) -> Why:

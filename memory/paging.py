@@ -23,6 +23,7 @@ class Held:
         value: to the question at hand, 0 for nothing known.
         age: 0 for the newest of its kind, counted upwards.
         pin: it never leaves.
+        attention: its share of what the last answers looked at among all that may leave, 0 where nobody looked.
     """
 
     kind: Literal["knowledge", "exchange"]
@@ -30,11 +31,7 @@ class Held:
     value: float = 0.0
     age: int = 0
     pin: bool = False
-
-    @property
-    def density(self) -> float:
-        """Value a token."""
-        return self.value / max(self.tokens, 1)
+    attention: float = 0.0
 
 
 class Policy(Protocol):
@@ -47,20 +44,26 @@ class Policy(Protocol):
 @dataclass(frozen=True, slots=True)
 class LeastValue:
     """Knowledge first, by value a token, all but the best; then exchanges, by what they are worth to the question and a
-    little for being new, for a question may refer to the last one by a mere "it"; the best passage goes last.
+    little for being new, for a question may refer to the last one by a mere "it"; the best passage goes last. Both are
+    worth a little more where the last answers looked at them.
 
     Args:
         new: what the newest exchange is worth beside its relevance; half of it the one before, and so on.
+        used: what something would be worth that had all the attention of the last answers.
     """
 
     new: float = 0.3
+    used: float = 0.3
 
     def leaving(self, held: Sequence[Held]) -> list[int]:
         free = [i for i, h in enumerate(held) if not h.pin]
-        knowledge = sorted((i for i in free if held[i].kind == "knowledge"), key=lambda i: held[i].density)
+        worth = [h.value + self.used * h.attention for h in held]
+        knowledge = sorted(
+            (i for i in free if held[i].kind == "knowledge"), key=lambda i: worth[i] / max(held[i].tokens, 1)
+        )
         exchanges = sorted(
             (i for i in free if held[i].kind == "exchange"),
-            key=lambda i: (held[i].value + self.new / 2 ** min(held[i].age, 99), -held[i].age),
+            key=lambda i: (worth[i] + self.new / 2 ** min(held[i].age, 99), -held[i].age),
         )
         return [*knowledge[:-1], *exchanges, *knowledge[-1:]]
 

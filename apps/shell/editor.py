@@ -14,6 +14,7 @@ import queue
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from llmos.apps.shell.shell import Shell
 
 PROMPT = "› "
+REST_S = 0.4  # in which nothing is typed, before the kernel is told what stands there
 BESIDE = 4  # rows of a terminal that are not for what is being said
 LONG, MANY = 2000, 12  # characters and lines of a paste that is put aside
 
@@ -82,11 +84,14 @@ class Editor:
             mouse_support=False,
         )
         self._session.app.min_redraw_interval = 0.05
+        self._typed = threading.Event()
+        self._session.default_buffer.on_text_changed += lambda _: self._typed.set()
 
     def run(self, shell: Shell) -> int:
         """Read lines until the person leaves, or the shell ends."""
         self._shell = shell
         threading.Thread(target=self._work, args=(shell,), name="llmos-lines", daemon=True).start()
+        threading.Thread(target=self._foresee, args=(shell,), name="llmos-ahead", daemon=True).start()
         self._proxy = StdoutProxy(sleep_between_writes=0.02, raw=True)
         out, err = sys.stdout, sys.stderr
         sys.stdout = sys.stderr = self._proxy
@@ -112,6 +117,7 @@ class Editor:
             self._leaving = shell.leaving = True
             self._answer(False)
             self._lines.put(None)
+            self._typed.set()
             self._proxy.close()
             sys.stdout, sys.stderr = out, err
         return 0
@@ -189,6 +195,16 @@ class Editor:
                 self._working = False
                 shell.link.task = ""
                 self.redraw()
+
+    def _foresee(self, shell: Shell) -> None:
+        """The thread that tells what is being typed, whenever the fingers rest."""
+        while self._typed.wait() and not self._leaving:
+            while self._typed.is_set() and not self._leaving:
+                self._typed.clear()
+                time.sleep(REST_S)
+            text = self._session.default_buffer.text
+            if text.strip() and self._question is None:
+                shell.expect(text)
 
     def _answer(self, yes: bool) -> None:
         asked, self._question = self._question, None

@@ -1,6 +1,7 @@
 """A window as a map.
 
-What: a bar of letters, one for so many tokens, and a line for each stretch: pages, tokens, kind, label, source.
+What: a bar of letters, one for so many tokens, and a line for each stretch: pages, tokens, the last answer's attention
+    where that is known, kind, label, source.
 Invariant: the bar is as wide as the room; a stretch is never so small that it is not seen. Names that came from outside
     cannot touch the terminal.
 Interface: `draw(regions, width, colour=…) -> lines`.
@@ -35,11 +36,14 @@ def draw(regions: Sequence[Region], width: int, *, colour: bool = False) -> list
     bar = "".join(
         _painted(LETTERS.get(kind, kind[:1]) * len(list(of)), kind, colour) for kind, of in groupby(kinds)
     )
-    rows = [("PAGES", "TOKENS", "KIND", "LABEL", "SOURCE")]
+    looked = any(region.attention is not None for region in regions)
+    rows = [("PAGES", "TOKENS", *["ATTENTION"] * looked, "KIND", "LABEL", "SOURCE")]
     for region in regions:
         first, last = region.pages
         pages = str(first) if first == last else f"{first}-{last}"
-        rows.append((pages, str(region.tokens), region.kind, _label(region.label), neutralise(region.source)))
+        share = [f"{region.attention or 0:.0%}"] * looked
+        label, source = _label(region.label), neutralise(region.source)
+        rows.append((pages, str(region.tokens), *share, region.kind, label, source))
     return [bar, *table(rows), f"{end} tokens"]
 
 

@@ -4,8 +4,8 @@ What: sends each line where it belongs: a command, the sandbox, or the foregroun
     shell has to do with.
 Invariant: a line either does what it says or raises the error that says why not. A process is spawned when it is first
     needed. Under a running kernel every question is asked `detached`: it is answered whether the shell is there or not.
-Interface: `Shell(link, face, start)`: `line(text)`, `settle`, `interrupt`, `recover`; for commands `kernel`, `job`,
-    `jobs`, `say`, `bring`, `adopt`.
+Interface: `Shell(link, face, start)`: `line(text)`, `expect(text)`, `settle`, `interrupt`, `recover`; for commands
+    `kernel`, `job`, `jobs`, `say`, `bring`, `adopt`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,13 @@ class Shell:
         start = self.start
         given = {"max_tokens": start.max_tokens, "seed": start.seed, "temperature": start.temperature}
         return {**job.options, **{name: value for name, value in given.items() if value is not None}}
+
+    def expect(self, text: str) -> None:
+        """A line that is being typed: what its answer will need is brought meanwhile, by whoever is to give it."""
+        job = self.job
+        if job is not None and self.link.ready and not job.busy and not text.startswith(("/", "!")):
+            with suppress(LLMOSError):  # the line itself will say what is wrong
+                job.process.expect(text.strip())
 
     def settle(self) -> None:
         """Wait until the foreground has answered."""

@@ -87,6 +87,11 @@ class Runner(Protocol):
     def poison(self, pages: Rows[int]) -> None:
         """Fill `pages` with what nobody can take for KV."""
 
+    def attention(
+        self, tokens: Rows[int], looking: range, pages: Rows[int], adapter: Adapter | None
+    ) -> NDArray[np.float32] | None:
+        """How much of the attention of the tokens at `looking` each of `tokens` has; None where that is not known."""
+
     def check(self, adapter: Adapter) -> None:
         """AdapterMismatch where `adapter` cannot change this model. Any thread."""
 
@@ -405,7 +410,15 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         s = sequence
-        self._remove(s, Finished(reason, s.cached, s.peak_pages, s.faults, s.lost))
+        attention = None if reason == "cancelled" else self._attention(s)
+        self._remove(s, Finished(reason, s.cached, s.peak_pages, s.faults, s.lost, attention))
+
+    def _attention(self, s: Sequence) -> NDArray[np.float32] | None:
+        """Where the last tokens of a sequence looked, if somebody wants to know."""
+        if s.request.attend is None or s.request.attend >= s.computed:
+            return None
+        looking = range(s.request.attend, s.computed)
+        return self._runner.attention(s.tokens[: s.computed], looking, s.pages, s.request.adapter)
 
     def _remove(self, sequence: Sequence, last: Finished | LLMOSError) -> None:
         self._sequences.remove(sequence)

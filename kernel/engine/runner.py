@@ -6,8 +6,8 @@ Invariant: a program is compiled for each token bucket only (plain XLA has one),
     where some token has an adapter: who has none never pays for those of others. Pools are
     donated and updated in place, so step time does not grow with the pool. Padding rows point at page 0, which
     nobody owns.
-Interface: `ModelRunner(model, pages=…, page=…, window=…)`; `forward`, `sample`, `read_pages`, `write_pages`, `poison`,
-    `check`, `adapt`, `warm_up`, `compilations`.
+Interface: `ModelRunner(model, pages=…, page=…, window=…)`; `forward`, `sample`, `read_pages`, `read_layer`,
+    `write_pages`, `poison`, `attention`, `check`, `adapt`, `warm_up`, `compilations`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -29,6 +29,7 @@ from llmos.abi.limits import LATENCY_BUDGET, MAX_PROCESSES, PAGE_TOKENS, TOKEN_B
 from llmos.drivers import cpu
 from llmos.kernel.engine.bank import AdapterBank, Form
 from llmos.kernel.engine.batch import Batch, SampleBatch, Sampled, empty_tables
+from llmos.kernel.engine.gaze import Gaze, Shares
 from llmos.kernel.engine.sampler import sample
 from llmos.kernel.engine.transfer import Pages, Transfer
 from llmos.kernel.model.attention import AttentionBatch
@@ -165,6 +166,8 @@ class ModelRunner:
         self._forward = jax.jit(forward, donate_argnums=1, **options)
         self._adapted = jax.jit(forward, donate_argnums=1, **with_bank)
         self._warm: set[Form | None] = set()
+        gazes = layout is None and Gaze.fits(model)
+        self._new_gaze = partial(Gaze, model, page=page, window=window) if gazes else None
 
     @staticmethod
     def page_bytes(model: Model, page: int = PAGE_TOKENS) -> int:
@@ -220,9 +223,24 @@ class ModelRunner:
         """What `pages` hold, verbatim: a host array [P, L, S, *slot_shape]. Waits for the step under way."""
         return self._transfer.read(self.pools, pages)
 
+    def read_layer(self, layer: int, pages: Sequence[int]) -> Pages:
+        """What `pages` hold of one layer: [P, S, *slot_shape]."""
+        return self._transfer.layer(self.pools[layer], pages)
+
     def write_pages(self, pages: Sequence[int], data: Pages) -> None:
         """Put what `read_pages` gave into `pages`, of this runner or of one with the same identity."""
         self.pools = self._transfer.write(self.pools, pages, data)
+
+    def attention(
+        self, tokens: Sequence[int], looking: range, pages: Sequence[int], adapter: Adapter | None
+    ) -> Shares | None:
+        """How much of the attention of the tokens at `looking` each of `tokens` has, whose KV is in `pages`: f32 [T];
+        None on devices whose pages cannot be read so. The first call compiles."""
+        return None if self._gaze is None else self._gaze.shares(self, tokens, looking, pages, adapter)
+
+    @cached_property
+    def _gaze(self) -> Gaze | None:
+        return None if self._new_gaze is None else self._new_gaze()
 
     def poison(self, pages: Sequence[int]) -> None:
         """Fill `pages` with NaN, so that whoever still reads them is caught. Nothing on devices whose attention

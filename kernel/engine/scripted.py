@@ -114,6 +114,9 @@ class ScriptedRunner:
         """A script has no weights to change."""
         raise AdapterMismatch("a scripted model takes no adapters", why="it has no weights to change")
 
+    def attention(self, *_: object) -> None:
+        """It looks nowhere."""
+
     def adapt(self, adapter: Adapter) -> None:
         """See `check`."""
         self.check(adapter)

@@ -63,6 +63,7 @@ class Request:
     `pieces` says where pieces of the prompt end whose KV is put together instead of computed in this window: what
     stands in front of all knowledge, then passages (see blend.py). Without any, all is computed as it stands.
     `adapter` changes the model for this request alone; its KV is shared with requests of the same version only.
+    `attend`: the last item says where the tokens from that place on looked (see gaze.py).
     """
 
     tokens: tuple[int, ...]
@@ -78,6 +79,7 @@ class Request:
     hint: tuple[int, ...] = ()
     pieces: tuple[int, ...] = ()
     adapter: Adapter | None = None
+    attend: int | None = None
 
     def label(self, start: int, end: int) -> Label:
         """The label of tokens `start` to `end`: of what was generated, that of all it was generated from."""
@@ -110,6 +112,7 @@ class Finished:
     pages: int
     faults: int = 0  # pages that came back from host memory or disk
     lost: int = 0  # pages that had been damaged on disk, and were computed again
+    attention: NDArray[np.float32] | None = None  # of each token with KV its share, where that was asked for
 
 
 Item = Emitted | Finished | LLMOSError  # what a stream carries; the last two end it

@@ -4,8 +4,8 @@ What: reads pages of the pools (one a layer) into one host array, and writes suc
 Invariant: what is written is what was read, bit for bit; pages that are not named keep what they hold. The pools are
     never copied: on a CPU their memory is read and written where it lies, elsewhere a write donates them. Time grows
     with the pages moved, not with the pool.
-Interface: `Transfer(pools)`: `read(pools, pages) -> [P, L, S, *slot]`, `write(pools, pages, data) -> pools`. On the
-    thread that owns the pools.
+Interface: `Transfer(pools)`: `read(pools, pages) -> [P, L, S, *slot]`, `layer(pool, pages) -> [P, S, *slot]`,
+    `write(pools, pages, data) -> pools`. On the thread that owns the pools.
 """
 
 from __future__ import annotations
@@ -58,6 +58,17 @@ class Transfer:
             chunk = ids[at : at + CHUNK]
             out[at : at + CHUNK] = np.asarray(self._gather(pools, _padded(chunk)))[: len(chunk)]
         return out
+
+    def layer(self, pool: Array, pages: Sequence[int]) -> Pages:
+        """What `pages` hold of one layer alone."""
+        ids = np.asarray(pages, np.int32)
+        if self._in_place:
+            held: Pages = _memory((pool,))[0][ids]
+            return held
+        chunks = [ids[at : at + CHUNK] for at in range(0, len(ids), CHUNK)]
+        return np.concatenate(
+            [np.asarray(self._gather((pool,), _padded(chunk)))[: len(chunk), 0] for chunk in chunks]
+        )
 
     def write(self, pools: Pools, pages: Sequence[int], data: Pages) -> Pools:
         """The pools with `data` in `pages`; those that were given are used up."""

@@ -156,6 +156,12 @@ async def keep(request: Any, *, pid: int) -> None:
 
 
 @verb
+async def expect(request: Any, *, pid: int, question: str = "") -> None:
+    """What may be asked next."""
+    await asyncio.to_thread(request.process(pid).expect, question)
+
+
+@verb
 async def holdings(request: Any, *, pid: int) -> Any:
     """What a process was given."""
     held = request.process(pid).holdings()
@@ -324,10 +330,10 @@ async def top(request: Any) -> Any:
 
 
 @verb
-async def pmap(request: Any, *, pid: int) -> list[Any]:
+async def pmap(request: Any, *, pid: int, look: bool = False) -> list[Any]:
     """What stands in a process's window."""
     request.process(pid)
-    return [wire.dump(region) for region in request.kernel.pmap(pid)]
+    return [wire.dump(region) for region in await asyncio.to_thread(request.kernel.pmap, pid, look=look)]
 
 
 @verb

@@ -5,7 +5,8 @@ What: cosines and sines for every position a window may reach, one pair of table
 Invariant: tables are computed in float64 on the host and rounded once to f32, so every device has the same bits. Keys
     are rounded to the pool's type before rotation everywhere, and each product and sum is rounded as the CPU kernels
     do it, so that a key stored and rotated later equals a fresh one bit for bit.
-Interface: `rope_tables(theta, scaling, factors, head_dim, positions)`, `rotate_keys(kv, cos, sin, out)`.
+Interface: `rope_tables(theta, scaling, factors, head_dim, positions)`, `rotate_keys(kv, cos, sin, out)`,
+    `widened(x)`.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def rotate_keys(
     for at in range(0, len(kv_TK2H), BLOCK):
         rows = slice(at, at + BLOCK)
         kv, cos, sin = kv_TK2H[rows], cos_TR[rows, None], sin_TR[rows, None]
-        k = _widened(kv[:, :, 0])
+        k = widened(kv[:, :, 0])
         a, b = k[..., :half], k[..., half:]
         turned = np.empty_like(k)
         np.multiply(a, cos, out=turned[..., :half])
@@ -76,10 +77,11 @@ def rotate_keys(
         out[:, :, 1] = kv[:, :, 1]
 
 
-def _widened(x: NDArray[np.generic]) -> NDArray[np.float32]:
-    if x.dtype == np.float32:
-        return x.view(np.float32)
-    return (x.astype(np.uint32) << 16).view(np.float32)
+def widened(x: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Numbers of the pool's type on the host, as f32."""
+    if x.dtype == np.uint16:
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return x.astype(np.float32, copy=False)
 
 
 def _rounded(x: NDArray[np.float32]) -> NDArray[np.uint16]:

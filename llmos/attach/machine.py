@@ -139,9 +139,9 @@ class RemoteKernel:
         """One process's line of `ps`; NoSuchProcess."""
         return self.process(pid).stat()
 
-    def pmap(self, pid: int) -> list[Region]:
-        """What stands in a process's window."""
-        return [wire.load(Region, region) for region in self._connection.call("pmap", pid=pid)]
+    def pmap(self, pid: int, *, look: bool = False) -> list[Region]:
+        """What stands in a process's window; see `Kernel.pmap`."""
+        return [wire.load(Region, region) for region in self._connection.call("pmap", pid=pid, look=look)]
 
     def top(self) -> Top:
         """The whole machine at this moment."""

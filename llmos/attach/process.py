@@ -106,6 +106,10 @@ class RemoteProcess:
         """Take back what has been approved; see `Process.withdraw`."""
         self._call("withdraw", syscall=syscall)
 
+    def expect(self, question: str = "") -> None:
+        """Say what may be asked next; see `Process.expect`."""
+        self._call("expect", question=question)
+
     def place(self, reference: str, place: Place) -> None:
         """Say where something stands from the next question on; see `Process.place`."""
         self._call("place", reference=reference, place=place)

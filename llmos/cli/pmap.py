@@ -25,6 +25,7 @@ examples:
   llmos pmap 3 --json | jq '.regions[] | select(.kind == "knowledge") | .source'
 
 Letters are kinds: s(ystem), u(ser), a(ssistant), c(all table), r(esult), k(nowledge).
+ATTENTION is where the last answer looked, as one layer of the model tells.
 """
 
 
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from llmos.cli.ps import running
 
     with running(arguments) as kernel:
-        regions = kernel.pmap(arguments.pid)
+        regions = kernel.pmap(arguments.pid, look=True)
     if arguments.json:
         print(
             json.dumps({"regions": [_plain(region) for region in regions]}, ensure_ascii=sys.stdout.isatty())
@@ -59,5 +60,5 @@ def _plain(region: Region) -> dict[str, object]:
     return {
         "kind": region.kind, "source": region.source, "start": region.start, "tokens": region.tokens,
         "pages": list(region.pages), "integrity": label.integrity.name,
-        "readers": None if label.readers is None else sorted(label.readers),
+        "readers": None if label.readers is None else sorted(label.readers), "attention": region.attention,
     }  # fmt: skip

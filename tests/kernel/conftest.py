@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ Make = Callable[..., Kernel]
 
 @pytest.fixture
 def tiny_kernel(tmp_path: Path) -> Iterator[Make]:
-    """Makes kernels with a tiny random model; `seed` is of its weights, further keywords are of `memory:`."""
+    """Makes kernels with a tiny random model, which can blend; `seed` is of its weights, further keywords are of
+    `memory:`."""
+    from llmos.kernel.engine.blend import Blender
     from llmos.kernel.engine.runner import ModelRunner
     from tests.kernel.tiny import CONFIG, tiny_model
 
@@ -37,7 +40,14 @@ def tiny_kernel(tmp_path: Path) -> Iterator[Make]:
             model = tiny_model(replace(CONFIG, vocab=260), seed=seed)
             runner = ModelRunner(model, pages=pages, page=16, window=window)
             return kernels.enter_context(
-                Kernel(config, runner, byte_tokenizer(), chat_template(), state=state)
+                Kernel(
+                    config,
+                    runner,
+                    byte_tokenizer(),
+                    chat_template(),
+                    state=state,
+                    blending=partial(Blender, model, runner),
+                )  # fmt: skip
             )
 
         yield make

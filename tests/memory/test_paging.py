@@ -48,6 +48,15 @@ def test_what_bears_on_the_question_stays_however_old() -> None:
     assert Oldest().leaving(exchanges) == list(range(10))
 
 
+def test_what_was_looked_at_is_worth_more() -> None:
+    exchanges = [Held("exchange", 50, 0.1, age=n) for n in range(9, -1, -1)]
+    exchanges[4] = replace(exchanges[4], attention=0.4)
+    assert LeastValue().leaving(exchanges) == [0, 1, 2, 3, 5, 6, 7, 4, 8, 9]
+    assert LeastValue(used=0).leaving(exchanges) == list(range(10))
+    knowledge = [Held("knowledge", 100, 0.5), Held("knowledge", 100, 0.4, attention=0.9)]
+    assert LeastValue().leaving(knowledge) == [0, 1]
+
+
 SAID = ["My cat is called Miso.", "It rains today.", "I work at the harbour.", "What is a ship?"]
 
 
