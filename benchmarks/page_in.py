@@ -7,21 +7,26 @@ What: windows of about 4,000 tokens of passages and a question of about 50. `ble
     to their places (`shift_only`) or as they are (`no_shift`).
 Invariant: no setting was chosen on the published half. A passage's first computation is no part of a page-in;
     `*_cold` says what it costs. An answer is right by its letters.
-Interface: `run(quick, progress)`; `python -m benchmarks.page_in N` for the quality of N contexts alone. Keys `ttft_*`:
-    seconds and ratios, `cpu_*`: the same in processor time; `match_*`: share of right answers; `loss`,
-    `loss_interval_low|high`: right answers lost by blend of 100, with the paired 95 % interval; `recomputed_share`: of
-    the knowledge's tokens; `mean_kl_*`: of the answer's first token against full prefill, over its 64 likeliest
-    tokens and the rest, in nats.
+Interface: `run(quick, progress)`; `python -m benchmarks.page_in N --out FILE` for the quality of N contexts alone,
+    going on where FILE ends: all take hours. Keys `ttft_*`: seconds and ratios, `cpu_*`: the same in processor time;
+    `match_*`: share of right answers; `loss`, `loss_interval_low|high`: right answers lost by blend of 100, with the
+    paired 95 % interval; `recomputed_share`: of the knowledge's tokens; `mean_kl_*`: of the answer's first token
+    against full prefill, over its 64 likeliest tokens and the rest, in nats.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from benchmarks import llama
 from benchmarks.figures import Figures, Progress
@@ -132,6 +137,9 @@ def _first_token(engine: Engine, request: Request) -> None:
 
 # -- quality
 
+Row = dict[str, Any]
+WAYS = ("full", "blend", "shift_only", "no_shift")
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -141,33 +149,64 @@ class Said:
     first: tuple[tuple[int, float], ...]  # its likeliest first tokens with their log-probabilities
 
 
-def quality(bench: Bench, asked: Sequence[Context], progress: Progress) -> dict[str, float]:
-    """The figures of these contexts."""
-    said: dict[str, list[Said]] = {way: [] for way in ("full", "blend", "shift_only", "no_shift")}
-    shares: list[float] = []
+def quality(
+    bench: Bench, asked: Sequence[Context], progress: Progress, known: Path | None = None
+) -> dict[str, float]:
+    """The figures of these contexts. With `known` each is asked once for all: what came of it is a line of that file,
+    and what is there is not asked again, so that hours can be taken in pieces."""
+    there = _known(known)
+    rows: list[Row] = []
     for n, context in enumerate(asked):
-        windows = [bench.window(context.chunks, q.text, q.asked) for q in context.questions]
-        shares += [w.recomputed for w in windows]
-        store = PageStore(None, ram=1 << 30, disk=0)
-        with bench.engine(store=store) as engine:
-            _answer(bench, engine, context, [w.full for w in windows[:1]])  # the passages, for all
-            said["full"] += _answer(bench, engine, context, [w.full for w in windows])
-            said["blend"] += _answer(bench, engine, context, [w.blend for w in windows])
-        for way, kind in (("shift_only", Alone), ("no_shift", Unturned)):
-            with bench.engine(kind, store) as engine:
-                said[way] += _answer(bench, engine, context, [w.reused for w in windows])
-        store.close()
-        matches = ", ".join(f"{w} {statistics.mean(s.right for s in some):.3f}" for w, some in said.items())
-        progress(f"context {n + 1} of {len(asked)}, {len(shares)} questions: {matches}")
-    values = {f"match_{way}": statistics.mean(s.right for s in some) for way, some in said.items()}
-    lost = [100.0 * (a.right - b.right) for a, b in zip(said["full"], said["blend"], strict=True)]
+        if context.id not in there:
+            there[context.id] = _asked(bench, context)
+            if known is not None:
+                with known.open("a") as file:  # a line that was cut off is not gone on with
+                    file.write(f"\n{json.dumps([context.id, there[context.id]])}\n")
+        rows += there[context.id]
+        matches = ", ".join(f"{way} {statistics.mean(row[way] for row in rows):.3f}" for way in WAYS)
+        progress(f"context {n + 1} of {len(asked)}, {len(rows)} questions: {matches}")
+    values = {f"match_{way}": statistics.mean(row[way] for row in rows) for way in WAYS}
+    lost = [100.0 * (row["full"] - row["blend"]) for row in rows]
     values["loss"] = statistics.mean(lost)
     margin = 1.96 * statistics.stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else math.inf
     values |= {"loss_interval_low": values["loss"] - margin, "loss_interval_high": values["loss"] + margin}
-    for way in ("blend", "shift_only", "no_shift"):
-        pairs = zip(said["full"], said[way], strict=True)
-        values[f"mean_kl_{way}"] = statistics.mean(_kl(a.first, b.first) for a, b in pairs)
-    return values | {"recomputed_share": statistics.mean(shares), "questions": len(shares)}
+    values |= {f"mean_kl_{way}": statistics.mean(row[f"kl_{way}"] for row in rows) for way in WAYS[1:]}
+    return values | {
+        "recomputed_share": statistics.mean(row["share"] for row in rows),
+        "questions": len(rows),
+    }
+
+
+def _known(file: Path | None) -> dict[str, list[Row]]:
+    """What a file holds, by context; but for a line that was cut off."""
+    found: dict[str, list[Row]] = {}
+    for line in file.read_text().splitlines() if file is not None and file.exists() else ():
+        with suppress(ValueError):
+            context, rows = json.loads(line)
+            found[context] = rows
+    return found
+
+
+def _asked(bench: Bench, context: Context) -> list[Row]:
+    """A row for each question of a context: right or not each way, how far the first token is from full prefill's, and
+    the share of the knowledge that blend computes."""
+    windows = [bench.window(context.chunks, q.text, q.asked) for q in context.questions]
+    said: dict[str, list[Said]] = {}
+    store = PageStore(None, ram=1 << 30, disk=0)
+    with bench.engine(store=store) as engine:
+        _answer(bench, engine, context, [w.full for w in windows[:1]])  # the passages, for all
+        said["full"] = _answer(bench, engine, context, [w.full for w in windows])
+        said["blend"] = _answer(bench, engine, context, [w.blend for w in windows])
+    for way, kind in (("shift_only", Alone), ("no_shift", Unturned)):
+        with bench.engine(kind, store) as engine:
+            said[way] = _answer(bench, engine, context, [w.reused for w in windows])
+    store.close()
+    return [
+        {"question": q.id, "share": windows[i].recomputed}
+        | {way: said[way][i].right for way in WAYS}
+        | {f"kl_{way}": _kl(said["full"][i].first, said[way][i].first) for way in WAYS[1:]}
+        for i, q in enumerate(context.questions)
+    ]
 
 
 def _answer(
@@ -194,14 +233,17 @@ def _kl(p: Sequence[tuple[int, float]], q: Sequence[tuple[int, float]]) -> float
 
 def main() -> None:
     """Quality alone, of the first N contexts of the published half."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.page_in", description=main.__doc__)
+    parser.add_argument("contexts", metavar="N", type=int)
+    parser.add_argument("--out", type=Path, help="keep answers here; what it holds is not asked again")
+    arguments = parser.parse_args()
     started = time.perf_counter()
 
     def progress(text: str) -> None:
         print(f"[{time.perf_counter() - started:6.1f} s] {text}", file=sys.stderr, flush=True)
 
-    count = int(sys.argv[1])
-    asked = sorted(contexts("published"), key=lambda context: context.id)[:count]
-    for key, value in quality(Bench(), asked, progress).items():
+    asked = sorted(contexts("published"), key=lambda context: context.id)[: arguments.contexts]
+    for key, value in quality(Bench(), asked, progress, arguments.out).items():
         print(f"{key:24} {value:.5g}")
 
 

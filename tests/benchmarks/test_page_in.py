@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import benchmarks
-from benchmarks.page_in import _kl
+from benchmarks.page_in import _kl, _known
 from benchmarks.page_in_set import SOURCES, Question, contexts, right
 
 needs_documents = pytest.mark.skipif(
@@ -43,6 +44,13 @@ def test_divergence_is_zero_for_equals_and_counts_what_is_unknown_as_one() -> No
         0.5 * math.log(2) + 0.25 * math.log(0.25 / 0.5), rel=1e-6
     )
     assert _kl(p, ((3, math.log(0.9)),)) > 1
+
+
+def test_answers_that_were_kept_are_not_asked_again(tmp_path: Path) -> None:
+    kept = tmp_path / "answers"
+    assert _known(None) == _known(kept) == {}
+    kept.write_text('\n["a", [{"full": true}]]\n\n["b", [{"fu\n["c", [{"full": false}]]\n')
+    assert _known(kept) == {"a": [{"full": True}], "c": [{"full": False}]}
 
 
 def test_its_name_has_a_dash() -> None:
