@@ -20,9 +20,9 @@ from llmos.drivers.remote.errors import (
     RemoteStalled,
     RemoteUnavailable,
 )
-from llmos.drivers.remote.remote import Remote, RemoteLooker
+from llmos.drivers.remote.remote import Remote
 
 __all__ = [
-    "Chat", "Ended", "Endpoint", "Remote", "RemoteError", "RemoteGarbled", "RemoteLooker", "RemoteRefused",
+    "Chat", "Ended", "Endpoint", "Remote", "RemoteError", "RemoteGarbled", "RemoteRefused",
     "RemoteStalled", "RemoteUnavailable", "Said", "Used", "Wrote",
 ]  # fmt: skip

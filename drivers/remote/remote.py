@@ -1,13 +1,12 @@
 """One remote model, all that it can do.
 
-What: `Remote`, a connection for each call; `RemoteLooker`, the same as eyes take it (`drivers.media.looking.Looker`).
+What: `Remote`, a connection for each call.
 Invariant: nothing stays open between calls, so any thread and any loop may use one.
 Interface: `Remote(endpoint)`: `talk`, `answer`, `look`, `draw`, `say`, `hear`, `embed`; async. RemoteError.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -78,19 +77,3 @@ class Remote:
         """A vector for each text, in order."""
         async with Transport(self.endpoint) as transport:
             return await media.embed(transport, self.endpoint, texts)
-
-
-class RemoteLooker:
-    """A vision-language model behind an endpoint, for code that waits on a thread of its own."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._remote = Remote(endpoint)
-
-    @property
-    def name(self) -> str:
-        """What the owner calls it."""
-        return self._remote.endpoint.name
-
-    def look(self, image: Image, question: str) -> str:
-        """The answer to a question about a picture; RemoteError."""
-        return asyncio.run(self._remote.look(image, question))

@@ -10,11 +10,13 @@ import pytest
 
 from llmos.abi.events import Call, Result
 from llmos.abi.labels import Integrity
+from llmos.abi.mount import Mount
 from llmos.drivers.media.errors import MediaError, model
 from llmos.drivers.media.sound import open_sound
 from llmos.kernel.kernel import Kernel
 from llmos.testing import call
 from tests.drivers.media.drawn import encoded, page
+from tests.drivers.remote.hostile import serving
 
 needs_voice = pytest.mark.skipif(
     shutil.which("espeak-ng") is None, reason="there is no espeak-ng: apt-get install it"
@@ -79,6 +81,42 @@ def test_eyes(machine: Machine) -> None:
     assert answer.ok and answer.text == "It says so." and answer.label.integrity == Integrity.UNTRUSTED
     assert "Meet me at noon" in machine.asked and "When do we meet?" in machine.asked
     assert machine.asked.index("people would hardly see") < machine.asked.index(HIDDEN)
+
+
+def test_a_model_elsewhere_looks_where_the_owner_names_one(
+    scripted_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLMOS_SECRET_EYES", "sk-9")
+    picture = encoded(page([(20, 20, "Meet me at noon", "black")]))
+    with serving(lambda request: request.say("At noon.")) as server:
+        remote = {"url": server.url, "model": "seer", "key": "secret:eyes", "retries": 0, "stall": 20}
+        machine = Machine(scripted_kernel, apps={"eyes": {"remote": remote}})
+        (machine.volume / "note.png").write_bytes(picture)
+        (machine.volume / "broken.png").write_bytes(picture[:90])
+        answer = machine.make("eyes.ask", image="note.png", question="When do we meet?")
+        assert answer.ok and answer.text == "At noon." and answer.label.integrity == Integrity.UNTRUSTED
+        (seen,) = server.seen
+        assert seen.headers["authorization"] == "Bearer sk-9" and seen.json["model"] == "seer"
+        text, image = seen.json["messages"][0]["content"]
+        assert text["text"] == "When do we meet?"
+        assert image["image_url"]["url"] == "data:image/png;base64," + base64.b64encode(picture).decode()
+        assert not machine.make("eyes.ask", image="broken.png", question="What?").ok and len(server.seen) == 1
+        assert not machine.asked, "the caller's own model is not asked"
+        (tmp_path / "note.txt").write_text("The launch is on Tuesday.")
+        mine = Mount(tmp_path / "note.txt", "mine", frozenset({"me"}))
+        machine.process = machine.kernel.spawn([mine], grants=["eyes"])
+        (machine.kernel.workspace(machine.process.pid) / "note.png").write_bytes(picture)
+        kept = machine.make("eyes.ask", image="note.png", question="The launch is on Tuesday.")
+        assert kept.ok and machine.asked and len(server.seen) == 1, "what only I may read stays here"
+
+
+def test_an_endpoint_that_talks_nonsense_is_an_error(scripted_kernel: Callable[..., Kernel]) -> None:
+    with serving(lambda request: request.send(b"<html>")) as server:
+        remote = {"url": server.url, "retries": 0, "stall": 20}
+        machine = Machine(scripted_kernel, apps={"eyes": {"remote": remote}})
+        (machine.volume / "note.png").write_bytes(encoded(page([], (20, 20))))
+        answer = machine.make("eyes.ask", image="note.png", question="When do we meet?")
+        assert not answer.ok and "what eyes answered cannot be used" in answer.text
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from llmos.drivers.remote import (
     Remote,
     RemoteError,
     RemoteGarbled,
-    RemoteLooker,
     RemoteRefused,
     RemoteStalled,
     RemoteUnavailable,
@@ -131,8 +130,7 @@ def test_a_call_that_was_cut_off_is_none() -> None:
 
 def test_pictures_are_seen_by_value() -> None:
     with serving(lambda request: request.say("A cat.")) as server:
-        looker = RemoteLooker(remote(server).endpoint)
-        assert looker.name == "far" and looker.look(Image(b"png", "image/png"), "What is it?") == "A cat."
+        assert asyncio.run(remote(server).look(Image(b"png", "image/png"), "What is it?")) == "A cat."
     text, picture = server.seen[0].json["messages"][0]["content"]
     assert text == {"type": "text", "text": "What is it?"}
     assert picture["image_url"]["url"] == "data:image/png;base64," + base64.b64encode(b"png").decode()
