@@ -142,7 +142,7 @@ class Apps:
     async def _consult(
         self, process: Process, label: Label, prompt: str, schema: Mapping[str, Any] | None
     ) -> str:
-        child = process.child(grants=())
+        child = process.child(grants=(), mounted=False)  # the app says all that the answer is to stand on
         try:
             turn = await child.aask(prompt, label=label, schema=schema, detached=True)
             done = await turn.aresult()

@@ -400,10 +400,11 @@ class Process:
         child.questions.count, child.calls = self.questions.count, self.calls
         return child
 
-    def child(self, grants: Iterable[str]) -> Process:
-        """A child with a conversation of its own, the same mounts and class, and these grants."""
+    def child(self, grants: Iterable[str], *, mounted: bool = True) -> Process:
+        """A child with a conversation of its own, the same class and, where it is `mounted`, mounts, and these
+        grants."""
         spawned = replace(self.spawned, parent=self.pid, grants=tuple(grants), quotas={})
-        return self.kernel.add(spawned, self.mounts)
+        return self.kernel.add(spawned if mounted else spawned.mounting(()), self.mounts if mounted else ())
 
     def may_grant(self, grants: Iterable[Grant]) -> bool:
         """Whether a child may have these: at most what its parent has."""
