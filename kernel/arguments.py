@@ -6,10 +6,12 @@ What: small models fill every parameter that they see, count per cent where a fr
 Invariant: a pure function of the call, its schema and what was said, so a turn that is resumed or replayed makes the
     same call. Required arguments are never left out, choices never changed to another one; the monitor judges what
     comes out of here. A call whose arguments stand on what was said passes unchanged.
-Interface: `settled(arguments, schema, asked, heard, about)`; `numbers_as_declared(value, schema)`.
+Interface: `settled(arguments, schema, asked, heard, about)`; `wanted(schema, asked)`;
+    `numbers_as_declared(value, schema)`.
 
 The rules, in this order:
-    an optional argument that nothing heard supports is left out; of choices in a list those that nothing supports;
+    an optional argument that nothing heard supports is left out; of choices in a list those that nothing supports
+        (a choice is said where those of its words were that no other choice has);
     an optional text that only repeats a required one is left out: the same words do not support both;
     a number with the user's digits and another number of zeros is the one that the user named;
     a quantity is counted in the unit that the parameter's description names;
@@ -17,7 +19,10 @@ The rules, in this order:
     a name is as long as the user made it: "Les Paul" of "a Gibson Les Paul" becomes "Gibson Les Paul", but for
     words that belong to the syscall itself or to another argument;
     a date is written in the form that the parameter's description names;
-    an address is the one that was said, where only http or https differs.
+    an address is the one that was said, where only http or https differs;
+    a function of x is what stands behind its `y =`, but where the parameter speaks of equations.
+
+What the question speaks of and the model would leave out is asked of it beforehand: `wanted`.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmos.kernel.dates import dated
-from llmos.kernel.heard import NUMBER, Heard, stems
+from llmos.kernel.heard import FLAG_WORDS, NUMBER, Heard, stems
 from llmos.kernel.quantities import counted
 from llmos.kernel.support import words
 
@@ -37,6 +42,7 @@ _NAME_BEFORE = re.compile(r"([A-Z][\w'’]*(?: of| the| de)*) $")
 _ADDRESS = re.compile(r"(https?)://(\S+)")
 _AFTER = ".,;:!?)]}>'\"»"  # signs behind an address that are not its own
 _BEGINS = re.compile(r"(?:^|[.?!'\"]\s*)$")  # what stands before a sentence: its first word is no name
+_EQUATION = re.compile(r"(?:[a-z]|[a-z]\([a-z]\))\s*=\s*([^=].*)")
 _LARGE = 10_000  # a number with zeros to miscount
 _FIXED = frozenset({"enum", "const", "format", "pattern"})  # texts that may not be changed
 
@@ -62,8 +68,9 @@ def settled(
         meant[name] = value
         if isinstance(value, str) and not _FIXED & parameter.keys():
             others = stems(" ".join(str(v) for n, v in {**kept, **meant}.items() if n != name and v != value))
-            value = _in_full(value, asked, own | others)
-            meant[name] = _address(dated(value, str(parameter.get("description", ""))), heard)
+            description = str(parameter.get("description", ""))
+            value = _in_full(value, asked, own | others, place=not name.lower().endswith("city"))
+            meant[name] = _function(_address(dated(value, description), heard), description)
         elif isinstance(value, float | int) and not isinstance(value, bool):
             value = counted(_unslipped(value, Heard(asked)), str(parameter.get("description", "")), asked)
             meant[name] = _fraction(value, name, parameter, asked)
@@ -80,15 +87,54 @@ def _supported(
     kept: dict[str, Any] = {}
     for name, value in arguments.items():
         needed = name in required
-        members = _mapping(described.get(name, {}).get("items"))
-        if isinstance(value, list) and (not needed or "enum" in members):
-            found = [part for part in value if known.holds(part, name)]
+        choices = _choices(described.get(name, {}))
+        if isinstance(value, list) and (not needed or choices):
+            found = [part for part in value if known.holds(part, name) or _chosen(part, choices, known)]
+            if (
+                not needed
+                and len(found) < len(value)
+                and all(isinstance(part, float | int) for part in value)
+            ):
+                found = []  # some of its numbers are said by chance
             if found or needed:
                 kept[name] = found or value
-        elif needed or known.holds(value, name):
+        elif needed or known.holds(value, name) or _chosen(value, choices, known):
             kept[name] = value
     texts = {_flat(v) for n, v in kept.items() if n in required and isinstance(v, str)}
     return {n: v for n, v in kept.items() if n in required or not isinstance(v, str) or _flat(v) not in texts}
+
+
+def _choices(parameter: Mapping[str, Any]) -> list[Any]:
+    """Those that a parameter, or each member of its list, may have; none where it is free."""
+    return list(parameter.get("enum", ()) or _mapping(parameter.get("items")).get("enum", ()))
+
+
+def _chosen(value: Any, choices: list[Any], known: Heard) -> bool:
+    """Whether the words were said that tell this choice from all others."""
+    others = [choice for choice in choices if choice != value]
+    if not isinstance(value, str) or len(others) == len(choices):
+        return False
+    own = stems(value) - stems(" ".join(map(str, others)))
+    return bool(own) and all(map(known.word, own))
+
+
+def wanted(schema: Mapping[str, Any], asked: str) -> Mapping[str, Any]:
+    """The schema with those optional parameters required that the question speaks of: by their name, or by one of their
+    choices. What then cannot be taken from the question is left out again by `settled`."""
+    known, required = Heard(asked), list(schema.get("required", ()))
+    spoken = [
+        name
+        for name, parameter in schema.get("properties", {}).items()
+        if name not in required and _spoken(name, _mapping(parameter), known)
+    ]
+    return {**schema, "required": [*required, *spoken]} if spoken else schema
+
+
+def _spoken(name: str, parameter: Mapping[str, Any], known: Heard) -> bool:
+    own = stems(name) - FLAG_WORDS
+    return (bool(own) and all(map(known.word, own))) or any(
+        isinstance(choice, str) and len(choice) > 2 and known.holds(choice) for choice in _choices(parameter)
+    )
 
 
 def numbers_as_declared(value: Any, schema: Any) -> Any:
@@ -121,12 +167,14 @@ def _digits(number: float) -> str:
 
 def _fraction(value: float, name: str, parameter: Mapping[str, Any], asked: str) -> float:
     said = {float(found[1].replace(",", "")) for found in _PERCENT.finditer(asked)}
-    counts = re.search(r"per ?cent|%", f"{name} {parameter.get('description', '')}", re.IGNORECASE)
+    about = f"{name} {parameter.get('description', '')}"
+    counts = re.search(r"per ?cent|%", about, re.IGNORECASE) and not re.search(r"(?<!\d)0?\.\d", about)
     return value / 100 if parameter.get("type") == "number" and value in said and not counts else value
 
 
-def _in_full(value: str, asked: str, taken: frozenset[str]) -> str:
-    """`value`, where it is part of a longer name in the question, as the whole name, but for words of `taken`."""
+def _in_full(value: str, asked: str, taken: frozenset[str], *, place: bool = True) -> str:
+    """`value`, where it is part of a longer name in the question, as the whole name, but for words of `taken`; with the
+    state or country behind its comma where it may be a `place`."""
     if len(value) < 3 or not value[0].isupper():
         return value
     found = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", asked)
@@ -137,7 +185,7 @@ def _in_full(value: str, asked: str, taken: frozenset[str]) -> str:
     def free(name: str) -> bool:
         return bool(own := set(words(name))) and not own & taken
 
-    while (more := _NAME_AFTER.match(asked, end)) and free(more[1]):
+    while (more := _NAME_AFTER.match(asked, end)) and free(more[1]) and (place or more[0][0] != ","):
         end = more.end()
     while (
         (more := _NAME_BEFORE.search(asked[:start]))
@@ -155,6 +203,12 @@ def _address(value: str, heard: str) -> str:
     said = {found[0].rstrip(_AFTER) for found in _ADDRESS.finditer(heard)}
     meant = {f"{scheme}://{match[2]}" for scheme in ("http", "https")} & said
     return meant.pop() if len(meant) == 1 else value
+
+
+def _function(value: str, description: str) -> str:
+    """What stands behind `y =`, where the description has no equations."""
+    found = _EQUATION.fullmatch(value.strip())
+    return value if found is None or re.search(r"=|\bequation", description) else found[1]
 
 
 def _flat(text: str) -> str:

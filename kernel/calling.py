@@ -118,7 +118,8 @@ class Calling:
         """The grammar of what is written next (`SyscallTable.lark`)."""
         if self._offered is None:
             return self._table.lark(no_call=True, answer=answer)
-        return self._offered.lark(must_call=must or self._must, answer=answer)
+        asked = "" if self._asked is None else self._asked.question
+        return self._offered.lark(must_call=must or self._must, answer=answer, asked=asked)
 
     def calls(self, tokens: Sequence[int], layout: Layout) -> list[Invocation]:
         """The calls among these words, with arguments as the user meant them."""

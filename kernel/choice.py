@@ -18,7 +18,7 @@ The weights belong to a model's weights: they were fitted by logistic regression
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
 from typing import TYPE_CHECKING
@@ -47,7 +47,9 @@ class Choice:
     opening: float  # log-odds of the model's opening a call
     name: float  # share of the words of a syscall's name that the question has
     description: float  # the same of its description
+    number: float  # that it needs a number and none was said
     threshold: float
+    words: float  # the same where words alone decide
 
     def calls(
         self, question: str, syscalls: Iterable[Syscall], first: Iterable[tuple[str, float]]
@@ -55,7 +57,7 @@ class Choice:
         """The syscalls of which one is to be called to answer this question."""
         syscalls, heard = list(syscalls), Heard(question)
         if found := [s for s in syscalls if takes(s, question)]:
-            return [s for s in syscalls if s in found or self._fit(heard, s) > self.threshold]
+            return [s for s in syscalls if s in found or self._fit(heard, s) > self.words]
         fits = max(self._fit(heard, s) for s in syscalls)
         return syscalls if self.opening * _log_odds(first) + fits > self.threshold else []
 
@@ -69,17 +71,21 @@ class Choice:
         called = {s.name for s, _ in made}
         answered = stems(" ".join(f"{_spoken(s)} {s.description} {given}" for s, given in made))
         heard = Heard(" ".join(word for word in question.split() if not stems(word) & answered))
-        return [s for s in syscalls if s.name not in called and self._fit(heard, s) > self.threshold]
+        return [s for s in syscalls if s.name not in called and self._fit(heard, s) > self.words]
 
     def _fit(self, heard: Heard, syscall: Syscall) -> float:
         """How far the words that were heard speak of a syscall."""
-        return self.name * heard.share(stems(_spoken(syscall))) + self.description * _described(
-            heard, syscall.description
+        return (
+            self.name * heard.share(stems(_spoken(syscall)))
+            + self.description * _described(heard, syscall.description)
+            + self.number * (_counts(syscall) and not heard.numbers)
         )
 
 
 _CHOICES = {  # by the identity of the weights (drivers.weights.Weights.identity)
-    "2bce23d164710f8c8e8670ac02e522a9": Choice(opening=0.3, name=4.2, description=5.4, threshold=1.9)
+    "2bce23d164710f8c8e8670ac02e522a9": Choice(
+        opening=0.3, name=4.2, description=5.4, number=-2.0, threshold=1.5, words=1.9
+    )
 }  # Qwen2.5-Coder-0.5B-Instruct, Q4_K_M
 
 
@@ -91,6 +97,14 @@ def choice_of(identity: str) -> Choice | None:
 def _spoken(syscall: Syscall) -> str:
     """A syscall's name as words."""
     return syscall.name.replace(".", " ")
+
+
+def _counts(syscall: Syscall) -> bool:
+    """Whether it cannot be called without a number."""
+    described = syscall.parameters.get("properties", {})
+    needed = [described.get(name) for name in syscall.parameters.get("required", ())]
+    needed += [given.get("items") for given in needed if isinstance(given, Mapping)]
+    return any(given.get("type") in ("integer", "number") for given in needed if isinstance(given, Mapping))
 
 
 def _described(heard: Heard, description: str) -> float:

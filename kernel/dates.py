@@ -2,7 +2,7 @@
 
 What: reads a date that can only be meant one way, and writes it as a description says: `MM-DD-YYYY`, `month.year`.
 Invariant: what is ambiguous (03/04/2022), in that form already, or no date stays as it is.
-Interface: `dated(value, description) -> str`.
+Interface: `dated(value, description) -> str`; `day_of(value) -> date | None`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,33 @@ _READ = [
 
 def dated(value: str, description: str) -> str:
     """`value`, if it is a date, in the form that `description` names; else as it is."""
-    form = _FORM.search(description)
-    found = next((f for pattern in _READ if (f := pattern.fullmatch(value.strip()))), None)
-    if form is None or found is None:
+    form, read = _FORM.search(description), _read(value)
+    if form is None or read is None:
         return value
-    parts = found.groupdict(default="1")
-    month = parts["month"].lower()[:3]
-    number = _MONTHS.index(month) + 1 if month in _MONTHS else int(month)
-    try:
-        meant = date(int(parts["year"]), number, int(parts.get("day", "1")))
-    except ValueError:
-        return value
+    meant, has_day = read
     named = [field.lower() for field in form.group(1, 3, 4) if field]
     fields = [_SAME.get(field, field) for field in named]
-    if "dd" in fields and "day" not in found.groupdict():
+    if "dd" in fields and not has_day:
         return value
     written = {"yyyy": f"{meant.year:04}", "mm": f"{meant.month:02}", "dd": f"{meant.day:02}"}
     return form[2].join(written[field] for field in fields)
+
+
+def day_of(value: str) -> date | None:
+    """The day that `value` names, and nothing else."""
+    meant, has_day = _read(value) or (None, False)
+    return meant if has_day else None
+
+
+def _read(value: str) -> tuple[date, bool] | None:
+    """The date that `value` is, and whether it names the day; else the first of the month stands for it."""
+    found = next((f for pattern in _READ if (f := pattern.fullmatch(value.strip()))), None)
+    if found is None:
+        return None
+    parts = found.groupdict()
+    month = parts["month"].lower()[:3]
+    number = _MONTHS.index(month) + 1 if month in _MONTHS else int(month)
+    try:
+        return date(int(parts["year"]), number, int(parts.get("day", "1"))), "day" in parts
+    except ValueError:
+        return None

@@ -12,9 +12,10 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from llmos.kernel.dates import day_of
 from llmos.kernel.support import words
 
-NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"  # thousands may stand between commas
+NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"  # thousands may stand between commas
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NUMBERS = {
     name: float(value)
@@ -28,7 +29,7 @@ _NUMBERS = {
     "half": 0.5, "quarter": 0.25, "thirty": 30.0, "forty": 40.0, "fifty": 50.0, "weekly": 52.0, "sixty": 60.0,
     "hundred": 100.0, "daily": 365.0, "thousand": 1000.0,
 }  # fmt: skip
-_FLAG_WORDS = frozenset(
+FLAG_WORDS = frozenset(
     "include get show use set".split()
 )  # of a switch's name: they say nothing of what it switches
 _SCALES = {"k": 1e3, "thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
@@ -72,11 +73,11 @@ class Heard:
 
     def holds(self, value: Any, name: str = "") -> bool:
         """Whether `value`, of a parameter called `name`, can have come from what was said: a number that was named
-        (or its hundredth, or its opposite), a text whose words were all said (or that abbreviates them), a switch
-        whose name was; of a list or an object some part."""
+        (or its hundredth, or its opposite), a text whose words were all said (or that abbreviates them), a date however
+        it was written, a switch whose name was; of a list or an object some part."""
         match value:
             case bool():
-                return any(self.word(stem) for stem in stems(name) - _FLAG_WORDS)
+                return any(self.word(stem) for stem in stems(name) - FLAG_WORDS)
             case int() | float():
                 size = abs(float(value))
                 return any(
@@ -88,12 +89,22 @@ class Heard:
                     all(map(self.word, wanted))
                     or (len(flat) >= 3 and flat in self._flat)
                     or self._abbreviates(value)
+                    or self._dates(value)
                 )
             case list():
                 return any(self.holds(part, name) for part in value)
             case dict():
                 return any(self.holds(part, key) for key, part in value.items())
         return False
+
+    def _dates(self, value: str) -> bool:
+        """Whether `value` is a day that was named."""
+        day = day_of(value)
+        return (
+            day is not None
+            and day.day in self.numbers
+            and (day.month in self.numbers or f"{day:%b}".lower() in {word[:3] for word in self._letters})
+        )
 
     def _abbreviates(self, value: str) -> bool:
         """Whether `value` is short for a word (km, kilometre) or for several (NY, New York)."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import GrammarError
-from llmos.kernel.arguments import settled
+from llmos.kernel.arguments import settled, wanted
 from llmos.kernel.engine.grammar import Rules
 from llmos.kernel.shown import narrowed
 
@@ -82,11 +82,16 @@ class SyscallTable:
         ]
 
     def lark(
-        self, *, must_call: bool = False, no_call: bool = False, answer: Mapping[str, Any] | None = None
+        self,
+        *,
+        must_call: bool = False,
+        no_call: bool = False,
+        answer: Mapping[str, Any] | None = None,
+        asked: str = "",
     ) -> Rules:
         """The grammar: free text, then any number of calls up to `MAX_CALLS`; with `must_call`, calls alone; with
         `no_call`, text alone, which does not begin as calls do; with a schema for the `answer`, either calls or
-        JSON that fits it."""
+        JSON that fits it. `asked`: the question, whose words calls then take up (`arguments.wanted`)."""
         unsaid = tuple(like_calls(self.syscalls))
         if no_call:
             return Rules("%llguidance {}\nstart: TEXT\n" rf"TEXT: /\s*[^\s{_SIGNS}](?s:.*)/" "\n", unsaid)
@@ -114,9 +119,8 @@ class SyscallTable:
             rf'body: "\n" ({" | ".join(calls)}) "\n"',
         ]
         for rule, syscall in zip(calls, self.syscalls.values(), strict=True):
-            lines.append(
-                f"{rule}: {_literal(_head(syscall.name))} {_json(narrowed(syscall.parameters))} {_literal('}')}"
-            )
+            arguments = _json(wanted(narrowed(syscall.parameters), asked))
+            lines.append(f"{rule}: {_literal(_head(syscall.name))} {arguments} {_literal('}')}")
         return Rules("%llguidance {}\n" + "\n".join(lines) + "\n", unsaid, self.open)
 
     def read(self, tokens: Sequence[int]) -> tuple[str, list[Invocation]]:

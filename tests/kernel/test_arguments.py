@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmos.kernel.arguments import settled
+from llmos.kernel.arguments import settled, wanted
 from llmos.kernel.heard import Heard, stems
 
 TEXT: dict[str, Any] = {"type": "string"}
@@ -35,6 +35,12 @@ def settle(
         ("at most 1,500", 1500, {"type": "integer"}, True),
         ("some of them", 10, {"type": "integer"}, False),
         ("also what is sold out", True, {"type": "boolean"}, False),
+        ("on April 25th, 2026", "2026-04-25", TEXT, True),
+        ("on 4/25/2026", "2026-04-25", TEXT, True),
+        ("on May 25th, 2026", "2026-04-25", TEXT, False),
+        ("next April", "2026-04-25", TEXT, False),
+        ("marked with 3", [3, 5], {"type": "array", "items": {"type": "integer"}}, False),
+        ("marked with 3 and 5", [3, 5], {"type": "array", "items": {"type": "integer"}}, True),
     ],
 )
 def test_an_optional_argument_stands_on_what_was_said(
@@ -67,6 +73,30 @@ def test_of_choices_in_a_list_those_stay_that_were_said() -> None:
     assert settle("blue or green", everything, {"colours": colours}) == {"colours": ["blue", "green"]}
     assert settle("blue", everything, {"colours": colours}, ("colours",)) == {"colours": ["blue"]}
     assert settle("any", everything, {"colours": colours}, ("colours",)) == everything
+
+
+def test_a_choice_is_said_by_what_tells_it_from_others() -> None:
+    extras = ["Window Seat", "Aisle Seat", "Extra Luggage"]
+    schema = {"extras": {"type": "array", "items": {"type": "string", "enum": extras}}}
+    assert settle("one at the window", {"extras": extras}, schema) == {"extras": ["Window Seat"]}
+    assert settle("a good seat", {"extras": extras}, schema) == {}
+    kind = {"kind": {"type": "string", "enum": extras}}
+    assert settle("on the aisle", {"kind": "Aisle Seat"}, kind) == {"kind": "Aisle Seat"}
+
+
+def test_what_the_question_speaks_of_is_wanted() -> None:
+    properties = {
+        "city": TEXT, "rating": {"type": "number"}, "kinds": {"type": "array", "items": {"enum": ["Thai", "Greek"]}},
+        "sort": {"type": "string", "enum": ["up", "down"]}, "show_all": {"type": "boolean"},
+    }  # fmt: skip
+    schema = {"type": "object", "properties": properties, "required": ["city"]}
+    assert wanted(schema, "Where in Oslo can I eat?") is schema
+    assert wanted(schema, "A greek place in Oslo with a rating of 4")["required"] == [
+        "city",
+        "rating",
+        "kinds",
+    ]
+    assert wanted({"type": "object"}, "anything") == {"type": "object"}
 
 
 def test_an_optional_text_that_repeats_a_required_one_goes() -> None:
@@ -122,6 +152,7 @@ def test_a_quantity_is_counted_in_the_unit_that_is_asked_for(
         ({"type": "number", "description": "The discount."}, 0.05),
         ({"type": "number", "description": "The discount in percent."}, 5.0),
         ({"type": "integer", "description": "The discount."}, 5),
+        ({"type": "number", "description": "The discount, such as 0.1 for 10%."}, 0.05),
     ],
 )
 def test_per_cent_is_a_hundredth(parameter: dict[str, Any], expected: float) -> None:
@@ -142,6 +173,29 @@ def test_per_cent_is_a_hundredth(parameter: dict[str, Any], expected: float) -> 
 )
 def test_texts_are_as_the_user_wrote_them(asked: str, written: str, meant: str) -> None:
     assert settle(asked, {"what": written}, {"what": TEXT}, ("what",)) == {"what": meant}
+
+
+def test_a_city_s_name_has_no_country() -> None:
+    given = {"city": "Lyon", "place": "Lyon"}
+    found = settle(
+        "the weather in Lyon, France please", given, {"city": TEXT, "place": TEXT}, ("city", "place")
+    )
+    assert found == {"city": "Lyon", "place": "Lyon, France"}
+
+
+@pytest.mark.parametrize(
+    ("written", "description", "meant"),
+    [
+        ("y = x^2 + 1", "The function, such as 'x^2'", "x^2 + 1"),
+        ("f(x)=sin(x)", "The curve", "sin(x)"),
+        ("y = 2x", "The equation of the line", "y = 2x"),
+        ("y = 2x", "A line such as 'y = x'", "y = 2x"),
+        ("a == b", "The condition", "a == b"),
+    ],
+)
+def test_a_function_is_what_stands_behind_its_name(written: str, description: str, meant: str) -> None:
+    schema = {"f": {"type": "string", "description": description}}
+    assert settle("plot it", {"f": written}, schema, ("f",)) == {"f": meant}
 
 
 def test_a_name_does_not_take_words_of_the_syscall_or_of_other_arguments() -> None:

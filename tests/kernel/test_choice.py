@@ -11,7 +11,7 @@ from llmos.apps.calculator import Calculator
 from llmos.kernel.choice import Choice, choice_of
 from llmos.kernel.stubs import stub
 
-CHOICE = Choice(opening=0.3, name=4.0, description=5.0, threshold=1.9)
+CHOICE = Choice(opening=0.3, name=4.0, description=5.0, number=-2.0, threshold=1.9, words=1.9)
 WILLING = [("<", log(0.6)), ("```", log(0.3)), ("The", log(0.1))]
 UNWILLING = [("The", log(0.98)), ("{", log(0.02))]
 
@@ -47,6 +47,21 @@ def test_the_best_of_several_functions_counts() -> None:
     question = "What is the weather forecast for Oslo?"
     assert not CHOICE.calls(question, [RATES], UNWILLING)
     assert CHOICE.calls(question, [RATES, WEATHER], UNWILLING)
+
+
+def test_a_number_that_is_needed_must_have_been_said() -> None:
+    needs = {"type": "object", "properties": {"speed": {"type": "number"}, "gear": {"type": "integer"}}}
+    journey = function("trip.duration", "Time that a trip takes.")
+    counted = journey.model_copy(update={"parameters": needs | {"required": ["speed"]}})
+    listed = {"properties": {"legs": {"type": "array", "items": {"type": "number"}}}, "required": ["legs"]}
+    question = "How long is the duration?"
+    assert CHOICE.calls(question, [journey], WILLING) == [journey]
+    assert CHOICE.calls(
+        question, [optional := journey.model_copy(update={"parameters": needs})], WILLING
+    ) == [optional]
+    for syscall in (counted, journey.model_copy(update={"parameters": listed})):
+        assert CHOICE.calls(question, [syscall], WILLING) == []
+        assert CHOICE.calls(f"{question} Twelve miles.", [syscall], WILLING) == [syscall]
 
 
 def test_an_expression_is_worked_out_where_a_syscall_takes_such() -> None:
