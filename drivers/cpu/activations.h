@@ -53,9 +53,9 @@ struct Panel {
 };
 static_assert(sizeof(Panel) == 240, "no padding");
 
-// Rows [0, live) of q[live][blocks] as panels[blocks]; the others hold what the last of them does.
-inline void to_panels(const ActBlock* q, int64_t live, int64_t blocks, Panel* out) {
-  for (int64_t b = 0; b < blocks; ++b, ++out) {
+// Rows [0, live) of q[live][blocks] as panels, out[b * stride]; the others hold what the last of them does.
+inline void to_panels(const ActBlock* q, int64_t live, int64_t blocks, Panel* out, int64_t stride) {
+  for (int64_t b = 0; b < blocks; ++b, out += stride) {
     const int8_t* row[kPanelRows];
     int16_t whole[2 * kPanelRows], first[2 * kPanelRows];
     for (int64_t r = 0; r < kPanelRows; ++r) {

@@ -82,8 +82,9 @@ inline void gate_rows(const LinearArgs& a, int64_t row, const float* gate, const
 
 inline void finish_gated(const LinearArgs& a, int64_t row, int64_t rows, const float* gate, const float* up,
                          int64_t stride, int64_t c) {
-  if (rows == 4) return gate_rows<4>(a, row, gate, up, stride, c);
-  for (int64_t r = 0; r < rows; ++r) gate_rows<1>(a, row + r, gate + r * stride, up + r * stride, stride, c);
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) gate_rows<4>(a, row + r, gate + r * stride, up + r * stride, stride, c);
+  for (; r < rows; ++r) gate_rows<1>(a, row + r, gate + r * stride, up + r * stride, stride, c);
 }
 
 }  // namespace LLMOS_ISA

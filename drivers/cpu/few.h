@@ -42,9 +42,9 @@ inline F8 block_terms(const B32 u[8], const F8 scale[2], F8 minimum, const ActBl
   }
 }
 
-// out[r * stride .. + 8].
+// out[r * stride .. + 8]. Inlined it would share its registers with what calls it, and spill.
 template <int F, int R>
-void tile_few(const uint8_t* w, int64_t blocks, bool centred, const ActBlock* x, float* out, int64_t stride) {
+__attribute__((noinline)) void tile_few(const uint8_t* w, int64_t blocks, bool centred, const ActBlock* x, float* out, int64_t stride) {
   F8 y[R], z[R];  // z: the terms of the centres
   for (int r = 0; r < R; ++r) y[r] = z[r] = zero();
   for (int64_t b = 0; b < blocks; ++b) {

@@ -1,8 +1,9 @@
-// What: products of quantised weights with five rows or more: the codes of a tile are widened to bytes once and met by one
-//     panel of four rows after another, two tiles at a time: eight integer sums live in registers, the float sums in L1.
+// What: products of quantised weights with five rows or more: a block of two tiles is widened to bytes in L1 and met there by
+//     one panel of four rows after another, while the next blocks come from memory: eight integer sums live in registers,
+//     the float sums in L1.
 // Invariant: the row contract (linear.cc). Integer sums are exact in whatever order, so only the order of the float terms
 //     counts: it is that of few.h.
-// Interface: widened_bytes, widen_tile, panel_many.
+// Interface: tiles_many; kAtOnce, room_bytes.
 #pragma once
 
 #include "activations.h"
@@ -15,31 +16,30 @@ namespace LLMOS_ISA {
 constexpr int64_t widened_codes(int f) { return f == kQ8 && kSplitBytes ? 512 : 256; }
 constexpr int64_t widened_bytes(int f) { return widened_codes(f) + 96; }
 constexpr int64_t kWidened = widened_bytes(kQ8);  // the most of any format
+constexpr int64_t kAtOnce = 64;                   // rows that meet a widened block
 
-// One tile: of each block the codes, then scales, then the second scales or minima, then, if wanted, the weights' sums.
+// Block b of a tile: the codes, then scales, then the second scales or minima, then, if wanted, the weights' sums.
 template <int F>
-void widen_tile(const uint8_t* w, int64_t blocks, bool centred, uint8_t* out, int64_t stride) {
-  for (int64_t b = 0; b < blocks; ++b, out += stride) {
-    const auto p = place(F, w, b);
-    B32 u[8];
-    F8 scale[2], minimum;
-    prefetch(p.codes + 2048);
-    prefetch(p.codes + 2048 + 64);
-    prefetch(p.codes + 2048 + 128);
-    unpack<F>(p.codes, u);
-    load_scales<F>(p, scale, &minimum);
-    float* f = reinterpret_cast<float*>(out + widened_codes(F));
-    store(f, scale[0]);
-    store(f + 8, F == kQ6 ? scale[1] : minimum);
-    if (centred) store(f + 16, weight_sums<F>(u, scale));
-    for (int j = 0; j < 8; ++j) {
-      if constexpr (F == kQ8) u[j] = flip_sign(u[j]);  // 0 to 255
-      if constexpr (F == kQ8 && kSplitBytes) {
-        store_bytes(out + 32 * j, mask_bytes(shift_right<4>(u[j]), 15));
-        store_bytes(out + 256 + 32 * j, mask_bytes(u[j], 15));
-      } else {
-        store_bytes(out + 32 * j, u[j]);
-      }
+LLMOS_INLINE void widen(const uint8_t* w, int64_t b, bool centred, uint8_t* out) {
+  const auto p = place(F, w, b);
+  B32 u[8];
+  F8 scale[2], minimum = zero();
+  prefetch(p.codes + 2048);
+  prefetch(p.codes + 2048 + 64);
+  prefetch(p.codes + 2048 + 128);
+  unpack<F>(p.codes, u);
+  load_scales<F>(p, scale, &minimum);
+  float* f = reinterpret_cast<float*>(out + widened_codes(F));
+  store(f, scale[0]);
+  store(f + 8, F == kQ6 ? scale[1] : minimum);
+  if (centred) store(f + 16, weight_sums<F>(u, scale));
+  for (int j = 0; j < 8; ++j) {
+    if constexpr (F == kQ8) u[j] = flip_sign(u[j]);  // 0 to 255
+    if constexpr (F == kQ8 && kSplitBytes) {
+      store_bytes(out + 32 * j, mask_bytes(shift_right<4>(u[j]), 15));
+      store_bytes(out + 256 + 32 * j, mask_bytes(u[j], 15));
+    } else {
+      store_bytes(out + 32 * j, u[j]);
     }
   }
 }
@@ -120,15 +120,15 @@ LLMOS_INLINE void block_many(const uint8_t* w, const Panel& x, float* y) {
   }
 }
 
-// y[R][C * 8] += the terms of the centres; `totals` are the weights' sums of the first block.
+// y[R][C * 8] += the terms of the centres; `totals` are the weights' sums, [blocks][C * 8].
 template <int R, int C>
-void centre_many(const uint8_t* totals, int64_t blocks, int64_t stride, const Panel* x, float* y) {
+void centre_many(const float* totals, int64_t blocks, const Panel* x, int64_t stride, float* y) {
   F8 z[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) z[r][c] = zero();
-  for (int64_t b = 0; b < blocks; ++b, totals += C * stride, ++x) {
+  for (int64_t b = 0; b < blocks; ++b, totals += C * 8, x += stride) {
     F8 total[C];
-    for (int c = 0; c < C; ++c) total[c] = load(reinterpret_cast<const float*>(totals + c * stride));
+    for (int c = 0; c < C; ++c) total[c] = load(totals + 8 * c);
     for (int r = 0; r < R; ++r)
       for (int c = 0; c < C; ++c) z[r][c] = fma(total[c], set1(x->centre[r]), z[r][c]);
   }
@@ -136,17 +136,41 @@ void centre_many(const uint8_t* totals, int64_t blocks, int64_t stride, const Pa
     for (int c = 0; c < C; ++c) store(y + (r * C + c) * 8, add(load(y + (r * C + c) * 8), z[r][c]));
 }
 
-// y[R][C * 8]: C widened tiles, their blocks in turn, against R rows of a panel.
-template <int F, int R, int C>
-void panel_many(const uint8_t* w, int64_t blocks, bool centred, const Panel* x, float* y) {
-  for (int i = 0; i < R * C; ++i) {
+// What tiles_many needs to work in: a widened block of each tile, and the weights' sums.
+constexpr int64_t room_bytes(int64_t blocks) { return 2 * kWidened + blocks * 2 * 32; }
+
+// y[rows][C * 8]: C tiles against `rows` rows in panels, x[blocks][panels].
+template <int F, int C>
+void tiles_many(const uint8_t* const* w, int64_t blocks, bool centred, const Panel* x, int64_t rows, float* y,
+                uint8_t* room) {
+  constexpr int64_t width = widened_bytes(F), size = kPanelRows * C * 8;
+  const int64_t whole = rows / kPanelRows, rest = rows % kPanelRows, panels = whole + (rest > 0);
+  float* const totals = reinterpret_cast<float*>(room + 2 * kWidened);
+  for (int64_t i = 0; i < rows * C; ++i) {
     store(y + 8 * i, zero());
     keep_order();  // else a call of memset, slower than eight stores
   }
-  const uint8_t* tile = w;
   const Panel* panel = x;
-  for (int64_t b = 0; b < blocks; ++b, tile += C * widened_bytes(F), ++panel) block_many<F, R, C>(tile, *panel, y);
-  if (centred) centre_many<R, C>(w + widened_codes(F) + 64, blocks, widened_bytes(F), x, y);
+  for (int64_t b = 0; b < blocks; ++b) {
+    for (int c = 0; c < C; ++c) {
+      widen<F>(w[c], b, centred, room + c * width);
+      if (centred) memcpy(totals + (b * C + c) * 8, room + c * width + widened_codes(F) + 64, 32);
+    }
+    float* to = y;
+    for (int64_t p = 0; p < whole; ++p, to += size) block_many<F, 4, C>(room, *panel++, to);
+    switch (rest) {
+      case 1: block_many<F, 1, C>(room, *panel++, to); break;
+      case 2: block_many<F, 2, C>(room, *panel++, to); break;
+      case 3: block_many<F, 3, C>(room, *panel++, to); break;
+    }
+  }
+  if (!centred) return;
+  for (int64_t p = 0; p < whole; ++p, ++x, y += size) centre_many<4, C>(totals, blocks, x, panels, y);
+  switch (rest) {
+    case 1: centre_many<1, C>(totals, blocks, x, panels, y); break;
+    case 2: centre_many<2, C>(totals, blocks, x, panels, y); break;
+    case 3: centre_many<3, C>(totals, blocks, x, panels, y); break;
+  }
 }
 
 }  // namespace LLMOS_ISA
