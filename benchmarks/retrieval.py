@@ -2,8 +2,9 @@
 
 What: three parts. The Debian Policy Manual with questions of people's own words (`retrieval_questions.txt`): keys
     `recall3|5.METHOD`. Python's documentation with 2,500 questions in its words (retrieval_set.py): `recall10.METHOD`,
-    beside bm25s and faiss where they are installed. Then volumes of 10 thousand to a million chunks (retrieval_size.py)
-    and ingestion (retrieval_ingest.py). Settings were chosen on the other half of the questions (`..._tuned`).
+    also ranked again, beside bm25s and faiss where they are installed. Then volumes of 10 thousand to a million chunks
+    (retrieval_size.py) and ingestion (retrieval_ingest.py). Settings were chosen on the other half of the questions
+    (`..._tuned`).
 Invariant: fused is `Volume.search` as users get it; dense and BM25 are its two halves on the same volume.
 Interface: `run(quick, progress) -> Figures`. Needs Debian's packages debian-policy 4.6.2 and python3.11-doc. Python's
     documentation is mounted once (20 minutes) and kept in the cache; `quick` only times the encoder.
@@ -11,6 +12,7 @@ Interface: `run(quick, progress) -> Figures`. Needs Debian's packages debian-pol
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import statistics
@@ -29,7 +31,7 @@ from llmos.abi.errors import DocumentError
 from llmos.abi.progress import Unit
 from llmos.memory.embedding import Encoder
 from llmos.memory.ranking import distinct, lexical_terms
-from llmos.memory.volume import CANDIDATES, COLUMNS, Volume
+from llmos.memory.volume import CANDIDATES, COLUMNS, Passage, Volume
 
 MANUAL = Path("/usr/share/doc/debian-policy/policy.txt.gz")
 QUESTIONS = Path(__file__).with_name("retrieval_questions.txt")
@@ -142,6 +144,7 @@ def _python_recalls(volume: Volume, encoder: Encoder) -> dict[str, float]:
         "dense": lambda n: ten(index.search(vectors[n], CANDIDATES)),
         "bm25": lambda n: ten(words(n)),
         "fused": lambda n: [passage.chunk_id for passage in volume.search(asked[n][0].text, k=10)],
+        "reranked": lambda n: _reranked(volume, asked[n][0].text)[:10],
     }
     methods |= _others(store.vectors(list(rows)), [f"{r.heading}\n{r.text}" for r in rows.values()],
                        vectors, [q.text for q, _ in asked])  # fmt: skip
@@ -153,6 +156,21 @@ def _python_recalls(volume: Volume, encoder: Encoder) -> dict[str, float]:
             of = [hit for hit, (q, _) in zip(hits, asked, strict=True) if q.kind == kind]
             values[f"recall10.{method}.{kind}"] = sum(of) / len(of)
     return values
+
+
+def _reranked(volume: Volume, question: str) -> list[int]:
+    """What is fused, ranked again by the share of the question's words, rare ones counting more, that a passage and its
+    headings hold: the best that was found, but questions in people's own words lose by it (docs/log.md)."""
+    found = volume.search(question, k=CANDIDATES)
+    held = volume._store.frequencies(lexical_terms(question))
+    rarity = {term: math.log(1 + len(volume) / (1 + count)) for term, count in held.items()}
+    whole = sum(rarity.values()) or 1.0
+
+    def score(passage: Passage) -> float:
+        words = set(re.findall(r"\w+", f"{passage.heading} {passage.text}".lower()))
+        return passage.score + 0.5 * sum(rarity[term] for term in rarity.keys() & words) / whole
+
+    return [passage.chunk_id for passage in sorted(found, key=score, reverse=True)]
 
 
 def _others(

@@ -1,8 +1,9 @@
 """The dense index of a volume: which chunks are probably nearest in meaning.
 
-What: a faiss index of unit vectors by chunk id. Small volumes are searched exactly (flat); larger ones by inverted
-    lists of vectors in 8 bits a number, a quarter of the memory and a hundredth of the reading. SQLite holds every
-    vector: the index is a copy that may be out of date, is brought up to date by difference, and can be made anew.
+What: a faiss index of unit vectors by chunk id, in 8 bits a number: a quarter of the memory, for it is what grows with
+    a volume. In small ones all are compared (flat), in larger ones those of the nearest inverted lists. SQLite holds
+    every vector: the index is a copy that may be out of date, is brought up to date by difference, and can be made
+    anew.
 Invariant: an index read from disk is whole (its checksum is in its file name), or it is not used. It proposes, and
     whoever asks takes the exact likeness from the store.
 Interface: `DenseIndex.made(count, sample)`, `.add(ids, vectors)`, `.remove(ids)`, `.ids`, `.search(vector, k) -> ids`,
@@ -23,9 +24,12 @@ from typing import Any
 import numpy as np
 
 FLAT = 50_000  # vectors up to which all are compared: some milliseconds
-LISTS = 1024
-SAMPLE = 50_000  # vectors that the lists' centres are made from: fixed, so that memory is flat in the volume's size
-PROBES = 48  # lists that a question looks into; see benchmarks/retrieval.py for what that finds
+LISTS = 256
+SAMPLE = (
+    40 * LISTS
+)  # vectors that the lists' centres are made from: few, so that they cost little beside the index
+PROBES = 24  # lists that a question looks into; see benchmarks/retrieval.py for what that finds
+WIDEST = 6.0  # a number of a unit vector of D dimensions lies within so many times 1 / sqrt(D), or is cut
 _PREFIX = "dense"
 _CHUNK = 1 << 20
 
@@ -46,25 +50,34 @@ class DenseIndex:
         """An empty index for about `count` vectors like those of `sample`, float32 [SAMPLE at most, D]."""
         import faiss
 
-        size = sample.shape[1]
+        size, bits = sample.shape[1], faiss.ScalarQuantizer.QT_8bit
         if count <= FLAT:
-            return cls(faiss.IndexIDMap2(faiss.IndexFlatIP(size)), np.zeros(0, np.int64))
+            flat = faiss.IndexScalarQuantizer(size, bits, faiss.METRIC_INNER_PRODUCT)
+            edge = np.full(size, WIDEST / np.sqrt(max(size, 1)), np.float32)
+            flat.train(np.stack([-edge, edge]))
+            return cls(faiss.IndexIDMap(flat), np.zeros(0, np.int64))
         index = faiss.IndexIVFScalarQuantizer(
-            faiss.IndexFlatIP(size), size, LISTS, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+            faiss.IndexFlatIP(size), size, LISTS, bits, faiss.METRIC_INNER_PRODUCT
         )
         index.train(np.ascontiguousarray(sample, np.float32))
         return cls(index, np.zeros(0, np.int64))
 
     @property
     def flat(self) -> bool:
-        """Whether it compares all vectors, exactly."""
+        """Whether it compares all vectors."""
         import faiss
 
-        return isinstance(self._index, faiss.IndexIDMap2)
+        return isinstance(self._index, faiss.IndexIDMap)
 
     def fits(self, count: int) -> bool:
-        """Whether this kind of index is right for so many vectors; else it is better made anew."""
-        return self.flat == (count <= FLAT)
+        """Whether this kind of index is right for so many vectors; else, or where another version made it, it is better
+        made anew."""
+        import faiss
+
+        if self.flat:
+            inner = faiss.downcast_index(self._index.index)
+            return count <= FLAT and isinstance(inner, faiss.IndexScalarQuantizer)
+        return count > FLAT and self._index.nlist == LISTS
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         """More vectors, float32 [N, D], whose int64 ids [N] are greater than those that are there."""
@@ -181,7 +194,7 @@ def _ids(index: Any) -> np.ndarray:
 
     if not index.ntotal:
         return np.zeros(0, np.int64)
-    if isinstance(index, faiss.IndexIDMap2):
+    if isinstance(index, faiss.IndexIDMap):
         return np.sort(faiss.vector_to_array(index.id_map))
     lists = index.invlists
     sizes = [lists.list_size(n) for n in range(index.nlist)]

@@ -35,7 +35,7 @@ from llmos.memory.store import ChunkRow, Store
 
 CANDIDATES = 50  # taken from each ranking before they are fused
 WORDS = 0.3  # what the best match of words adds to a cosine; see benchmarks/retrieval.py
-_BATCH = 10_000  # vectors that are put into the index at once
+_BATCH = 2_000  # vectors that are put into the index at once
 COLUMNS = (0.5, 1.0, 1.0)  # BM25 weights of title, heading and text
 
 log = logging.getLogger("llmos.volume")
