@@ -161,3 +161,18 @@ def test_parts() -> None:
     assert parts("a//b/./c") == ("a", "b", "c")
     assert parts("") == parts(".") == ()
     assert parts("..a/b..") == ("..a", "b..")
+
+
+def test_who_names_what_is_not_there_is_told_what_is(files: Beneath, house: Path) -> None:
+    for wrong in ("one.txt", "a/b/one.txt", "a/One.text"):
+        with pytest.raises(PathError, match=r"there is no .*there is 'a/one\.txt'"):
+            files.read(wrong, 10)
+    with pytest.raises(PathError, match=r"there are .*a/one\.txt, .*pipe"):
+        files.read("holiday", 10)
+    for n in range(20):
+        (house / f"{n}.md").touch()
+    with pytest.raises(PathError, match="list the folder"):
+        files.read("holiday", 10)
+    with pytest.raises(PathError, match=r"no '\.\./secret\.text'|leads out") as refused:
+        files.read("../secret.text", 10)
+    assert "secret.txt" not in str(refused.value), "of what lies outside nothing is told"

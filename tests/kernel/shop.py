@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 from llmos.abi.app import App, Call, Image, Payload, Target, query, syscall
+from llmos.abi.errors import BadArguments
+
+
+class NothingToPay(BadArguments):
+    """A price of nothing."""
 
 
 class Shop(App, name="shop"):
@@ -43,6 +48,8 @@ class Shop(App, name="shop"):
         """Pay somebody. The same key pays once."""
         if to == "nobody":
             raise LookupError("nobody takes money")
+        if not cents:
+            raise NothingToPay("nothing was paid", why="0 cents are nothing", do="give a price")
         folder = _folder(call)
         try:
             os.close(os.open(folder / f"paid-{call.key}", os.O_CREAT | os.O_EXCL))

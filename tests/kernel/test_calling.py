@@ -32,7 +32,7 @@ RELEVANT, OTHER = "Find me the item Green Tea in the shop", "Who wrote Faust?"
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = Choice(opening=0.3, name=4.0, description=4.0, threshold=1.9)
+    weights = Choice(opening=0.3, name=4.0, description=4.0, number=0.0, threshold=1.9, words=1.9)
     monkeypatch.setitem(choice._CHOICES, "scripted", weights)
 
 
@@ -255,6 +255,14 @@ def test_calls_that_fail_come_to_an_end(scripted_kernel: Make) -> None:
 def test_what_was_to_be_paid_is_not_tried_again(scripted_kernel: Make) -> None:
     results, window = tries(scripted_kernel, call("shop.pay", to="nobody", cents=3), RIGHT)
     assert results[0].syscall == "shop.pay" and not results[0].ok and AGAIN.strip() not in window
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_was_surely_not_paid_is_tried_again(scripted_kernel: Make) -> None:
+    nothing, something = (call("shop.pay", to="bob", cents=cents) for cents in (0, 5))
+    results, window = tries(scripted_kernel, nothing, something, "Paid.")
+    assert [r.ok for r in results[:2]] == [False, True] and '"BadArguments"' in results[0].text
+    assert AGAIN.strip() in window
 
 
 TALK = [Message.of("user", "I like Green Tea."), Message.of("assistant", "So do I.")]
