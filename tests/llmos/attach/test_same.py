@@ -280,3 +280,12 @@ def test_a_checkpoint_is_another_process_that_knows_the_same(machine: Machine, t
     path.write_bytes(b"something else")
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         machine.resume(path)
+
+
+def test_a_hint_changes_no_answer_and_the_map_is_whole(machine: Machine) -> None:
+    process = machine.spawn()
+    process.expect("hello and more")
+    assert process.ask("hello").answer == "You said hello."
+    regions = machine.pmap(process.pid, look=True)
+    assert regions == machine.pmap(process.pid) != []
+    assert all(region.attention is None for region in regions)  # a script looks nowhere
