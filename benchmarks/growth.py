@@ -1,8 +1,9 @@
 """What grows when the machine is asked for 2, 4, 8 times as much: time and memory by window, processes and volume.
 
 What: the window (tokens of context: prefill of it, milliseconds a word behind it, MiB of its pages), the processes
-    (milliseconds a step, words a second in all), the volume (chunks of real passages: milliseconds a question, its
-    embedding included, seconds to store and to index, MiB on disk). Keys `<what>.<figure>.<size>`.
+    (milliseconds a step, words a second in all, MiB resident with the weights), the volume (chunks of real passages:
+    milliseconds a question, its embedding included, seconds to store and to index, MiB on disk). Keys
+    `<what>.<figure>.<size>`.
 Invariant: each size is measured in the same run and by the same engine; no prompt is met twice.
 Interface: `run(quick, progress) -> Figures`; `--quick` takes the smaller model and the smaller sizes.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import SMALL, Figures, Progress
+from benchmarks.machine import resident_mib
 from benchmarks.ours import Ours
 from benchmarks.retrieval import ENCODER, MANUAL, questions
 from llmos.abi.config import DEFAULT_MODEL
@@ -50,6 +52,7 @@ def run(quick: bool, progress: Progress) -> Figures:
         for n in PROCESSES[: 3 if quick else None]:
             rate = ours.streams(n)
             values |= {f"processes.words_per_s.{n}": rate, f"processes.step_ms.{n}": 1e3 * n / rate}
+            values[f"processes.resident_mib.{n}"] = resident_mib()
             progress(f"{n} processes: {rate:.0f} words a second")
     encoder = Encoder.find(ENCODER)
     texts = _texts()

@@ -2,7 +2,8 @@
 
 What: processor, its features that matter to us, cores, memory, measured read bandwidth, library versions, load.
 Invariant: names no host, user or path.
-Interface: `describe() -> dict`; `read_bandwidth(threads)` in bytes a second; `peak_mib()` of this process.
+Interface: `describe() -> dict`; `read_bandwidth(threads)` in bytes a second; `peak_mib()`, `resident_mib()` of this
+    process.
 """
 
 from __future__ import annotations
@@ -36,8 +37,17 @@ LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "llama-cpp-python", "faiss-cpu", 
 
 def peak_mib() -> float:
     """The most memory that this process has held, mapped files included; `ru_maxrss` would begin with its parent's."""
+    return _status_mib("VmHWM:")
+
+
+def resident_mib() -> float:
+    """The memory that this process holds now, mapped files included."""
+    return _status_mib("VmRSS:")
+
+
+def _status_mib(field: str) -> float:
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return int(status.partition(field)[2].split()[0]) / 1024
 
 
 def describe() -> dict[str, object]:
