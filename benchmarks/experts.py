@@ -6,7 +6,8 @@ What: `score.<expert>` is the share of its tests that pass, of `tests.<expert>`.
     mounted that it refuses. `false_citations` counts citations of what did not stand in its window. `routed` is the
     share of questions that go to an expert whose they are, `routed_right` of those that are asked the share that comes
     back answered rightly.
-Invariant: the default model, greedy, through the real path: window, retrieval, grammar, apps in processes of their own.
+Invariant: the default model, greedy, through the real path: window, retrieval, grammar, apps in processes of their own,
+    on a state of its own: no notes and no consents of the machine's.
     `--quick` asks a few tests of each and a few questions. A run that was broken off goes on where it was (see
     `experts_kept`), and says so.
 Interface: `run(quick, progress)`. Needs Debian's packages debian-policy and python3.11-doc.
@@ -15,6 +16,7 @@ Interface: `run(quick, progress)`. Needs Debian's packages debian-policy and pyt
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -54,6 +56,11 @@ def run(quick: bool, progress: Progress) -> Figures:
     work = config.machine.cache / "benchmarks" / "experts"
     files = "\n".join(file.read_text(encoding="utf-8") for file in sorted(SHIPPED.glob("*/expert.yaml")))
     kept = Kept(work / f"kept{'-quick' * quick}.jsonl", f"{config.kernel.model}\n{QUESTIONS}\n{files}")
+    if not kept.before:
+        shutil.rmtree(work / "state", ignore_errors=True)
+    config = config.model_copy(
+        update={"machine": config.machine.model_copy(update={"state": work / "state"})}
+    )
     notes = [f"{kept.before} outcomes are of a run that was broken off"] if kept.before else []
     values: dict[str, float] = {}
     for name in EXPERTS:
@@ -163,8 +170,10 @@ def _routed(config: Config, quick: bool, progress: Progress, kept: Kept) -> dict
     """To whom questions go, and what comes back."""
     with tempfile.TemporaryDirectory() as made:
         machine = config.model_copy(update={"experts": (*config.experts, handbook(Path(made)))})
-        roster = MachineDirectory(machine).roster()
-        roster = {name: one for name, one in roster.items() if name != "router"}
+        roster = dict(MachineDirectory(machine).roster())
+        roster.pop("router")
+        for name in roster:
+            prepare(Shelf(machine), name, lambda *_: True)
         library, picked = Library(machine), 0
         history = History(library.encode)
         for question in QUESTIONS:
