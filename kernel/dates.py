@@ -2,15 +2,16 @@
 
 What: reads a date that can only be meant one way, and writes it as a description says: `MM-DD-YYYY`, `month.year`.
 Invariant: what is ambiguous (03/04/2022), in that form already, or no date stays as it is.
-Interface: `dated(value, description) -> str`; `day_of(value) -> date | None`.
+Interface: `dated(value, description) -> str`; `days_of(value) -> list[date]`; `MONTHS`.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import date
 
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 _FIELD = "yyyy|mm|dd|year|month|day"
 _FORM = re.compile(rf"\b({_FIELD})([-/.])({_FIELD})(?:\2({_FIELD}))?\b", re.IGNORECASE)
 _SAME = {"year": "yyyy", "month": "mm", "day": "dd"}
@@ -25,6 +26,7 @@ _READ = [
         rf"{_NAMED},? (?P<year>\d{{4}})",
     )
 ]
+_EITHER = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})")  # whichever of them is the month
 
 
 def dated(value: str, description: str) -> str:
@@ -41,10 +43,16 @@ def dated(value: str, description: str) -> str:
     return form[2].join(written[field] for field in fields)
 
 
-def day_of(value: str) -> date | None:
-    """The day that `value` names, and nothing else."""
+def days_of(value: str) -> list[date]:
+    """The days that `value` may name, if it says nothing else."""
+    found = []
+    if either := _EITHER.fullmatch(value.strip()):
+        first, second, year = map(int, either.groups())
+        for month, day in ((first, second), (second, first)):
+            with suppress(ValueError):
+                found.append(date(year, month, day))
     meant, has_day = _read(value) or (None, False)
-    return meant if has_day else None
+    return [*found, meant] if meant is not None and has_day else found
 
 
 def _read(value: str) -> tuple[date, bool] | None:
@@ -54,7 +62,7 @@ def _read(value: str) -> tuple[date, bool] | None:
         return None
     parts = found.groupdict()
     month = parts["month"].lower()[:3]
-    number = _MONTHS.index(month) + 1 if month in _MONTHS else int(month)
+    number = MONTHS.index(month) + 1 if month in MONTHS else int(month)
     try:
         return date(int(parts["year"]), number, int(parts.get("day", "1"))), "day" in parts
     except ValueError:

@@ -12,10 +12,10 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from llmos.kernel.dates import day_of
+from llmos.kernel.dates import MONTHS, days_of
 from llmos.kernel.support import words
 
-NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"  # thousands may stand between commas
+NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+"  # thousands may stand between commas
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NUMBERS = {
     name: float(value)
@@ -99,11 +99,10 @@ class Heard:
 
     def _dates(self, value: str) -> bool:
         """Whether `value` is a day that was named."""
-        day = day_of(value)
-        return (
-            day is not None
-            and day.day in self.numbers
-            and (day.month in self.numbers or f"{day:%b}".lower() in {word[:3] for word in self._letters})
+        named = {word[:3] for word in self._letters}
+        return any(
+            day.day in self.numbers and (day.month in self.numbers or MONTHS[day.month - 1] in named)
+            for day in days_of(value)
         )
 
     def _abbreviates(self, value: str) -> bool:
