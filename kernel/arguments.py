@@ -18,6 +18,8 @@ The rules, in this order:
     n per cent is n/100, but where the parameter says that it counts per cent;
     a name is as long as the user made it: "Les Paul" of "a Gibson Les Paul" becomes "Gibson Les Paul", but for
     words that belong to the syscall itself or to another argument;
+    what another parameter holds by choice or by default is not part of a text too, but where it is part of a name;
+    latitudes south and longitudes west are negative;
     a date is written in the form that the parameter's description names;
     an address is the one that was said, where only http or https differs;
     a function of x is what stands behind its `y =`, but where the parameter speaks of equations.
@@ -33,7 +35,7 @@ from typing import Any
 
 from llmos.kernel.dates import dated
 from llmos.kernel.heard import FLAG_WORDS, NUMBER, Heard, stems
-from llmos.kernel.quantities import counted
+from llmos.kernel.quantities import counted, directed
 from llmos.kernel.support import words
 
 _PERCENT = re.compile(rf"({NUMBER})\s*(?:%|per ?cent\b)", re.IGNORECASE)
@@ -69,12 +71,16 @@ def settled(
         if isinstance(value, str) and not _FIXED & parameter.keys():
             others = stems(" ".join(str(v) for n, v in {**kept, **meant}.items() if n != name and v != value))
             description = str(parameter.get("description", ""))
+            value = _once(value, {n: p for n, p in described.items() if n != name}, kept, asked)
             value = _in_full(value, asked, own | others, place=not name.lower().endswith("city"))
             meant[name] = _function(_address(dated(value, description), heard), description)
         elif isinstance(value, float | int) and not isinstance(value, bool):
             value = counted(_unslipped(value, Heard(asked)), str(parameter.get("description", "")), asked)
             meant[name] = _fraction(value, name, parameter, asked)
-    return {name: numbers_as_declared(value, described.get(name)) for name, value in meant.items()}
+    for name, value in meant.items():
+        about = f"{name} {described.get(name, {}).get('description', '')}"
+        meant[name] = numbers_as_declared(directed(value, about, asked), described.get(name))
+    return meant
 
 
 def _supported(
@@ -194,6 +200,24 @@ def _in_full(value: str, asked: str, taken: frozenset[str], *, place: bool = Tru
     ):
         start = more.start()
     return asked[start:end]
+
+
+def _once(value: str, others: Mapping[str, Any], given: Mapping[str, Any], asked: str) -> str:
+    """`value` without those words at its ends that one of the `others` holds, as the user wrote them small."""
+    held = set[str]()
+    for name, parameter in others.items():
+        if _choices(parameter) or "default" in parameter:
+            holds = given.get(name, parameter.get("default"))
+            held |= {
+                _flat(one) for one in (holds if isinstance(holds, list) else [holds]) if isinstance(one, str)
+            }
+    parts = value.split(" ")
+    for n in range(1, len(parts)):
+        for cut, rest in ((parts[:n], parts[n:]), (parts[-n:], parts[:-n])):
+            found = re.search(rf"(?<!\w){re.escape(' '.join(cut))}(?!\w)", asked, re.IGNORECASE)
+            if found and found[0].islower() and _flat(found[0]) in held:
+                return " ".join(rest)
+    return value
 
 
 def _address(value: str, heard: str) -> str:

@@ -1,15 +1,17 @@
 """Quantities in the unit that a parameter asks for.
 
-What: reads "3 minutes" in the user's words, and gives 180 for a parameter that counts seconds.
+What: reads "3 minutes" in the user's words, and gives 180 for a parameter that counts seconds; and -3.5 for a longitude
+    of 3.5 W.
 Invariant: a number that is right already, or that may mean several quantities, stays as it is; so do speeds, areas and
     other compounds. Whole numbers stay whole.
-Interface: `counted(value, description, asked) -> float`.
+Interface: `counted(value, description, asked) -> float`; `directed(value, about, asked)`.
 """
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Any
 
 from llmos.kernel.heard import NUMBER, Heard
 
@@ -24,6 +26,8 @@ _UNITS = {
     for names, size in (unit.split() for unit in units.split(", "))
     for name in names.split("|")
 }
+_COORDINATE = re.compile(r"coord|latitude|longitude", re.IGNORECASE)
+_BELOW = re.compile(rf"({NUMBER})\s*°?\s*(?:[SW]\b|[Ss]outh|[Ww]est)")
 _ALONE = r"([a-z]+)\b(?!\s*(?:[/^²³]|per\b))"  # a word that is no part of a compound
 _SAID = re.compile(rf"({NUMBER})[ -]?{_ALONE}", re.IGNORECASE)
 _WANTED = re.compile(rf"\bin {_ALONE}", re.IGNORECASE)
@@ -49,6 +53,17 @@ def counted(value: float, description: str, asked: str) -> float:
     if len(found) != 1 or (isinstance(value, int) and found[0].denominator != 1):
         return value
     return type(value)(found[0])
+
+
+def directed(value: Any, about: str, asked: str) -> Any:
+    """Coordinates, one or a list of them, south and west of zero below it. `about`: the parameter, by its name and
+    description."""
+    if isinstance(value, list):
+        return [directed(part, about, asked) for part in value]
+    if isinstance(value, bool) or not isinstance(value, float | int) or not _COORDINATE.search(about):
+        return value
+    said = {float(found[1]) for found in _BELOW.finditer(asked)}
+    return -value if value in said else value
 
 
 def _unit(word: str) -> tuple[str, Fraction] | None:

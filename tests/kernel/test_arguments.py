@@ -189,6 +189,42 @@ def test_a_city_s_name_has_no_country() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "written", "meant"),
+    [
+        ("a fat-free muffin", "Fat-Free Muffin", "Muffin"),
+        ("a muffin, fat-free", "muffin fat-free", "muffin"),
+        ("a book on Fat-Free", "Fat-Free", "Fat-Free"),
+        ("the Fat-Free Cookbook", "Fat-Free Cookbook", "Fat-Free Cookbook"),
+        ("the large muffin", "large muffin", "muffin"),
+        ("the small muffin", "small muffin", "small muffin"),
+    ],
+)
+def test_what_another_parameter_holds_is_said_once(asked: str, written: str, meant: str) -> None:
+    diet = {"type": "array", "items": {"type": "string", "enum": ["Fat Free", "Sugar Free"]}}
+    schema = {"what": TEXT, "diet": diet, "size": {"type": "string", "default": "large"}}
+    found = settle(asked, {"what": written, "diet": ["Fat Free"]}, schema, ("what", "diet"))
+    assert found == {"what": meant, "diet": ["Fat Free"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "written", "meant"),
+    [
+        ("at 51.5 N, 0.1 W", [51.5, 0.1], [51.5, -0.1]),
+        ("at 51.5 N, 0.1 W", [51.5, -0.1], [51.5, -0.1]),
+        ("at 33.9° S, 18.4° E", [33.9, 18.4], [-33.9, 18.4]),
+        ("at 33.9 south", 33.9, -33.9),
+        ("at 33.9 Somewhere", 33.9, 33.9),
+    ],
+)
+def test_south_and_west_are_negative(asked: str, written: Any, meant: Any) -> None:
+    where = {"where": {"description": "Coordinates as latitude and longitude"}, "watts": {"type": "number"}}
+    assert settle(asked, {"where": written, "watts": 0.1}, where, ("where", "watts")) == {
+        "where": meant,
+        "watts": 0.1,
+    }
+
+
+@pytest.mark.parametrize(
     ("written", "description", "meant"),
     [
         ("y = x^2 + 1", "The function, such as 'x^2'", "x^2 + 1"),
