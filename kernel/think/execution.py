@@ -150,7 +150,8 @@ class Thinking(Execution):
             kept = min(max(SHARE * budget.seconds, LEAST_S), MOST_S, budget.seconds / 2)
             budget = replace(budget, seconds=budget.seconds - kept)
         meter = Meter(budget, self._started, lambda: process.ledger.left("tokens"))
-        branches = Branches(kernel, self._request(limit, ()), layout.taint)
+        request = replace(self._request(limit, ()), attend=None)  # nobody asks where a thought looked
+        branches = Branches(kernel, request, layout.taint)
         asked = self.question or next((m.text for m in reversed(layout.messages) if m.role == "user"), "")
         mind = self._mind = Mind(self, meter, branches, asked, limit)
         if self.asking.temperature:
