@@ -66,8 +66,8 @@ def run(quick: bool, progress: Progress) -> Figures:
     for name in EXPERTS:
         passed = _tests(name, config, quick, progress, kept)
         values[f"score.{name}"], values[f"tests.{name}"] = sum(passed) / len(passed), len(passed)
-    values |= _grounded(config, work, quick, progress, kept)
     values |= _routed(config, quick, progress, kept)
+    values |= _grounded(config, work, quick, progress, kept)
     kept.done()
     return Figures(values, models=(config.kernel.model,), notes=tuple(notes))
 
