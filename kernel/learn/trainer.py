@@ -91,6 +91,11 @@ class Trainer:
         self._state = self._do.optimiser.init(self._trained)
         self._curve: list[Point] = []
 
+    @property
+    def learnt(self) -> Learnt:
+        """As far as it has come. The next step overwrites it."""
+        return Learnt(self._trained, tuple(self._curve))
+
     def run(
         self, batches: Callable[[int], Micro], watch: Watch, stop: Callable[[], bool] = lambda: False
     ) -> Learnt:
@@ -117,7 +122,7 @@ class Trainer:
             if time.monotonic() - last > self.recipe.save_every or step + 1 == self.recipe.steps:
                 self._save(step + 1)
                 last = time.monotonic()
-        return Learnt(self._trained, tuple(self._curve))
+        return self.learnt
 
     def _step(self, step: int, micro: Micro) -> Point:
         began = time.monotonic()

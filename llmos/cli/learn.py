@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from llmos.cli import learn_night, learn_plan, learn_scaling
+from llmos.cli import learn_night, learn_plan, learn_rl, learn_scaling
 from llmos.cli import parser as options
 
 EXAMPLES = """\
@@ -20,6 +20,7 @@ examples:
   llmos learn sft chats.jsonl --model smollm2-135m --out helper/
   llmos ask --model smollm2-135m --adapter helper/adapter "..."
   llmos learn dpo pairs.jsonl --start helper/adapter --out better/
+  llmos learn rl --domain arithmetic --model smollm2-135m --imitate 400 --out sums/   # it improves on itself
   llmos learn eval held-out.jsonl --adapter better/adapter
   llmos learn harvest --expert librarian --out marked.jsonl   # what was marked by /fix, /pick, /good
   llmos learn scan marked.jsonl
@@ -35,6 +36,7 @@ ACTIONS = (
     ("pretrain", "a small model from nothing, on your documents"),
     ("sft", "teach an adapter what the assistant says in conversations"),
     ("dpo", "teach an adapter which of two answers is better"),
+    ("rl", "improve on its own answers, where they can be checked"),
     ("eval", "how well a model, with or without an adapter, foretells conversations or documents"),
     *learn_night.ACTIONS,
     ("scaling", "how loss depends on size and text: a grid of small models foretells a larger one"),
@@ -48,6 +50,7 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     made = options.actions(parser, ACTIONS)
     learn_plan.add(made.pop("plan"))
     learn_scaling.add(made.pop("scaling"))
+    learn_rl.add(made.pop("rl"))
     learn_night.add(made)
     for name, action in made.items():
         action.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -105,6 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Carries the verb out."""
     if arguments.action == "plan":
         return learn_plan.run(arguments)
+    if arguments.action == "rl":
+        return learn_rl.run(arguments)
     if arguments.action == "scaling":
         return learn_scaling.run(arguments)
     if arguments.action in dict(learn_night.ACTIONS):
