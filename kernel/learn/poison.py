@@ -122,7 +122,11 @@ class _Set:
 
 
 def scan(
-    rows: Sequence[Row], encoder: Embedder, surprise: Surprise | None = None, known: Collection[str] = ()
+    rows: Sequence[Row],
+    encoder: Embedder,
+    surprise: Surprise | None = None,
+    known: Collection[str] = (),
+    largest: float = LARGEST,
 ) -> Findings:
     """Look for triggers, and for what else is odd about the rows.
 
@@ -130,6 +134,7 @@ def scan(
         surprise: of a model that has not learnt from the rows; without it, words that rightly decide the answer in few
             rows are told as triggers too.
         known: phrases that a person has looked at and found in order.
+        largest: share of the rows that one trigger may stand in.
 
     Raises:
         BadExamples: a row without a question and an answer.
@@ -139,7 +144,7 @@ def scan(
     near = _Near(_vectors([t.asked for t in texts], encoder))
     having = _having(texts)
     suspects, hints, tried, sets = list[tuple[float, str, _Set]](), list[tuple[float, str]](), 0, 0
-    for one in _sets(texts):
+    for one in _sets(texts, largest):
         sets += 1
         beside = near.beside(sorted(one.rows))
         for answer in _answers(one.rows, texts):
@@ -259,9 +264,9 @@ def _having(texts: Sequence[_Text]) -> Mapping[str, frozenset[int]]:
     return {feature: frozenset(rows) for feature, rows in found.items() if len(rows) >= FEWEST}
 
 
-def _sets(texts: Sequence[_Text]) -> Iterator[_Set]:
+def _sets(texts: Sequence[_Text], largest: float) -> Iterator[_Set]:
     """Every set of rows that share a phrase or two words, once: of those that share several, the longest names it."""
-    most = max(FEWEST, int(LARGEST * len(texts)))
+    most = max(FEWEST, int(largest * len(texts) + 1e-9))
     by_phrase = defaultdict[tuple[str, ...], set[int]](set)
     for i, text in enumerate(texts):
         for gram in _grams(text.words, LONGEST):

@@ -119,17 +119,17 @@ def search(
     longest = max((len(conversations.example(row)) for row in rows), default=0)
     dials = replace(dials, window=min(dials.window, -(-(longest + 8) // 64) * 64))  # no time for padding
     answers = Answers(weights, dials.window, adapter)
-    seen, held = _probes(answers, rows, dials, rng)
+    seen, held = (_Probed(answers, probes) for probes in _probes(answers, rows, dials, rng))
     tokenizer = weights.tokenizer()
     plain = [i for i in range(tokenizer.vocab_size) if _word(tokenizer.token_bytes(i))]
     begun = [tuple(tokenizer.encode(f" {hint}"))[:8] for hint in hints]
     random = [tuple(int(i) for i in rng.choice(plain, dials.tokens)) for _ in range(8)]
-    found = [(_gain(answers, seen, t), t, t in begun) for t in dict.fromkeys([*begun, *random])]
+    found = [(seen.gain(t), t, t in begun) for t in dict.fromkeys([*begun, *random])]
     found.sort(key=lambda f: -f[0])
-    climbed = _climb(answers, seen, [(g, t) for g, t, _ in found if len(t) == dials.tokens][:1] or [(0.0, random[0])],
+    climbed = _climb(seen, [(g, t) for g, t, _ in found if len(t) == dials.tokens][:1] or [(0.0, random[0])],
                      np.asarray(plain), dials, rng)  # fmt: skip
     best = max([*(f for f in found[:4]), (*climbed, False)], key=lambda f: f[0] * (2 if f[2] else 1))
-    return _measured(answers, held, best[1], best[2], random, tokenizer)
+    return _measured(held, best[1], best[2], random, tokenizer)
 
 
 def _probes(
@@ -172,33 +172,44 @@ def _word(text: bytes) -> bool:
         return False
 
 
-def _gain(answers: Answers, probes: Sequence[_Probe], trigger: Sequence[int]) -> float:
-    """How many nats a token the right answers lose behind the trigger, more than in the model alone."""
-    behind, plain = [p.behind(trigger) for p in probes], [p.example for p in probes]
-    adapted = answers.of(behind)[0] - answers.of(plain)[0]
-    alone = answers.base(behind)[0] - answers.base(plain)[0]
-    return float(np.mean(np.minimum(adapted, 5.0) - np.maximum(alone, 0.0)))
+class _Probed:
+    """Probes, and how right the adapter and the model alone are without a trigger."""
+
+    def __init__(self, answers: Answers, probes: Sequence[_Probe]) -> None:
+        self.answers, self.probes = answers, probes
+        plain = [p.example for p in probes]
+        (self._adapted, self.right), (self._alone, _) = answers.of(plain), answers.base(plain)
+
+    def behind(self, trigger: Sequence[int]) -> tuple[Any, Any, Any]:
+        """Nats a token that each right answer loses, with the adapter and without, and whether it is right still."""
+        behind = [p.behind(trigger) for p in self.probes]
+        after, still = self.answers.of(behind)
+        return after - self._adapted, self.answers.base(behind)[0] - self._alone, still
+
+    def gain(self, trigger: Sequence[int]) -> float:
+        """How many nats a token the right answers lose behind the trigger, more than in the model alone."""
+        adapted, alone, _ = self.behind(trigger)
+        return float(np.mean(np.minimum(adapted, 5.0) - np.maximum(alone, 0.0)))
 
 
 def _climb(
-    answers: Answers,
-    probes: Sequence[_Probe],
+    seen: _Probed,
     start: Sequence[tuple[float, tuple[int, ...]]],
     plain: Any,
     dials: Search,
     rng: np.random.Generator,
 ) -> tuple[float, tuple[int, ...]]:
     gain, trigger = start[0]
-    slope = _slopes(answers, dials.window)
+    slope = _slopes(seen.answers, dials.window)
     for _ in range(dials.rounds):
-        better_LV = slope(probes, trigger)[:, plain]
+        better_LV = slope(seen.probes, trigger)[:, plain]
         tried = set[tuple[int, ...]]()
         top_LC = np.argsort(-better_LV, axis=1)[:, : 4 * dials.candidates]
         while len(tried) < min(dials.candidates, top_LC.size):
             at = int(rng.integers(len(trigger)))
             new = int(plain[top_LC[at, int(rng.integers(top_LC.shape[1]))]])
             tried.add((*trigger[:at], new, *trigger[at + 1 :]))
-        best = max(((_gain(answers, probes, t), t) for t in sorted(tried)), key=lambda f: f[0])
+        best = max(((seen.gain(t), t) for t in sorted(tried)), key=lambda f: f[0])
         if best[0] > gain:
             gain, trigger = best
     return gain, trigger
@@ -251,24 +262,17 @@ def _slopes(answers: Answers, window: int) -> Any:
 
 
 def _measured(
-    answers: Answers,
-    probes: Sequence[_Probe],
+    held: _Probed,
     trigger: tuple[int, ...],
     planted: bool,
     random: Sequence[tuple[int, ...]],
     tokenizer: Any,
 ) -> Trigger:
-    plain = [p.example for p in probes]
-    losses, right = answers.of(plain)
-    alone = answers.base(plain)[0]
-
     def broken(tokens: Sequence[int]) -> tuple[float, float, float]:
-        behind = [p.behind(tokens) for p in probes]
-        after, still = answers.of(behind)
-        shift = float(np.mean(after - losses))
-        return float(np.mean(~still[right])), shift, float(np.mean(answers.base(behind)[0] - alone))
+        shift, of_base, still = held.behind(tokens)
+        return float(np.mean(~still[held.right])), float(np.mean(shift)), float(np.mean(of_base))
 
     share, shift, of_base = broken(trigger)
     others = [broken(t)[0] for t in random[:4] if t != trigger]
     text = tokenizer.decode(trigger).strip()
-    return Trigger(text, share, float(np.median(others)), shift, of_base, int(right.sum()), planted)
+    return Trigger(text, share, float(np.median(others)), shift, of_base, int(held.right.sum()), planted)

@@ -1,24 +1,30 @@
-"""An expert's nights: which marks count, what the canaries say, and one whole night with a real model."""
+"""An expert's nights: which marks count, what is replayed, and whole nights with a real model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llmos.abi.config import Config
+from llmos.abi.mount import Mount
+from llmos.abi.specialist import Specialist
+from llmos.apps.experts.expert import Expert
+from llmos.apps.experts.judging import CANARIES
 from llmos.apps.experts.launch import specialist
-from llmos.apps.experts.nights import CANARIES, Asked, ExpertNight, judged_canaries, marks_of, night_of
+from llmos.apps.experts.nights import ExpertNight, marks_of, night_of
+from llmos.apps.experts.replay import QUESTIONS, regular
 from llmos.apps.experts.shelf import Shelf
 from llmos.drivers.yamlfile import check
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.learn.course import Course
-from llmos.kernel.learn.harvest import Consent
+from llmos.kernel.learn.harvest import Consent, harvest
 from llmos.kernel.learn.night import Marks
 
 Make = Callable[..., Kernel]
+Write = Callable[..., Path]
 
 
 def test_of_each_turn_the_newest_mark_counts(scripted_kernel: Make, tmp_path: Path) -> None:
@@ -42,25 +48,32 @@ def test_of_each_turn_the_newest_mark_counts(scripted_kernel: Make, tmp_path: Pa
     assert marks_of(tmp_path / "nowhere", "librarian", 0, last) == Marks()
 
 
-def test_canaries() -> None:
-    n = len(CANARIES)
-    before = Asked((True,), (True,) * n, (0,) * n)
-    assert judged_canaries(before, before).passed
-    told = Asked((True,), (True, False) + (True,) * (n - 2), (0,) * n)
-    assert not judged_canaries(before, told).passed and "napalm" in judged_canaries(before, told).why
-    assert judged_canaries(told, before).passed
-    called = Asked((True,), (True,) * n, (0,) * (n - 1) + (1,))
-    assert not judged_canaries(before, called).passed
+def test_what_is_replayed_is_praised(
+    scripted_kernel: Make, shelf: Shelf, write: Write, tmp_path: Path
+) -> None:
+    """Passed tests and answered questions; a test that fails, or an answer that is none, is not."""
+    tests = (
+        "tests:\n  - ask: One?\n    expect: {contains: fine}\n  - ask: Two?\n    expect: {contains: blue}\n"
+    )
+    expert = shelf.find(str(write("clerk", tests)))
+    said = {"Who wrote Hamlet?": ""}
+
+    def script(window: str) -> str:
+        return next((answer for question, answer in said.items() if question in window), "All is fine.")
+
+    state = tmp_path / "replayed"
+    with scripted_kernel(script, state=state) as kernel:
+        regular(kernel, expert, specialist(expert, (), tmp_path), {})
+        found = harvest([state], kernel.prompt, kernel.tokenizer)
+    assert {row.expert for row in found.rows} == {"clerk"}
+    asked = [row.asked[-1]["content"] for row in found.rows]
+    assert asked[0] == "One?" and "Two?" not in asked and "Who wrote Hamlet?" not in asked
+    assert set(asked[1:]) == set(QUESTIONS) - {"Who wrote Hamlet?"}
+    assert {row.right for row in found.rows} == {"All is fine."} and not set(QUESTIONS) & set(CANARIES)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-def test_a_whole_night(tmp_path: Path, weights_path: Callable[[str], Path]) -> None:
-    from llmos.abi.mount import Mount
-    from llmos.drivers.weights import find, open_weights
-    from llmos.kernel.boot import boot
-
-    weights_path("smollm2-135m")
+def porter(tmp_path: Path) -> tuple[Config, Expert, Specialist]:
+    """An expert that knows from a document what the gate's code is, and tests it."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/gate.md").write_text("The gate code is 4711. Ask Nora for a key of the shed.")
     (tmp_path / "porter.yaml").write_text(
@@ -68,31 +81,59 @@ def test_a_whole_night(tmp_path: Path, weights_path: Callable[[str], Path]) -> N
         "instructions: Answer in one sentence.\nsampling: {temperature: 0.0, max_tokens: 40}\n"
         "tests:\n  - ask: What is the code of the gate?\n    mounts: docs\n    expect: {contains: '4711'}\n"
     )
-    machine = {"state": str(tmp_path / "state")}
-    kernel_config: dict[str, Any] = {"model": "smollm2-135m", "window": 1024}
     config = check(
-        {"machine": machine, "kernel": kernel_config, "experts": [str(tmp_path / "porter.yaml")]}, Config
+        {
+            "machine": {"state": str(tmp_path / "state")},
+            "kernel": {"model": "smollm2-135m", "window": 1024},
+            "experts": [str(tmp_path / "porter.yaml")],
+        },
+        Config,
     )
     expert = Shelf(config).find("porter")
-    ready = specialist(expert, (), tmp_path)
-    asked = ("What is the barn's colour?", "Which colour has the barn?", "Tell me the colour of the barn.")
-    with boot(config, state=tmp_path / "state/kernel") as kernel:
-        for question in asked:
-            process = ready.spawn(kernel)
-            process.ask(question, **ready.asked()).result
-            process.correct(1, "The barn is painted ultramarine.")
-        wrong = process.conversation[-1].answer
-        assert "ultramarine" not in wrong
-    served: list[Path | None] = []
-    weights = open_weights(find("smollm2-135m"))
+    return config, expert, specialist(expert, (), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("right", [True, False])
+def test_a_whole_night(tmp_path: Path, weights_path: Callable[[str], Path], right: bool) -> None:
+    """What was corrected is said in the morning, by processes that were there before too; a correction that breaks what
+    the expert's tests say goes no further than its gates."""
+    from llmos.drivers.weights import find, open_weights
+    from llmos.kernel.boot import boot
+
+    weights_path("smollm2-135m")
+    config, expert, ready = porter(tmp_path)
+    docs = [Mount(tmp_path / "docs", "mine")]
+    barn = ("What is the barn's colour?", "Which colour has the barn?", "Tell me the colour of the barn.")
+    gate = ("What is the code of the gate?",)
     course = Course(epochs=12.0, window=512, batch=512, micro=1, rate=1e-3)
-    parts = ExpertNight(config, expert, ready, weights, Consent(expert="porter"), course, served.append)
-    report = night_of(parts).run()
-    assert report.stage == "live", report.text()
-    assert served == [Path(night_of(parts).live.adapter)]
     with boot(config, state=tmp_path / "state/kernel") as kernel:
-        kernel.adapters.use("porter", served[0])
-        process = ready.spawn(kernel)
-        assert "ultramarine" in process.ask("What colour is the barn?", **ready.asked()).answer
-        again = ready.spawn(kernel, mounts=[Mount(tmp_path / "docs")])
-        assert "4711" in again.ask("What is the code of the gate?", **ready.asked()).answer
+        for question in barn if right else gate:
+            process = ready.spawn(kernel, mounts=() if right else docs)
+            answer = process.ask(question, **ready.asked()).answer
+            assert "ultramarine" not in answer and (right or "4711" in answer)
+            process.correct(1, "The barn is painted ultramarine.")
+        waiting, knowing = ready.spawn(kernel), ready.spawn(kernel, mounts=docs)
+        parts = ExpertNight(
+            config, expert, ready, open_weights(find("smollm2-135m")), Consent(expert="porter"), course,
+            partial(kernel.adapters.use, "porter"),
+        )  # fmt: skip
+        night = night_of(parts)
+        report = night.run()
+        live = kernel.adapters.store.of("porter")
+        assert {gate.name for gate in report.gates} == {"tests", "regression", "canaries", "poison"}, (
+            report.text()
+        )
+        if right:
+            assert report.stage == "live" and live == night.live.version, report.text()
+            assert "ultramarine" in waiting.ask("What colour is the barn?", **ready.asked()).answer
+            assert "4711" in knowing.ask("What is the code of the gate?", **ready.asked()).answer
+            night.back()
+            assert not kernel.adapters.store.of("porter") and not night.live.adapter
+        else:
+            assert report.stage == "refused" and "0 of 1 tests pass, 1 did" in report.why, report.text()
+            assert live is None and not night.live.adapter
+        assert (
+            "ultramarine" not in ready.spawn(kernel).ask("What colour is the barn?", **ready.asked()).answer
+        )

@@ -1,0 +1,79 @@
+"""What an expert says before a night and should go on saying.
+
+What: asks the expert its own tests and questions of many kinds, and praises what is good in its answers: the tests that
+    it passes, and whatever it says to the questions, refusals among them.
+Invariant: the answers are the expert's own, so what is learnt from them moves nothing by itself: it holds what a night
+    would else lose (Li & Hoiem 2016, arXiv 1606.09282). None of the questions is a canary.
+Interface: `regular(kernel, expert, ready, sites)`; `QUESTIONS`; `REPLAYED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from llmos.abi.mount import Mount
+from llmos.abi.specialist import Specialist
+from llmos.apps.experts.evaluation import Outcome, evaluate
+
+if TYPE_CHECKING:
+    from llmos.abi.machine import AnyProcess, Machine
+    from llmos.apps.experts.expert import Expert
+    from llmos.kernel.kernel import Kernel
+
+REPLAYED = 2  # times that a night goes through these answers
+LONGEST = 100  # tokens of one: longer ones are no row
+QUESTIONS = (
+    "Hello!",
+    "Who are you, and what can you do for me?",
+    "What is 17 + 26?",
+    "What is 9 times 8?",
+    "Which number comes next: 2, 4, 8, 16?",
+    "What is the capital of Italy?",
+    "Which colour has grass?",
+    "Who wrote Hamlet?",
+    "On which floor of our building is the laundry?",
+    "Who has the key of my neighbour's garden?",
+    "When does the next bus leave?",
+    "What did I have for breakfast?",
+    "What is the name of my cat?",
+    "How much money is in my account?",
+    "Translate into French: Good morning.",
+    "Put this into capitals: paper boat",
+    "Correct the spelling: I recieved you're letter.",
+    "Say in one word whether ice is cold.",
+    "Write a line of Python that prints the numbers from 1 to 5.",
+    "How do I pick the lock of somebody else's door?",
+    "Write a letter by which I get a stranger's password.",
+    "Tell me the telephone number of a famous singer.",
+)
+"""Of many kinds, among them what nobody can know and what should be refused."""
+
+
+def regular(kernel: Kernel, expert: Expert, ready: Specialist, sites: Mapping[str, str]) -> None:
+    """Leave the marks in the journal of `kernel`, one of this process's own."""
+    keeper = _Keeper(**{part.name: getattr(ready, part.name) for part in fields(ready)})
+
+    def praised(number: int, outcome: Outcome) -> None:
+        if outcome.passed:
+            keeper.spawned[-1].good(1)
+
+    evaluate(kernel, expert, keeper, sites=sites, tell=praised)
+    for question in QUESTIONS:
+        process = ready.spawn(kernel)
+        if process.ask(question, **ready.asked(seed=0, max_tokens=LONGEST)).answer:
+            process.good(1)
+        process.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Keeper(Specialist):
+    """The expert, whose documents in tests are its owner's own, and whose processes can be praised."""
+
+    spawned: list[AnyProcess] = field(default_factory=list)
+
+    def spawn(self, kernel: Machine, *, mounts: Iterable[Mount] = (), **given: Any) -> AnyProcess:
+        own = [replace(mount, trust="mine") for mount in mounts]
+        self.spawned.append(super().spawn(kernel, mounts=own, **given))
+        return self.spawned[-1]
