@@ -91,7 +91,8 @@ class SyscallTable:
     ) -> Rules:
         """The grammar: free text, then any number of calls up to `MAX_CALLS`; with `must_call`, calls alone; with
         `no_call`, text alone, which does not begin as calls do; with a schema for the `answer`, either calls or
-        JSON that fits it. `asked`: the question, whose words calls then take up (`arguments.wanted`)."""
+        JSON that fits it. `asked`: the question, for a model that is helped: calls take up its
+        words (`arguments.wanted`), and the forms that parameters describe (shown.py)."""
         unsaid = tuple(like_calls(self.syscalls))
         if no_call:
             return Rules("%llguidance {}\nstart: TEXT\n" rf"TEXT: /\s*[^\s{_SIGNS}](?s:.*)/" "\n", unsaid)
@@ -119,8 +120,10 @@ class SyscallTable:
             rf'body: "\n" ({" | ".join(calls)}) "\n"',
         ]
         for rule, syscall in zip(calls, self.syscalls.values(), strict=True):
-            arguments = _json(wanted(narrowed(syscall.parameters), asked))
-            lines.append(f"{rule}: {_literal(_head(syscall.name))} {arguments} {_literal('}')}")
+            schema = syscall.parameters
+            if asked:
+                schema = wanted(narrowed(schema), asked)
+            lines.append(f"{rule}: {_literal(_head(syscall.name))} {_json(schema)} {_literal('}')}")
         return Rules("%llguidance {}\n" + "\n".join(lines) + "\n", unsaid, self.open)
 
     def read(self, tokens: Sequence[int]) -> tuple[str, list[Invocation]]:
