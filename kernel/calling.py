@@ -4,8 +4,8 @@ What: chooses between a call and words before each answer's first word, gives th
     reads the calls with their arguments settled; all of it only for models that somebody has measured (see choice.py).
 Invariant: a function of the window and what was said, so a turn that is resumed chooses and calls as it did. A turn
     comes to its end: behind results only syscalls are offered that it has not called, but that a call may be made anew
-    behind one that failed, `MAX_FAILED` times and never word for word. Without measurements the model is as free as its
-    grants.
+    behind one that failed: `MAX_FAILED` times, never word for word, and without what its error names as wrong. Without
+    measurements the model is as free as its grants.
 Interface: `Calling(process, question, layout, table, free=…)`: `.choose(layout)`, `.words`, `.lark(must, answer)`,
     `.calls(tokens, layout)`, `.follows(tokens, layout, results)`.
 """
@@ -16,16 +16,18 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from llmos.kernel.asked import Asked, asked_in
 from llmos.kernel.choice import CANDIDATES, choice_of
 from llmos.kernel.engine.sequence import Request
-from llmos.kernel.syscalls import Round, mendable
+from llmos.kernel.syscalls import Round, mendable, wrong_in
 
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
     from llmos.kernel.engine.grammar import Rules
+    from llmos.kernel.engine.unsaid import Pattern
     from llmos.kernel.layout import Layout
     from llmos.kernel.process import Process
     from llmos.kernel.prompt import Follows
@@ -66,6 +68,7 @@ class Calling:
             self._asked = self._read(question, layout)
         self._offered: SyscallTable | None = table  # what may be called next; None: nothing
         self._must = False
+        self._wrong: tuple[Pattern, ...] = ()  # what calls would fail by again
 
     @property
     def open(self) -> int | None:
@@ -91,7 +94,9 @@ class Calling:
             return None
         syscalls, question = self._table.syscalls, self._asked.question
         if behind := layout.tokens[self._asked.end :]:
-            left = self._left(self._table.rounds(behind))
+            rounds = self._table.rounds(behind)
+            left = self._left(rounds)
+            self._wrong = tuple(w for call, error in self._errors(rounds) for w in wrong_in(call, error))
             self._offered, self._must = self._table.only(left) if left else None, bool(left)
             return None
         if self._first:
@@ -119,7 +124,7 @@ class Calling:
         if self._offered is None:
             return self._table.lark(no_call=True, answer=answer)
         asked = "" if self._asked is None else self._asked.question
-        return self._offered.lark(must_call=must or self._must, answer=answer, asked=asked)
+        return self._offered.lark(must_call=must or self._must, answer=answer, asked=asked, wrong=self._wrong)
 
     def calls(self, tokens: Sequence[int], layout: Layout) -> list[Invocation]:
         """The calls among these words, with arguments as the user meant them."""
@@ -128,10 +133,10 @@ class Calling:
             return calls
         results = [text for text, _ in layout.said[self._given :]]
         settled = self._table.settled(calls, self._asked.question, "\n".join([self._asked.heard, *results]))
-        before = self._table.rounds(layout.tokens[self._asked.end :]) if self._free else []
-        failed = [made for one in before if self._failed(one) for made in one.calls]
+        failed = self._errors(self._table.rounds(layout.tokens[self._asked.end :])) if self._free else []
         return [
-            replace(call, repeated=written in failed) for written, call in zip(calls, settled, strict=True)
+            replace(call, failed=next((error for made, error in failed if made == written), ""))
+            for written, call in zip(calls, settled, strict=True)
         ]
 
     def follows(self, tokens: Sequence[int], layout: Layout, results: Sequence[str]) -> Follows:
@@ -149,7 +154,7 @@ class Calling:
         if self._choice is None or self._asked is None or not rounds:
             return []
         syscalls = self._table.syscalls
-        failed = list(map(self._failed, rounds))
+        failed = [bool(self._failed(one)) for one in rounds]
         if sum(failed) > MAX_FAILED:
             failed = [False] * len(rounds)  # enough: it was called, and came to nothing
         elif failed[-1]:
@@ -163,10 +168,16 @@ class Calling:
         ]
         return self._choice.left(self._asked.question, syscalls.values(), made) if made else []
 
-    def _failed(self, one: Round) -> bool:
-        """Whether all that an answer called for came to errors that another call may mend, and did no harm."""
+    def _failed(self, one: Round) -> list[str]:
+        """The errors of all that an answer called for, where another call may mend them and these did no harm."""
         harmless = all(self._table.syscalls[call.syscall].effect in _MILD for call in one.calls)
-        return 0 < len(one.calls) <= mendable(one.results, undone=not harmless)
+        errors = mendable(one.results, undone=not harmless)
+        return errors if len(errors) >= len(one.calls) > 0 else []
+
+    def _errors(self, rounds: Sequence[Round]) -> list[tuple[Invocation, str]]:
+        """The calls that failed since one did not (after which all may be otherwise), each with its error."""
+        last = list(takewhile(lambda found: found[1], ((one, self._failed(one)) for one in reversed(rounds))))
+        return [pair for one, errors in last for pair in zip(one.calls, errors, strict=False)]
 
     def _read(self, question: str, layout: Layout) -> Asked | None:
         """The question, with what the process was told in this conversation, what it answered, and what it found in

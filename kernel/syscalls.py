@@ -36,9 +36,12 @@ _NAMES, _ARGUMENTS = (
     ("arguments", "parameters"),
 )  # the keys under which models give a function and what it is called with
 _SIGNS = r"<>{}()\[\]`|&%~^\\\/=:;,!?@"  # of code: who may not begin a call with `{` begins it with `>{`
+# Who speaks of the question, or of the call, does not answer.
+_ASIDE = r"\s*(The|This|Your) (question|user|request|tool|response|function)(?s:.*)"
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
-_MENDABLE = re.compile(r'\{"error": \{"type": "(AppFailed|BadArguments)", ')
+_MENDABLE = re.compile(r'\{"error": \{"type": "(AppFailed|BadArguments)", "message": ("(?:[^"\\]|\\.)*")')
+_QUOTED = re.compile(r"""['"`‘“]([^'"`‘’“”\n]{2,80})['"`’”]""")
 
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.
 _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -46,12 +49,12 @@ _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator":
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A call as the model wrote it: a syscall's full name, and arguments that fit its schema. `repeated`: the same,
-    word for word, has failed before in its turn."""
+    """A call as the model wrote it: a syscall's full name, and arguments that fit its schema. `failed`: how the same,
+    word for word, failed before in its turn."""
 
     syscall: str
     arguments: dict[str, Any]
-    repeated: bool = False
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +91,23 @@ class SyscallTable:
         no_call: bool = False,
         answer: Mapping[str, Any] | None = None,
         asked: str = "",
+        wrong: tuple[Pattern, ...] = (),
     ) -> Rules:
         """The grammar: free text, then any number of calls up to `MAX_CALLS`; with `must_call`, calls alone; with
         `no_call`, text alone, which does not begin as calls do; with a schema for the `answer`, either calls or
         JSON that fits it. `asked`: the question, for a model that is helped: calls take up its
-        words (`arguments.wanted`), and the forms that parameters describe (shown.py)."""
+        words (`arguments.wanted`), and the forms that parameters describe (shown.py);
+        `wrong`: what calls that have to be made must not hold."""
         unsaid = tuple(like_calls(self.syscalls))
         if no_call:
-            return Rules("%llguidance {}\nstart: TEXT\n" rf"TEXT: /\s*[^\s{_SIGNS}](?s:.*)/" "\n", unsaid)
+            return Rules(
+                f"%llguidance {{}}\nstart: TEXT\nTEXT: /\\s*[^\\s{_SIGNS}](?s:.*)/ & ~/{_ASIDE}/\n", unsaid
+            )
         calls = [f"c{i}" for i in range(len(self.syscalls))]
         text = []
         if must_call or answer is not None:
             start = "calls" if answer is None else f"calls | {_json(answer)}"
-            unsaid = ()
+            unsaid = wrong
         elif self.open is not None:
             start, text = "TEXT? calls?", ["TEXT: /(?s:.+)/"]
         else:  # letters open a call: free text ends where they stand for the first time
@@ -124,7 +131,7 @@ class SyscallTable:
             if asked:
                 schema = wanted(narrowed(schema), asked)
             lines.append(f"{rule}: {_literal(_head(syscall.name))} {_json(schema)} {_literal('}')}")
-        return Rules("%llguidance {}\n" + "\n".join(lines) + "\n", unsaid, self.open)
+        return Rules("%llguidance {}\n" + "\n".join(lines) + "\n", unsaid, None if wrong else self.open)
 
     def read(self, tokens: Sequence[int]) -> tuple[str, list[Invocation]]:
         """What a process wrote under this grammar: its free text, and its calls. A call that was cut off
@@ -239,8 +246,26 @@ def error_text(error: Mapping[str, str]) -> str:
     return json.dumps({"error": error}, ensure_ascii=False)
 
 
-def mendable(results: str, *, undone: bool = False) -> int:
-    """How many errors stand among results that another call may mend: those that an app's own code tells of, and
+def mendable(results: str, *, undone: bool = False) -> list[str]:
+    """The errors among results that another call may mend, in words: those that an app's own code tells of, and
     arguments that do not fit; with `undone` the latter alone, after which nothing has happened. What was denied, is
     not there or takes too long is the same the next time."""
-    return sum(not undone or kind == "BadArguments" for kind in _MENDABLE.findall(results))
+    found = _MENDABLE.findall(results)
+    return [json.loads(text) for kind, text in found if not undone or kind == "BadArguments"]
+
+
+def wrong_in(call: Invocation, error: str) -> Iterator[Pattern]:
+    """What an error names as wrong in a call: the last quoted words that the call has, with what stands before them
+    there (`'prise` of "df['prise']"), and with what stands behind them where the error tells of longer words."""
+    written = _json_text(call.arguments)
+    for words in reversed(_QUOTED.findall(error)):
+        inner = _json_text(words)[1:-1]
+        found = re.search(rf"(?<=\W){re.escape(inner)}(?!\w)", written)
+        if found is not None:
+            longer = re.search(rf"(?<!\w){re.escape(words)}\w", error)
+            yield (written[found.start() - 1 : found.end() + (longer is not None)],)
+            return
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

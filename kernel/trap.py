@@ -105,8 +105,8 @@ class Trap:
         label = join([*labels.values(), syscall.label])
         process = self._process
         try:
-            if invocation.repeated:
-                raise CallDenied("the same call was made before", why="it failed", do="call otherwise")
+            if invocation.failed:
+                raise CallDenied(invocation.failed, do="the same call was not made again")
             await self.judge(execution, Attempt(syscall, arguments, labels), number, process.grants)
         except LLMOSError as e:
             return await self._keep(_failed(turn, number, e, USER))
@@ -163,7 +163,12 @@ class Trap:
             await self._kernel.durable(
                 process.pid,
                 Approval(
-                    execution.turn.number, number, doubt.argument, doubt.value, allowed, self._kernel.asker,
+                    execution.turn.number,
+                    number,
+                    doubt.argument,
+                    doubt.value,
+                    allowed,
+                    self._kernel.asker,
                     syscall.name,
                 ),  # fmt: skip
             )

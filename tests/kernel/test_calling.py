@@ -237,8 +237,8 @@ def test_behind_an_error_something_else_may_be_looked_up_first(scripted_kernel: 
 @pytest.mark.usefixtures("measured")
 def test_a_call_that_failed_is_not_made_again(scripted_kernel: Make) -> None:
     results, window = tries(scripted_kernel, WRONG, WRONG, "There are none.")
-    assert [r.ok for r in results] == [False, False] and "was made before" in results[1].text
-    assert window.index("was made before") < window.index(TELL.strip()), (
+    assert [r.ok for r in results] == [False, False] and "not made again" in results[1].text
+    assert window.index("not made again") < window.index(TELL.strip()), (
         "what is the same the next time is told"
     )
 

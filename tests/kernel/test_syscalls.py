@@ -19,7 +19,7 @@ from llmos.abi.errors import GrammarError
 from llmos.abi.manifest import Manifest
 from llmos.drivers.weights import Tokenizer, open_weights
 from llmos.kernel.engine.grammar import GrammarCompiler, PlainText, TokenGrammar
-from llmos.kernel.syscalls import SyscallTable
+from llmos.kernel.syscalls import Invocation, SyscallTable, error_text, mendable, wrong_in
 
 
 class Line(BaseModel):
@@ -149,6 +149,68 @@ def test_words_alone_neither_begin_nor_hold_a_call(
     with pytest.raises(GrammarError):
         for token in tokenizer.encode(text):
             grammar.accept(token)
+
+
+@pytest.mark.parametrize(
+    "text", ["The question asks for tea.", "This response says 3.", " The user wants tea."]
+)
+def test_words_behind_results_do_not_speak_of_the_question(
+    table: SyscallTable, compiler: GrammarCompiler, tokenizer: Tokenizer, text: str
+) -> None:
+    grammar = compiler.compile(table.lark(no_call=True))
+    with pytest.raises(GrammarError):
+        for token in tokenizer.encode(text):
+            grammar.accept(token)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "wrong"),
+    [
+        ("print(df['prise'])", "KeyError: 'prise'\nThe columns are: item, price.", "'prise"),
+        ("print(df['price'])", "KeyError: 'price'\nThe columns are: item, price_eur.", "'price'"),
+        ('print(df["prise"])', "KeyError: 'prise'", '"prise'),
+        ("find .bak -type f", "find: ‘.bak’: No such file or directory", " .bak"),
+        ("a.csv", "there is no 'a.csv'. there is 'b.csv'.", '"a.csv'),
+        ("np.fib(9)", "module 'numpy' has no attribute 'fib'", ".fib"),
+        ("print(1", "'(' was never closed", None),
+        ("x = unprised", "KeyError: 'prise'", None),
+    ],
+)
+def test_what_an_error_names_is_not_written_again(
+    table: SyscallTable,
+    compiler: GrammarCompiler,
+    tokenizer: Tokenizer,
+    given: str,
+    error: str,
+    wrong: str | None,
+) -> None:
+    found = tuple(wrong_in(Invocation("shop.price", {"item": given}), error))
+    assert found == (() if wrong is None else ((wrong,),))
+
+    def written(item: str) -> bool:
+        grammar = compiler.compile(table.lark(must_call=True, wrong=found))
+        said = (
+            f'<tool_call>\n{{"name": "shop.price", "arguments": {json.dumps({"item": item})}}}\n</tool_call>'
+        )
+        wanted, at = tokenizer.encode_control(said), 0
+        try:
+            while at < len(wanted):
+                at += 1 + len(grammar.accept(wanted[at]))
+        except GrammarError:
+            return False
+        return True
+
+    assert written(given) is (wrong is None) and written("tea")
+
+
+def test_errors_that_another_call_may_mend() -> None:
+    told = [
+        {"type": "AppFailed", "message": 'no "tea"\nhere'}, {"type": "CallDenied", "message": "never"},
+        {"type": "BadArguments", "message": "nothing was done"},
+    ]  # fmt: skip
+    results = "<r>" + "</r>\n<r>".join(map(error_text, told)) + "</r>"
+    assert mendable(results) == ['no "tea"\nhere', "nothing was done"]
+    assert mendable(results, undone=True) == ["nothing was done"]
 
 
 LIKE_A_CALL = re.compile(
