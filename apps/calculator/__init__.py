@@ -9,6 +9,7 @@ Interface: `Calculator`; for programs, `evaluate`, `dates`, `statistics` and `so
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, Field
@@ -22,6 +23,7 @@ from llmos.apps.calculator.solve import solve
 
 __all__ = ["CalculationError", "Calculator", "Point", "evaluate", "solve"]
 
+_QUANTITY = re.compile(r"\s*[\d.,]+\s*°?\s*(?!(?:pi|e|tau)\b)[^\W\d]+\s*")  # a number of some unit, alone
 Digits = Annotated[int, Field(ge=1, le=50), "of a rounded answer"]
 Date = Annotated[str, "YYYY-MM-DD"]
 Amount = Annotated[int, Field(ge=-4_000_000, le=4_000_000), "negative for before"]
@@ -54,6 +56,10 @@ class Calculator(App, pure=True):
         digits: Digits = 15,
     ) -> str:
         """Calculate an expression, or convert units."""
+        if _QUANTITY.fullmatch(expression):
+            raise CalculationError(
+                f"{expression!r} is not calculated: say with what, or the unit to convert it to"
+            )
         return evaluate(expression).show(digits)
 
     @syscall(effect="none", retry="safe", deadline=5)

@@ -51,7 +51,7 @@ class Interpreter(App, stateful=True, settings=Limits):
         ],
         call: Call,
     ) -> Parts:
-        """Write and run Python: read files, calculate, count, sort, plot."""
+        """Run Python code: read files, calculate, count, sort, plot."""
         volume = _volume(call)
         with self._lock:
             note = self._begin(volume)
