@@ -86,7 +86,7 @@ def test_asking_ends_it_and_nobody_waits_for_it(tiny_kernel: Make) -> None:
     process.expect("And then?")  # while a turn runs nothing is expected
     assert process.ahead._stream is None
     process.signal("CONT")
-    assert turn.answer is not None
+    assert turn.usage.completion_tokens > 0
     process.close()
     process.expect("Anybody?")
     assert process.ahead._stream is None
