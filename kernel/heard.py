@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from llmos.kernel.dates import MONTHS, days_of
+from llmos.kernel.dates import named
 from llmos.kernel.support import words
 
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+"  # thousands may stand between commas
@@ -34,6 +34,7 @@ FLAG_WORDS = frozenset(
 )  # of a switch's name: they say nothing of what it switches
 _SCALES = {"k": 1e3, "thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
 _SCALED = re.compile(rf"({NUMBER})\s?({'|'.join(_SCALES)})\b")
+_DATE = re.compile(r"(?<!\d)(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})(?!\d)")
 _LIKE = 4  # letters from which one word may be the beginning of another
 
 
@@ -52,6 +53,7 @@ class Heard:
         self.numbers |= {
             float(found[1].replace(",", "")) * _SCALES[found[2]] for found in _SCALED.finditer(lower)
         }
+        self.numbers |= {float(part) for found in _DATE.finditer(text) for part in found.group(1, 3, 4)}
         self._letters = re.findall(r"[a-z]+", lower)
         self.numbers |= {_NUMBERS[word] for word in self._letters if word in _NUMBERS}
         self._initials = "".join(word[0] for word in self._letters)
@@ -73,8 +75,8 @@ class Heard:
 
     def holds(self, value: Any, name: str = "") -> bool:
         """Whether `value`, of a parameter called `name`, can have come from what was said: a number that was named
-        (or its hundredth, or its opposite), a text whose words were all said (or that abbreviates them), a date however
-        it was written, a switch whose name was; of a list or an object some part."""
+        (or its hundredth, or its opposite), a text whose words were all said (or that abbreviates them), a date or time
+        however it was written, a switch whose name was; of a list or an object some part."""
         match value:
             case bool():
                 return any(self.word(stem) for stem in stems(name) - FLAG_WORDS)
@@ -83,27 +85,21 @@ class Heard:
                 return any(
                     abs(size - said * f) <= 1e-9 * max(1, said) for said in self.numbers for f in (1, 0.01)
                 )
+            case "True" | "False" | "true" | "false" if name:
+                return self.holds(value.lower() == "true", name)
             case str():
                 flat, wanted = re.sub(r"\W+", "", value.lower()), stems(value)
                 return bool(wanted) and (
                     all(map(self.word, wanted))
                     or (len(flat) >= 3 and flat in self._flat)
                     or self._abbreviates(value)
-                    or self._dates(value)
+                    or named(value, self.numbers, self._letters)
                 )
             case list():
                 return any(self.holds(part, name) for part in value)
             case dict():
                 return any(self.holds(part, key) for key, part in value.items())
         return False
-
-    def _dates(self, value: str) -> bool:
-        """Whether `value` is a day that was named."""
-        named = {word[:3] for word in self._letters}
-        return any(
-            day.day in self.numbers and (day.month in self.numbers or MONTHS[day.month - 1] in named)
-            for day in days_of(value)
-        )
 
     def _abbreviates(self, value: str) -> bool:
         """Whether `value` is short for a word (km, kilometre) or for several (NY, New York)."""

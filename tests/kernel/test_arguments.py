@@ -44,6 +44,16 @@ def settle(
         ("on Apr.25,2026", "April 25, 2026", TEXT, True),
         ("on the 25th", "99/99/2026", TEXT, False),
         ("next April", "2026-04-25", TEXT, False),
+        ("since April 2026", "2026-04-01", TEXT, True),
+        ("since April 2026", "04-2026", TEXT, True),
+        ("since May 2026", "04-2026", TEXT, False),
+        ("on 2026.4.25", "2026-04-25", TEXT, True),
+        ("on April 25th at 9 am", "2026-04-25 09:00:00", TEXT, True),
+        ("on May 25th at 9 am", "2026-04-25 09:00:00", TEXT, False),
+        ("around 8:30 pm", "20:30", TEXT, True),
+        ("around 8:30 pm", "21:30", TEXT, False),
+        ("next Friday, today is the 3rd of May 2026", "2026-05-08", TEXT, True),
+        ("next Friday", "2026-05-08", TEXT, False),
         ("marked with 3", [3, 5], {"type": "array", "items": {"type": "integer"}}, False),
         ("marked with 3 and 5", [3, 5], {"type": "array", "items": {"type": "integer"}}, True),
     ],
@@ -58,6 +68,9 @@ def test_a_switch_is_named_by_its_parameter() -> None:
     switch = {"include_reviews": {"type": "boolean"}}
     assert settle("with reviews", {"include_reviews": True}, switch) == {"include_reviews": True}
     assert settle("the price", {"include_reviews": True}, switch) == {}
+    text = {"free_entry": {"type": "string", "enum": ["True", "False", "any"]}}
+    assert settle("with free entry", {"free_entry": "True"}, text) == {"free_entry": "True"}
+    assert settle("a museum", {"free_entry": "True"}, text) == {}
 
 
 def test_what_was_said_earlier_counts() -> None:
