@@ -127,7 +127,7 @@ class SyscallTable:
             rf'body: "\n" ({" | ".join(calls)}) "\n"',
         ]
         for rule, syscall in zip(calls, self.syscalls.values(), strict=True):
-            schema = syscall.parameters
+            schema: Mapping[str, Any] = syscall.parameters
             if asked:
                 schema = wanted(narrowed(schema), asked)
             lines.append(f"{rule}: {_literal(_head(syscall.name))} {_json(schema)} {_literal('}')}")

@@ -191,8 +191,9 @@ def there_is(error: BaseException) -> list[str]:
         for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
             held = frame.f_locals.get("self")
             for table in (held, vars(held).get("obj") if hasattr(held, "__dict__") else None):
-                if type(table).__module__.partition(".")[0] == "pandas" and hasattr(table, "columns"):
-                    return [f"The columns are: {listed(table.columns)}."]
+                columns = getattr(table, "columns", None)
+                if columns is not None and type(table).__module__.startswith("pandas"):
+                    return [f"The columns are: {listed(columns)}."]
     if isinstance(error, FileNotFoundError):
         found = [f"{folder}/{one}"[2:] for folder, _, names in os.walk(".") for one in names]
         files = sorted(one for one in found if not f"/{one}".count("/."))
