@@ -6,8 +6,8 @@ What: a faiss index of unit vectors by chunk id, in 8 bits a number: a quarter o
     anew.
 Invariant: an index read from disk is whole (its checksum is in its file name), or it is not used. It proposes, and
     whoever asks takes the exact likeness from the store.
-Interface: `DenseIndex.made(count, sample)`, `.add(ids, vectors)`, `.remove(ids)`, `.ids`, `.search(vector, k) -> ids`,
-    `.fits(count)`, `len(index)`, `.save(folder, generation)`, `DenseIndex.load(folder) -> (generation, index)`,
+Interface: `sample_size(count)`, `DenseIndex.made(count, sample)`, `.add(ids, vectors)`, `.remove(ids)`, `.ids`,
+    `.search(vector, k) -> ids`, `.fits(count)`, `len(index)`, `.save(folder, generation)`, `DenseIndex.load(folder) -> (generation, index)`,
     `DenseIndex.saved(folder) -> generation`. Not thread-safe while it is changed. faiss is imported on first use.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,10 @@ from typing import Any
 
 import numpy as np
 
-FLAT = 50_000  # vectors up to which all are compared: some milliseconds
-LISTS = 256
-SAMPLE = (
-    40 * LISTS
-)  # vectors that the lists' centres are made from: few, so that they cost little beside the index
-PROBES = 24  # lists that a question looks into; see benchmarks/retrieval.py for what that finds
+# Up to so many vectors: lists (0: all are compared, in some milliseconds), and how many of them a question looks into;
+# see benchmarks/retrieval.py for what that finds.
+KINDS = ((50_000, 0, 0), (300_000, 256, 24), (sys.maxsize, 1024, 48))
+LEARNT = 40  # vectors that a list's centre is made from: few, so that they take little room beside the index
 WIDEST = 6.0  # a number of a unit vector of D dimensions lies within so many times 1 / sqrt(D), or is cut
 _PREFIX = "dense"
 _CHUNK = 1 << 20
@@ -47,17 +46,17 @@ class DenseIndex:
 
     @classmethod
     def made(cls, count: int, sample: np.ndarray) -> DenseIndex:
-        """An empty index for about `count` vectors like those of `sample`, float32 [SAMPLE at most, D]."""
+        """An empty index for about `count` vectors like those of `sample`, float32 [`sample_size(count)`, D]."""
         import faiss
 
-        size, bits = sample.shape[1], faiss.ScalarQuantizer.QT_8bit
-        if count <= FLAT:
+        size, bits, lists = sample.shape[1], faiss.ScalarQuantizer.QT_8bit, _lists(count)
+        if not lists:
             flat = faiss.IndexScalarQuantizer(size, bits, faiss.METRIC_INNER_PRODUCT)
             edge = np.full(size, WIDEST / np.sqrt(max(size, 1)), np.float32)
             flat.train(np.stack([-edge, edge]))
             return cls(faiss.IndexIDMap(flat), np.zeros(0, np.int64))
         index = faiss.IndexIVFScalarQuantizer(
-            faiss.IndexFlatIP(size), size, LISTS, bits, faiss.METRIC_INNER_PRODUCT
+            faiss.IndexFlatIP(size), size, lists, bits, faiss.METRIC_INNER_PRODUCT
         )
         index.train(np.ascontiguousarray(sample, np.float32))
         return cls(index, np.zeros(0, np.int64))
@@ -76,8 +75,8 @@ class DenseIndex:
 
         if self.flat:
             inner = faiss.downcast_index(self._index.index)
-            return count <= FLAT and isinstance(inner, faiss.IndexScalarQuantizer)
-        return count > FLAT and self._index.nlist == LISTS
+            return not _lists(count) and isinstance(inner, faiss.IndexScalarQuantizer)
+        return _lists(count) == int(self._index.nlist)
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         """More vectors, float32 [N, D], whose int64 ids [N] are greater than those that are there."""
@@ -99,7 +98,7 @@ class DenseIndex:
         if k < 1:
             return []
         parameters: Any = faiss.SearchParametersIVF  # its keywords are not in faiss's own types
-        options = None if self.flat else parameters(nprobe=PROBES)
+        options = None if self.flat else parameters(nprobe=_probes(self._index.nlist))
         with _one_thread():
             _, ids = self._index.search(np.ascontiguousarray(vector[None], np.float32), k, params=options)
         return [id_ for id_ in ids[0].tolist() if id_ >= 0]
@@ -160,6 +159,20 @@ class DenseIndex:
     def saved(folder: Path) -> int:
         """The generation of the newest saved index, -1 without one."""
         return max(map(_generation, folder.glob(f"{_PREFIX}-*-*.faiss")), default=-1)
+
+
+def sample_size(count: int) -> int:
+    """How many vectors an index for about `count` is learnt from; 1 tells how long a vector is."""
+    return max(LEARNT * _lists(count), 1)
+
+
+def _lists(count: int) -> int:
+    return next(lists for upto, lists, _ in KINDS if count <= upto)
+
+
+def _probes(lists: int) -> int:
+    """Of an index of so many lists; another version may have made it."""
+    return next((probes for _, some, probes in KINDS if some == lists), KINDS[-1][2])
 
 
 @contextlib.contextmanager

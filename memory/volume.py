@@ -28,7 +28,7 @@ from llmos.abi.progress import Progress, silent
 from llmos.drivers.documents.document import describe
 from llmos.memory.chunking import ChunkLimits
 from llmos.memory.disk import disk_errors
-from llmos.memory.index import FLAT, SAMPLE, DenseIndex
+from llmos.memory.index import DenseIndex, sample_size
 from llmos.memory.mounting import RECIPE, Embedder, Mounting, MountReport
 from llmos.memory.ranking import distinct, fuse, lexical_terms, pooled
 from llmos.memory.store import ChunkRow, Store
@@ -177,8 +177,8 @@ class Volume:
         """
         ids = self._store.ids()
         if index is None or not index.fits(len(ids)) or 2 * len(np.intersect1d(index.ids, ids)) <= len(ids):
-            few = len(ids) <= FLAT  # nothing is learnt from them but how long a vector is
-            chosen = ids[:1] if few else np.random.default_rng(0).choice(ids, SAMPLE, replace=False)
+            learnt = min(sample_size(len(ids)), len(ids))
+            chosen = np.random.default_rng(0).choice(ids, learnt, replace=False)
             index = DenseIndex.made(len(ids), self._store.vectors(chosen.tolist())[1])
         if len(gone := np.setdiff1d(index.ids, ids, assume_unique=True)):
             index.remove(gone)

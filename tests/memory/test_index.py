@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llmos.memory import index as index_module
-from llmos.memory.index import DenseIndex
+from llmos.memory.index import DenseIndex, sample_size
 
 D = 32
 
@@ -23,9 +23,8 @@ def unit(rng: np.random.Generator, centres: np.ndarray, count: int) -> np.ndarra
 
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large begins at 2,000 vectors, in 32 lists."""
-    for name, value in {"FLAT": 2_000, "LISTS": 32, "PROBES": 8}.items():
-        monkeypatch.setattr(index_module, name, value)
+    """Large begins at 2,000 vectors, in 32 lists; at 7,000 in 64."""
+    monkeypatch.setattr(index_module, "KINDS", ((2_000, 0, 0), (7_000, 32, 8), (10**9, 64, 12)))
 
 
 @pytest.fixture
@@ -59,6 +58,7 @@ def test_small_is_exact_and_large_nearly(vectors: np.ndarray) -> None:
     assert recall(small, vectors[:1_500], ids[:1_500]) == 1
     assert recall(large, vectors, ids) >= 0.95
     assert large.fits(3_000) and not large.fits(2_000) and small.fits(2_000) and not small.fits(2_001)
+    assert not large.fits(7_001) and sample_size(7_001) == 2 * sample_size(3_000) > sample_size(2_000) == 1
     assert len(large) == 6_000 and large.ids.tolist() == ids.tolist()
 
 
@@ -133,6 +133,8 @@ def test_a_question_takes_one_thread_and_leaves_the_setting(vectors: np.ndarray)
     inner = index._index
 
     class Watched:
+        nlist = 32
+
         def search(self, *arguments: object, **options: object) -> object:
             seen.append(faiss.omp_get_max_threads())
             return inner.search(*arguments, **options)
