@@ -6,9 +6,10 @@ What: a faiss index of unit vectors by chunk id, in 8 bits a number: a quarter o
     anew.
 Invariant: an index read from disk is whole (its checksum is in its file name), or it is not used. It proposes, and
     whoever asks takes the exact likeness from the store.
-Interface: `sample_size(count)`, `DenseIndex.made(count, sample)`, `.add(ids, vectors)`, `.remove(ids)`, `.ids`,
-    `.search(vector, k) -> ids`, `.fits(count)`, `len(index)`, `.save(folder, generation)`, `DenseIndex.load(folder) -> (generation, index)`,
-    `DenseIndex.saved(folder) -> generation`. Not thread-safe while it is changed. faiss is imported on first use.
+Interface: `sample_size(count)`; `DenseIndex.made(count, sample)`, `.add(ids, vectors)`, `.remove(ids)`, `.ids`,
+    `.search(vector, k) -> ids`, `.fits(count)`, `len(index)`, `.save(folder, generation)`,
+    `DenseIndex.load(folder) -> (generation, index)`, `DenseIndex.saved(folder) -> generation`. Not thread-safe while it
+    is changed. faiss is imported on first use.
 """
 
 from __future__ import annotations
