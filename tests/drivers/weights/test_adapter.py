@@ -248,7 +248,7 @@ def test_what_stands_there_is_replaced_whole_or_not_at_all(
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", full)
+        patch.setattr(module, "write_whole", full)
         with pytest.raises(DiskFull):
             write_adapter(two, tmp_path / "a")
     assert read_adapter(tmp_path / "a").version == one.version
