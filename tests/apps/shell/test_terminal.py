@@ -411,6 +411,8 @@ def test_bash_and_python_in_the_sandbox(terminal: Spawn) -> None:
     seen = shell.sees("42", "[2Jx")
     assert "\x1b[2Jx" not in seen
     shell.types("!py n = int(open('answer.txt').read())")
+    shell.sees("n = 42")
+    shell.types("!py pass")
     shell.sees("(nothing was printed)")
     shell.types("!py n * 10")
     shell.sees("420")
