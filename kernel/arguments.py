@@ -19,6 +19,7 @@ The rules, in this order:
     a name is as long as the user made it: "Les Paul" of "a Gibson Les Paul" becomes "Gibson Les Paul", but for
     words that belong to the syscall itself or to another argument;
     what another parameter holds by choice or by default is not part of a text too, but where it is part of a name;
+    a switch of one word is off where the user said "not" or "without" it;
     latitudes south and longitudes west are negative;
     a date is written in the form that the parameter's description names;
     an address is the one that was said, where only http or https differs;
@@ -44,6 +45,7 @@ _NAME_BEFORE = re.compile(r"([A-Z][\w'’]*(?: of| the| de)*) $")
 _ADDRESS = re.compile(r"(https?)://(\S+)")
 _AFTER = ".,;:!?)]}>'\"»"  # signs behind an address that are not its own
 _BEGINS = re.compile(r"(?:^|[.?!'\"]\s*)$")  # what stands before a sentence: its first word is no name
+_NOT = re.compile(r"(?:\b(?:not|no|never|without)|n['’]t) (?:(?:a|an|any|the|get|be|being|very) )?(\w+)")
 _EQUATION = re.compile(r"(?:[a-z]|[a-z]\([a-z]\))\s*=\s*([^=].*)")
 _LARGE = 10_000  # a number with zeros to miscount
 _FIXED = frozenset({"enum", "const", "format", "pattern"})  # texts that may not be changed
@@ -74,6 +76,8 @@ def settled(
             value = _once(value, {n: p for n, p in described.items() if n != name}, kept, asked)
             value = _in_full(value, asked, own | others, place=not name.lower().endswith("city"))
             meant[name] = _function(_address(dated(value, description), heard), description)
+        elif value is True:
+            meant[name] = not _denied(name, asked)
         elif isinstance(value, float | int) and not isinstance(value, bool):
             value = counted(_unslipped(value, Heard(asked)), str(parameter.get("description", "")), asked)
             meant[name] = _fraction(value, name, parameter, asked)
@@ -200,6 +204,12 @@ def _in_full(value: str, asked: str, taken: frozenset[str], *, place: bool = Tru
     ):
         start = more.start()
     return asked[start:end]
+
+
+def _denied(name: str, asked: str) -> bool:
+    """Whether the one word that a switch is called was said with a "not"."""
+    own = stems(name) - FLAG_WORDS
+    return len(own) == 1 and any(own <= stems(found[1]) for found in _NOT.finditer(asked.lower()))
 
 
 def _once(value: str, others: Mapping[str, Any], given: Mapping[str, Any], asked: str) -> str:

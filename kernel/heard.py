@@ -29,9 +29,6 @@ _NUMBERS = {
     "half": 0.5, "quarter": 0.25, "thirty": 30.0, "forty": 40.0, "fifty": 50.0, "weekly": 52.0, "sixty": 60.0,
     "hundred": 100.0, "daily": 365.0, "thousand": 1000.0,
 }  # fmt: skip
-FLAG_WORDS = frozenset(
-    "include get show use set".split()
-)  # of a switch's name: they say nothing of what it switches
 _SCALES = {"k": 1e3, "thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
 _SCALED = re.compile(rf"({NUMBER})\s?({'|'.join(_SCALES)})\b")
 _DATE = re.compile(r"(?<!\d)(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})(?!\d)")
@@ -41,6 +38,9 @@ _LIKE = 4  # letters from which one word may be the beginning of another
 def stems(text: str) -> frozenset[str]:
     """The stems of content words, also of those in `snake_case` and `camelCase`."""
     return frozenset(words(_CAMEL.sub(" ", text.replace("_", " "))))
+
+
+FLAG_WORDS = stems("include get show use set")  # of a switch's name: they say nothing of what it switches
 
 
 class Heard:

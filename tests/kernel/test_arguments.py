@@ -73,6 +73,21 @@ def test_a_switch_is_named_by_its_parameter() -> None:
     assert settle("a museum", {"free_entry": "True"}, text) == {}
 
 
+@pytest.mark.parametrize(
+    ("asked", "name", "on"),
+    [
+        ("I am not lazy", "lazy", False),
+        ("I don't get nervous easily", "is_nervous", False),
+        ("without any delivery", "include_delivery", False),
+        ("not for the lazy", "lazy", True),
+        ("not lazy", "lazy_loading", True),
+        ("without tolls", "avoid_tolls", True),
+    ],
+)
+def test_a_switch_is_off_where_the_user_says_so(asked: str, name: str, on: bool) -> None:
+    assert settle(asked, {name: True}, {name: {"type": "boolean"}}, (name,)) == {name: on}
+
+
 def test_what_was_said_earlier_counts() -> None:
     size = {"size": {"type": "integer"}}
     assert settle("the same again", {"size": 42}, size, heard="I wear 42") == {"size": 42}
