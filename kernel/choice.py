@@ -83,10 +83,13 @@ class Choice:
 
 
 _CHOICES = {  # by the identity of the weights (drivers.weights.Weights.identity)
-    "2bce23d164710f8c8e8670ac02e522a9": Choice(
+    "2bce23d164710f8c8e8670ac02e522a9": Choice(  # Qwen2.5-Coder-0.5B-Instruct, Q4_K_M
         opening=0.3, name=4.2, description=5.4, number=-2.0, threshold=1.5, words=1.9
-    )
-}  # Qwen2.5-Coder-0.5B-Instruct, Q4_K_M
+    ),
+    "44314ab96a54536ab3656807c203049b": Choice(  # Qwen2.5-Coder-1.5B-Instruct, Q4_K_M
+        opening=0.7, name=4.2, description=5.4, number=-2.0, threshold=2.8, words=1.9
+    ),
+}
 
 
 def choice_of(identity: str) -> Choice | None:
