@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import numpy as np
@@ -18,7 +18,7 @@ from llmos.abi.app import App, syscall
 from llmos.abi.errors import GrammarError
 from llmos.abi.manifest import Manifest
 from llmos.drivers.weights import Tokenizer, open_weights
-from llmos.kernel.engine.grammar import GrammarCompiler, PlainText, TokenGrammar
+from llmos.kernel.engine.grammar import GrammarCompiler, PlainText, Rules, TokenGrammar
 from llmos.kernel.syscalls import Invocation, SyscallTable, error_text, mendable, wrong_in
 
 
@@ -101,6 +101,33 @@ def test_random_calls_parse_and_fit_their_schema(
     assert {c.syscall for c in calls} == {"shop.price", "shop.order", "shop.hours"}
     for call in calls:
         jsonschema.validate(call.arguments, table.syscalls[call.syscall].parameters)
+
+
+def test_calls_keep_to_what_the_question_and_the_descriptions_say(
+    compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    class Town(App):
+        """A town."""
+
+        @syscall(effect="none")
+        def shops(
+            self,
+            place: Annotated[str, "The city and state, e.g. Salem, OR"],
+            rating: float = 0.0,
+            size: str = "any",
+        ) -> str:
+            """Shops of a town."""
+            return ""
+
+    rng, table = np.random.default_rng(0), SyscallTable(Manifest.of(Town).syscalls, tokenizer)
+    helped, free = (table.lark(must_call=True, asked=asked) for asked in ("Shops with a rating of 4", ""))
+    seen: dict[Rules, list[dict[str, Any]]] = {helped: [], free: []}
+    for rules, calls in seen.items():
+        for _ in range(5):
+            calls += [c.arguments for c in table.read(write(compiler.compile(rules), tokenizer, rng, 300))[1]]
+    assert seen[helped] and all("rating" in a and ", " in a["place"] for a in seen[helped])
+    assert not all("size" in a for a in seen[helped])
+    assert not all("rating" in a and ", " in a["place"] for a in seen[free])
 
 
 def test_text_comes_back_as_text(
