@@ -4,7 +4,8 @@ What: a user tells five facts in the first five turns, then speaks of other thin
     answers every turn. Then each fact is asked for, greedily, in a window a quarter as long as all that was said: with
     our paging (`recall_paging`), with the text cut to its last tokens (`recall_truncation`), with the last exchanges
     that fit whole (`recall_sliding`), and with everything but the last exchanges in the model's own summary
-    (`recall_summary`); with room for all of it (`recall_whole`) as the limit.
+    (`recall_summary`); with room for all of it (`recall_whole`) as the limit. `shown_paging`: how many of the facts
+    stood in the window that paging made, whatever the model answered then.
 Invariant: all ask the same questions of the same conversations. Facts and fillers are drawn by seed; the seeds of
     published figures were used for nothing else (`SEEDS`; settings are tried on `TRIED`).
 Interface: `run(quick, progress) -> Figures`.
@@ -98,11 +99,15 @@ def run(quick: bool, progress: Progress) -> Figures:
             pages = max(length // SHARE // PAGE_TOKENS, 1)
             lengths.append(length)
             windows.append(pages * PAGE_TOKENS)
-            for method, ask in _methods(kernel, talk, pages).items():
+            shown: list[str] = []
+            for method, ask in _methods(kernel, talk, pages, shown.append).items():
                 for question, wanted in talk.questions:
                     answer = ask(question)
                     rights.setdefault(f"recall_{method}", []).append(wanted.lower() in answer.lower())
-            said = ", ".join(f"{name[7:]} {sum(of)} of {len(of)}" for name, of in rights.items())
+            rights.setdefault("shown_paging", []).extend(
+                wanted in window for (_, wanted), window in zip(talk.questions, shown, strict=True)
+            )
+            said = ", ".join(f"{name} {sum(of)} of {len(of)}" for name, of in rights.items())
             progress(f"conversation {seed}, {length} tokens: so far {said}")
         name = kernel.config.kernel.model
     values = {name: sum(of) / len(of) for name, of in rights.items()}
@@ -128,8 +133,10 @@ def _hold(kernel: Kernel, seed: int) -> Talk:
     return talk
 
 
-def _methods(kernel: Kernel, talk: Talk, pages: int) -> dict[str, Callable[[str], str]]:
-    """How each asks; every question meets the conversation as it stood."""
+def _methods(
+    kernel: Kernel, talk: Talk, pages: int, show: Callable[[str], None]
+) -> dict[str, Callable[[str], str]]:
+    """How each asks; every question meets the conversation as it stood. `show` is told the windows of paging."""
     budget = pages * PAGE_TOKENS - ANSWER
 
     def ask(process: Process, question: str, messages: list[Message] | None = None) -> str:
@@ -142,7 +149,10 @@ def _methods(kernel: Kernel, talk: Talk, pages: int) -> dict[str, Callable[[str]
     def paging(question: str) -> str:
         process = kernel.spawn(quotas={"pages": pages})
         process.conversation = list(talk.exchanges)
-        return ask(process, question)
+        answer = ask(process, question)
+        window = process.questions.window
+        show("" if window is None else kernel.tokenizer.decode(window.tokens))
+        return answer
 
     def whole(question: str) -> str:
         process = kernel.spawn()
