@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from llmos.kernel.asked import Asked, asked_in
 from llmos.kernel.choice import CANDIDATES, choice_of
 from llmos.kernel.engine.sequence import Request
-from llmos.kernel.syscalls import Round, mendable, wrong_in
+from llmos.kernel.mending import Fault, faults, mendable
+from llmos.kernel.syscalls import Round
 
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
     from llmos.kernel.engine.grammar import Rules
-    from llmos.kernel.engine.unsaid import Pattern
     from llmos.kernel.layout import Layout
     from llmos.kernel.process import Process
     from llmos.kernel.prompt import Follows
@@ -68,7 +68,7 @@ class Calling:
             self._asked = self._read(question, layout)
         self._offered: SyscallTable | None = table  # what may be called next; None: nothing
         self._must = False
-        self._wrong: tuple[Pattern, ...] = ()  # what calls would fail by again
+        self._faults: list[Fault] = []  # of calls that failed, the last one last
 
     @property
     def open(self) -> int | None:
@@ -96,7 +96,11 @@ class Calling:
         if behind := layout.tokens[self._asked.end :]:
             rounds = self._table.rounds(behind)
             left = self._left(rounds)
-            self._wrong = tuple(w for call, error in self._errors(rounds) for w in wrong_in(call, error))
+            self._faults = [
+                fault
+                for call, error in self._errors(rounds)
+                for fault in faults(syscalls[call.syscall], call.arguments, error)
+            ]
             self._offered, self._must = self._table.only(left) if left else None, bool(left)
             return None
         if self._first:
@@ -124,7 +128,9 @@ class Calling:
         if self._offered is None:
             return self._table.lark(no_call=True, answer=answer)
         asked = "" if self._asked is None else self._asked.question
-        return self._offered.lark(must_call=must or self._must, answer=answer, asked=asked, wrong=self._wrong)
+        return self._offered.lark(
+            must_call=must or self._must, answer=answer, asked=asked, faults=self._faults
+        )
 
     def calls(self, tokens: Sequence[int], layout: Layout) -> list[Invocation]:
         """The calls among these words, with arguments as the user meant them."""
@@ -177,7 +183,7 @@ class Calling:
     def _errors(self, rounds: Sequence[Round]) -> list[tuple[Invocation, str]]:
         """The calls that failed since one did not (after which all may be otherwise), each with its error."""
         last = list(takewhile(lambda found: found[1], ((one, self._failed(one)) for one in reversed(rounds))))
-        return [pair for one, errors in last for pair in zip(one.calls, errors, strict=False)]
+        return [pair for one, errors in reversed(last) for pair in zip(one.calls, errors, strict=False)]
 
     def _read(self, question: str, layout: Layout) -> Asked | None:
         """The question, with what the process was told in this conversation, what it answered, and what it found in

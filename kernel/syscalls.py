@@ -5,7 +5,7 @@ What: `SyscallTable` describes the granted syscalls for the chat template, compi
 Invariant: what the grammar lets through as a call parses, names a syscall of the table and has arguments that fit
     its schema. Free text never holds what could be taken for one.
 Interface: `SyscallTable(syscalls, tokenizer)`: `.tools`, `.lark(...)`, `.read(tokens)`, `.rounds(tokens)`,
-    `.settled(calls, ...)`; `Invocation`, `Round`; `answer_lark`; `error_text`, `mendable`.
+    `.settled(calls, ...)`; `Invocation`, `Round`; `answer_lark`; `error_text`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
     from llmos.drivers.weights import Tokenizer
     from llmos.kernel.engine.unsaid import Pattern
+    from llmos.kernel.mending import Fault
 
 OPEN, CLOSE = (
     "<tool_call>",
@@ -39,9 +40,6 @@ _SIGNS = r"<>{}()\[\]`|&%~^\\\/=:;,!?@"  # of code: who may not begin a call wit
 # Who speaks of the question, or of the call, does not answer.
 _ASIDE = r"\s*(The|This|Your) (question|user|request|tool|response|function)(?s:.*)"
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
-
-_MENDABLE = re.compile(r'\{"error": \{"type": "(AppFailed|BadArguments)", "message": ("(?:[^"\\]|\\.)*")')
-_QUOTED = re.compile(r"""['"`‘“]([^'"`‘’“”\n]{2,80})['"`’”]""")
 
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.
 _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -91,13 +89,14 @@ class SyscallTable:
         no_call: bool = False,
         answer: Mapping[str, Any] | None = None,
         asked: str = "",
-        wrong: tuple[Pattern, ...] = (),
+        faults: Sequence[Fault] = (),
     ) -> Rules:
         """The grammar: free text, then any number of calls up to `MAX_CALLS`; with `must_call`, calls alone; with
         `no_call`, text alone, which does not begin as calls do; with a schema for the `answer`, either calls or
         JSON that fits it. `asked`: the question, for a model that is helped: calls take up its
         words (`arguments.wanted`), and the forms that parameters describe (shown.py);
-        `wrong`: what calls that have to be made must not hold."""
+        `faults`: of calls that failed, which calls that have to be made do not have; where the last one's error says
+        what there is in its place, that call is made with it."""
         unsaid = tuple(like_calls(self.syscalls))
         if no_call:
             return Rules(
@@ -107,7 +106,7 @@ class SyscallTable:
         text = []
         if must_call or answer is not None:
             start = "calls" if answer is None else f"calls | {_json(answer)}"
-            unsaid = wrong
+            unsaid = tuple(fault.pattern for fault in faults)
         elif self.open is not None:
             start, text = "TEXT? calls?", ["TEXT: /(?s:.+)/"]
         else:  # letters open a call: free text ends where they stand for the first time
@@ -126,12 +125,15 @@ class SyscallTable:
             f"call: {opening} first",
             rf'body: "\n" ({" | ".join(calls)}) "\n"',
         ]
+        if must_call and (mended := _mended(faults)):
+            lines = [f"start: {opening} body {closing}", rf'body: "\n" {mended} "}}\n"']
+            return Rules("%llguidance {}\n" + "\n".join(lines) + "\n")
         for rule, syscall in zip(calls, self.syscalls.values(), strict=True):
             schema: Mapping[str, Any] = syscall.parameters
-            if asked:
+            if asked and not faults:
                 schema = wanted(narrowed(schema), asked)
             lines.append(f"{rule}: {_literal(_head(syscall.name))} {_json(schema)} {_literal('}')}")
-        return Rules("%llguidance {}\n" + "\n".join(lines) + "\n", unsaid, None if wrong else self.open)
+        return Rules("%llguidance {}\n" + "\n".join(lines) + "\n", unsaid, None if faults else self.open)
 
     def read(self, tokens: Sequence[int]) -> tuple[str, list[Invocation]]:
         """What a process wrote under this grammar: its free text, and its calls. A call that was cut off
@@ -226,6 +228,14 @@ def _json(schema: Mapping[str, Any]) -> str:
     return f"%json {json.dumps({'x-guidance': _STYLE, **schema})}"
 
 
+def _mended(faults: Sequence[Fault]) -> str:
+    """The last call that failed, with what there is in place of what was wrong; "" where nobody says what there is."""
+    instead = (
+        [other for other in faults[-1].instead if other not in {f.wrong for f in faults}] if faults else []
+    )
+    return f"{_literal(_head(faults[-1].syscall))} {faults[-1].lark(instead)}" if instead else ""
+
+
 def _literal(text: str) -> str:
     """`text` as a Lark string."""
     return json.dumps(text)
@@ -244,28 +254,3 @@ def error_told(error: BaseException) -> dict[str, str]:
 def error_text(error: Mapping[str, str]) -> str:
     """An error as it stands in the window."""
     return json.dumps({"error": error}, ensure_ascii=False)
-
-
-def mendable(results: str, *, undone: bool = False) -> list[str]:
-    """The errors among results that another call may mend, in words: those that an app's own code tells of, and
-    arguments that do not fit; with `undone` the latter alone, after which nothing has happened. What was denied, is
-    not there or takes too long is the same the next time."""
-    found = _MENDABLE.findall(results)
-    return [json.loads(text) for kind, text in found if not undone or kind == "BadArguments"]
-
-
-def wrong_in(call: Invocation, error: str) -> Iterator[Pattern]:
-    """What an error names as wrong in a call: the last quoted words that the call has, with what stands before them
-    there (`'prise` of "df['prise']"), and with what stands behind them where the error tells of longer words."""
-    written = _json_text(call.arguments)
-    for words in reversed(_QUOTED.findall(error)):
-        inner = _json_text(words)[1:-1]
-        found = re.search(rf"(?<=\W){re.escape(inner)}(?!\w)", written)
-        if found is not None:
-            longer = re.search(rf"(?<!\w){re.escape(words)}\w", error)
-            yield (written[found.start() - 1 : found.end() + (longer is not None)],)
-            return
-
-
-def _json_text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -190,6 +190,8 @@ def there_is(error: BaseException) -> list[str]:
     if isinstance(error, KeyError | AttributeError | NameError):
         for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
             held = frame.f_locals.get("self")
+            if isinstance(error, AttributeError) and error.obj is not held:
+                continue
             for table in (held, vars(held).get("obj") if hasattr(held, "__dict__") else None):
                 columns = getattr(table, "columns", None)
                 if columns is not None and type(table).__module__.startswith("pandas"):

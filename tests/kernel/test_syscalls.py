@@ -19,7 +19,8 @@ from llmos.abi.errors import GrammarError
 from llmos.abi.manifest import Manifest
 from llmos.drivers.weights import Tokenizer, open_weights
 from llmos.kernel.engine.grammar import GrammarCompiler, PlainText, Rules, TokenGrammar
-from llmos.kernel.syscalls import Invocation, SyscallTable, error_text, mendable, wrong_in
+from llmos.kernel.mending import faults, mendable
+from llmos.kernel.syscalls import SyscallTable, error_text
 
 
 class Line(BaseModel):
@@ -190,14 +191,29 @@ def test_words_behind_results_do_not_speak_of_the_question(
             grammar.accept(token)
 
 
+def accepts(grammar: TokenGrammar, tokenizer: Tokenizer, arguments: object) -> bool:
+    """Whether a call of the price with these arguments may be written, to its end."""
+    said = f'<tool_call>\n{{"name": "shop.price", "arguments": {json.dumps(arguments)}}}\n</tool_call>'
+    wanted, at = tokenizer.encode_control(said), 0
+    try:
+        while at < len(wanted):
+            forced = grammar.accept(wanted[at])
+            if forced != wanted[at + 1 : at + 1 + len(forced)]:
+                return False
+            at += 1 + len(forced)
+    except GrammarError:
+        return False
+    return bool(grammar.finished or tokenizer.eos_ids & set(allowed(grammar, tokenizer.vocab_size).tolist()))
+
+
 @pytest.mark.parametrize(
     ("given", "error", "wrong"),
     [
-        ("print(df['prise'])", "KeyError: 'prise'\nThe columns are: item, price.", "'prise"),
-        ("print(df['price'])", "KeyError: 'price'\nThe columns are: item, price_eur.", "'price'"),
+        ("print(df['prise'])", "KeyError: 'prise'", "'prise"),
+        ("print(df['price'])", "KeyError: 'price', of price_eur", "'price'"),
         ('print(df["prise"])', "KeyError: 'prise'", '"prise'),
         ("find .bak -type f", "find: ‘.bak’: No such file or directory", " .bak"),
-        ("a.csv", "there is no 'a.csv'. there is 'b.csv'.", '"a.csv'),
+        ("wc -l a.log", "wc: a.log: No such file or directory", " a.log"),
         ("np.fib(9)", "module 'numpy' has no attribute 'fib'", ".fib"),
         ("print(1", "'(' was never closed", None),
         ("x = unprised", "KeyError: 'prise'", None),
@@ -211,23 +227,49 @@ def test_what_an_error_names_is_not_written_again(
     error: str,
     wrong: str | None,
 ) -> None:
-    found = tuple(wrong_in(Invocation("shop.price", {"item": given}), error))
-    assert found == (() if wrong is None else ((wrong,),))
+    found = list(faults(table.syscalls["shop.price"], {"item": given}, error))
+    assert [fault.pattern for fault in found] == ([] if wrong is None else [(wrong,)])
+    grammar = compiler.compile(table.lark(must_call=True, faults=found))
+    assert accepts(grammar.copy(), tokenizer, {"item": given}) is (wrong is None)
+    assert accepts(grammar, tokenizer, {"item": "tea"})
 
-    def written(item: str) -> bool:
-        grammar = compiler.compile(table.lark(must_call=True, wrong=found))
-        said = (
-            f'<tool_call>\n{{"name": "shop.price", "arguments": {json.dumps({"item": item})}}}\n</tool_call>'
-        )
-        wanted, at = tokenizer.encode_control(said), 0
-        try:
-            while at < len(wanted):
-                at += 1 + len(grammar.accept(wanted[at]))
-        except GrammarError:
-            return False
-        return True
 
-    assert written(given) is (wrong is None) and written("tea")
+@pytest.mark.parametrize(
+    ("given", "error", "right", "wrong"),
+    [
+        (
+            "df['weight'].max()",
+            "KeyError: 'weight'\nThe columns are: animal, kg.",
+            "df['kg'].min()",
+            "df['height'].max()",
+        ),
+        ('df["ab"]', "KeyError: 'ab'\nThe columns are: a b, \"c\".", 'df["a b"]', 'df["x"]'),
+        (
+            "wc -l a.log",
+            "wc: a.log: No such file\n[the files are: b.log, c/a.log]",
+            "wc -l c/a.log | sort",
+            "ls a.log",
+        ),
+        ("reprot.txt", "there is no 'reprot.txt'. there is 'report.txt'.", "report.txt", "reports.txt"),
+        ("x.txt", "there is no 'x.txt'. there are a.txt, b.txt.", "b.txt", "c.txt"),
+    ],
+)
+def test_what_there_is_stands_in_the_wrong_words_place(
+    table: SyscallTable,
+    compiler: GrammarCompiler,
+    tokenizer: Tokenizer,
+    given: str,
+    error: str,
+    right: str,
+    wrong: str,
+) -> None:
+    found = list(faults(table.syscalls["shop.price"], {"item": given, "currency": "EUR"}, error))
+    rules = table.lark(must_call=True, faults=found)
+    assert accepts(compiler.compile(rules), tokenizer, {"item": right, "currency": "EUR"})
+    assert not accepts(compiler.compile(rules), tokenizer, {"item": wrong, "currency": "EUR"})
+    assert not accepts(compiler.compile(rules), tokenizer, {"item": given, "currency": "EUR"})
+    again = list(faults(table.syscalls["shop.price"], {"item": right, "currency": "EUR"}, "it is all wrong"))
+    assert not again, "an error that names nothing holds nothing"
 
 
 def test_errors_that_another_call_may_mend() -> None:
