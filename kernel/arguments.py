@@ -22,6 +22,7 @@ The rules, in this order:
     a switch of one word is off where the user said "not" or "without" it;
     latitudes south and longitudes west are negative;
     a date is written in the form that the parameter's description names;
+    what only copies the example of the parameter's description is the one value of its form that was said;
     an address is the one that was said, where only http or https differs;
     a function of x is what stands behind its `y =`, but where the parameter speaks of equations.
 
@@ -35,6 +36,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmos.kernel.dates import dated
+from llmos.kernel.forms import as_said
 from llmos.kernel.heard import FLAG_WORDS, NUMBER, Heard, stems
 from llmos.kernel.quantities import counted, directed
 from llmos.kernel.support import words
@@ -73,6 +75,7 @@ def settled(
         if isinstance(value, str) and not _FIXED & parameter.keys():
             others = stems(" ".join(str(v) for n, v in {**kept, **meant}.items() if n != name and v != value))
             description = str(parameter.get("description", ""))
+            value = as_said(value, description, asked)
             value = _once(value, {n: p for n, p in described.items() if n != name}, kept, asked)
             value = _in_full(value, asked, own | others, place=not name.lower().endswith("city"))
             meant[name] = _function(_address(dated(value, description), heard), description)

@@ -3,7 +3,7 @@
 What: the forms of values that stand in a question, and of the examples by which a syscall's parameters show what they
     take. `takes(syscall, question)` says whether the question holds a value of a form that the syscall takes.
 Invariant: pure functions of text; a form is told by its signs alone, never by the words around it.
-Interface: `takes(syscall, question)`.
+Interface: `takes(syscall, question)`, `as_said(value, description, asked)`.
 """
 
 from __future__ import annotations
@@ -71,3 +71,14 @@ def takes(syscall: Syscall, question: str) -> bool:
     properties = syscall.parameters.get("properties", {}).values() if forms else ()
     shown = [str(p.get("description", "")) for p in properties if isinstance(p, dict)]
     return any(form.example.search(text) for form in forms for text in shown)
+
+
+def as_said(value: str, description: str, asked: str) -> str:
+    """`value` with the example of a parameter's description, where a model has copied it, as the one value of that form
+    that stands in the question."""
+    for form in FORMS:
+        said = set(form.said.findall(asked))
+        copied = {shown for shown in form.said.findall(description) if shown in value} - said
+        if len(said) == 1 and len(copied) == 1:
+            value = value.replace(copied.pop(), said.pop())
+    return value

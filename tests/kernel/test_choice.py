@@ -9,6 +9,7 @@ import pytest
 from llmos.abi.manifest import Manifest, Syscall
 from llmos.apps.calculator import Calculator
 from llmos.kernel.choice import Choice, choice_of
+from llmos.kernel.forms import as_said
 from llmos.kernel.stubs import stub
 
 CHOICE = Choice(opening=0.3, name=4.0, description=5.0, number=-2.0, threshold=1.9, words=1.9)
@@ -164,3 +165,25 @@ def test_a_function_is_written_with_every_parameter() -> None:
         "    speed:  (optional)\n"
         '    """'
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "description", "asked", "meant"),
+    [
+        ("meeting.mp3", 'a recording, such as "meeting.mp3"', "Who speaks in order.wav?", "order.wav"),
+        ("wc -l app.log", 'such as "wc -l app.log"', "How many lines has data/x.txt?", "wc -l data/x.txt"),
+        (
+            "pd.read_csv('data.csv')",
+            'such as "data.csv"',
+            "What is in a.csv, and in b.csv?",
+            "pd.read_csv('data.csv')",
+        ),
+        ("app.log", 'such as "app.log"', "Is app.log longer than b.log?", "app.log"),
+        ("photo.png", 'such as "photo.png"', "Read notes.txt", "photo.png"),
+        ("2025-01-31", "such as 2025-01-31", "What day was 1969-07-20?", "1969-07-20"),
+    ],
+)
+def test_an_example_that_was_copied_is_the_value_that_was_said(
+    value: str, description: str, asked: str, meant: str
+) -> None:
+    assert as_said(value, description, asked) == meant
