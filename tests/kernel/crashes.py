@@ -21,6 +21,7 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -150,10 +151,7 @@ def work(folder: Path, wanted: int, tell: Callable[[str], None]) -> None:
     tell("booted")
     if kernel.journal.loss:
         tell(f"loss {kernel.journal.loss}")
-    for process in kernel.table:
-        if process.state == "stopped":
-            tell(f"parked {process.pid}")
-            process.signal("CONT")
+    threading.Thread(target=release, args=(kernel, tell), daemon=True).start()
     spawned = max((record.pid for record in kernel.journal.records(kinds=[Spawned])), default=0)
     while len(kernel.ps()) < PROCESSES and spawned < wanted:
         process = kernel.spawn(grants=["till"])
@@ -172,6 +170,18 @@ def work(folder: Path, wanted: int, tell: Callable[[str], None]) -> None:
     kernel.close()
     if spawned >= wanted:
         tell("finished")
+
+
+def release(kernel: Kernel, tell: Callable[[str], object]) -> None:
+    """Let those go on that stand parked, whenever a turn comes so far: some do a good while after the boot."""
+    while True:
+        for process in kernel.table:
+            if process.state == "stopped":
+                tell(f"parked {process.pid}")
+                process.signal("CONT")
+                while process.state == "stopped":
+                    time.sleep(LOOK_S)
+        time.sleep(LOOK_S)
 
 
 def live(folder: Path, wanted: int, life_s: float | None) -> tuple[list[str], bool]:
