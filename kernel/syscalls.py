@@ -38,7 +38,10 @@ _NAMES, _ARGUMENTS = (
 )  # the keys under which models give a function and what it is called with
 _SIGNS = r"<>{}()\[\]`|&%~^\\\/=:;,!?@"  # of code: who may not begin a call with `{` begins it with `>{`
 # Who speaks of the question, or of the call, does not answer.
-_ASIDE = r"\s*(The|This|Your) (question|user|request|tool|response|function)(?s:.*)"
+_ASIDE = (
+    r"\s*((The|This|Your) (question|user|request|tool|response|function)|(Here|This) is the result)(?s:.*)"
+)
+_TOLD = ("Tell the user",)  # what the model is told behind results (`prompt.TELL`) is nothing to tell
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.
@@ -100,7 +103,8 @@ class SyscallTable:
         unsaid = tuple(like_calls(self.syscalls))
         if no_call:
             return Rules(
-                f"%llguidance {{}}\nstart: TEXT\nTEXT: /\\s*[^\\s{_SIGNS}](?s:.*)/ & ~/{_ASIDE}/\n", unsaid
+                f"%llguidance {{}}\nstart: TEXT\nTEXT: /\\s*[^\\s{_SIGNS}](?s:.*)/ & ~/{_ASIDE}/\n",
+                (*unsaid, _TOLD),
             )
         calls = [f"c{i}" for i in range(len(self.syscalls))]
         text = []
