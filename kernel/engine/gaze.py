@@ -8,7 +8,8 @@ Invariant: the pool holds afterwards what it held before, bit for bit. A few tok
 Interface: `Gaze(model, page, window)`, `Gaze.fits(model)`; `gaze.shares(runner, tokens, looking, pages, adapter)`. The
     engine thread's own; the first call compiles.
 Source: heads of the middle layers fetch what is copied into an answer (Wu et al. 2024, arXiv 2404.15574); the first
-    token takes what attention has no use for (Xiao et al. 2023, arXiv 2309.17453), so it is left out of account.
+    tokens take what attention has no use for (Xiao et al. 2023, arXiv 2309.17453), so the very first, and of each other
+    what all that look give it alike, is left out of account.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 Shares = NDArray[np.float32]
 """For each token of a window its share of the attention, [T]; they sum to 1."""
 
-LOOKING = 8  # tokens that look, spread over those that may
+LOOKING = 4  # tokens that look, spread over those that may
 ROWS = 16  # of the program that computes their queries: the narrowest that rounds as every other
-DEPTH = 2 / 3  # how far up the layer lies
+DEPTH = 0.7  # how far up the layer lies; docs/log.md says what others see
 
 
 class _Queries:
@@ -118,7 +119,10 @@ class Gaze:
         q_WNH = self._asked(runner, tokens, at_W, pages, adapter)
         runner.write_pages(touched, before)
         kv = runner.read_layer(self._layer, pages).reshape(-1, self._spec.kv_heads, 2, self._spec.head_dim)
-        shares_T = attention(q_WNH, widened(kv[: len(tokens), :, 0]), at_W, self._spec).mean(0)
+        given_WT = attention(q_WNH, widened(kv[: len(tokens), :, 0]), at_W, self._spec)
+        shares_T = given_WT.mean(0)
+        if len(given_WT) > 1:
+            shares_T -= given_WT.min(0)
         shares_T[0] = 0.0
         total = float(shares_T.sum())
         return shares_T / total if total else shares_T
