@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from llmos.drivers.weights.adapter import Adapter
     from llmos.kernel.journal.state import RunningTurn
     from llmos.kernel.process import Process
+    from llmos.kernel.prompt import Follows
     from llmos.kernel.turn import Turn
 
 
@@ -213,8 +214,7 @@ class Execution:
                 return replace(self._done(text, "calls"), calls=tuple(made))
             self._usage["syscalls"] += len(calls)
             open_calls = () if self._resumed is None else self._resumed.calls
-            assert self._calling is not None
-            follows = partial(self._calling.follows, tokens, self.layout)
+            follows = partial(self._follows, tokens)
             self._work = asyncio.ensure_future(
                 self.process.trap.answer(self, calls, open_calls, follows=follows)
             )
@@ -240,6 +240,10 @@ class Execution:
     def _calls(self, tokens: Sequence[int]) -> list[Invocation]:
         """The calls among the words of a burst."""
         return [] if self._calling is None else self._calling.calls(tokens, self.layout)
+
+    def _follows(self, tokens: Sequence[int], results: Sequence[str]) -> Follows:
+        """What the model is to write behind the results of the calls among its tokens."""
+        return "" if self._calling is None else self._calling.follows(tokens, self.layout, results)
 
     def _take_up(self) -> tuple[int, ...]:
         """Where the journal left this turn: the window as it stood, and the words that followed."""
