@@ -9,8 +9,10 @@ Interface: `read(path)`, `follow(shell, path, lines, arguments) -> exit code`; `
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,17 +115,21 @@ def given(line: str, arguments: Sequence[str]) -> str:
 
 
 def converse(shell: Shell, *, prompt: bool = False) -> int:
-    """Lines from standard input until its end; an error is told, and the next line read."""
+    """Lines from standard input until its end; an error is told, and the next line read. With a `prompt` there is
+    somebody who presses Ctrl-C as often as they like: the first ends what runs, and the others are not heard."""
+    stoppable = _stoppable if prompt else nullcontext
     while True:
         try:
-            line = _read(PROMPT if prompt else "")
+            with stoppable():
+                line = _read(PROMPT if prompt else "")
         except EOFError:
             return 0
         except KeyboardInterrupt:
             shell.say("")
             continue
         try:
-            _do(shell, clean(line))
+            with stoppable():
+                _do(shell, clean(line))
         except Leave:
             return 0
         except Exception as error:
@@ -132,6 +138,24 @@ def converse(shell: Shell, *, prompt: bool = False) -> int:
             shell.interrupt()
             _patiently(shell)
             shell.say("(stopped)")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt in here, once; one that came while the first is seen to would end the shell."""
+
+    def once(*_: object) -> None:
+        signal.signal(signal.SIGINT, unheard)
+        raise KeyboardInterrupt
+
+    def unheard(*_: object) -> None:
+        """Not SIG_IGN, which programs that are started meanwhile would inherit."""
+
+    signal.signal(signal.SIGINT, once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, unheard)
 
 
 def _do(shell: Shell, line: str) -> None:

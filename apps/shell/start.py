@@ -56,13 +56,16 @@ def shell(options: Options) -> int:
     face = Plain(asks=person)
     with _Running(options, face) as running:
         if person:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # it ends a turn, however often
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of one that repeats it
             running.greet()
         else:
             _ = running.link.kernel  # who pipes a question in wants to know first
         from llmos.apps.shell.script import converse
 
-        return converse(running.shell, prompt=person)
+        code = converse(running.shell, prompt=person)
+        if person:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # who leaves may be in a hurry
+        return code
 
 
 def script(options: Options, path: Path, arguments: Sequence[str]) -> int:

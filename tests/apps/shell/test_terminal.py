@@ -343,7 +343,7 @@ def test_plain(terminal: Spawn) -> None:
     shell.sees("paid 5", "tokens/s")
     shell.types("long")
     shell.sees("word word")
-    for _ in range(4):
+    for _ in range(20):
         shell.sendintr()
     shell.sees("cancelled")
     shell.types("/pmap")

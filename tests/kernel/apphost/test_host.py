@@ -269,8 +269,10 @@ def test_progress_and_questions(make: Make) -> None:
         call(host, "naughty.count", options={"on_progress": lambda *n: heard.append(n)}, upto=500).value
         == 500
     )
+    while not heard:  # the package delivers news in tasks of their own
+        time.sleep(0.01)
     assert heard == sorted(heard)
-    assert 1 <= len(heard) < 100
+    assert len(heard) < 100
     assert all(total == 500 and message == f"step {done:.0f}" for done, total, message in heard)
     asked: list[tuple[str, Any]] = []
 
