@@ -29,7 +29,11 @@ MAX_BASE64 = 10 << 20
 OUTPUT = "/tmp/.output"
 ONLY_AST = 0x400  # of `compile`, as `ast.PyCF_ONLY_AST`
 
-USUAL = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot"}  # names that need no import
+USUAL = {  # names that need no import: small models forget it
+    "np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot",
+    **{name: name for name in ("collections", "csv", "datetime", "itertools", "json", "math", "os", "random", "re",
+                               "statistics", "string", "time", "scipy", "sympy")},
+}  # fmt: skip
 
 sources: dict[str, str] = {}  # of cells, by name
 
@@ -203,7 +207,8 @@ def there_is(error: BaseException) -> list[str]:
     if isinstance(error, NameError) and error.name:
         if error.name in sys.stdlib_module_names:
             return [f"{error.name} is a module that was not imported."]
-        names = [name for name in vars(sys.modules["__main__"]) if not name.startswith("_")]
+        space = vars(sys.modules["__main__"])
+        names = [n for n, held in space.items() if not n.startswith("_") and not isinstance(held, Usual)]
         if near := difflib.get_close_matches(error.name, names, 1):
             return [f"Did you mean {near[0]}?"]
     return []

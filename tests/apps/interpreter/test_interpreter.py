@@ -115,7 +115,7 @@ def test_what_a_cell_tells(run: Run, code: str, told: str) -> None:
         ("pd.read_csv('fruit.csv').sort_values('prize')", "The columns are: name, price."),
         ("open('fruits.csv')", "No such file or directory: 'fruits.csv'\nThe files are: fruit.csv."),
         ("print(fruits)", "Did you mean fruit?"),
-        ("math.sqrt(2)", "math is a module that was not imported."),
+        ("zlib.crc32(b'')", "zlib is a module that was not imported."),
         ("{}['a']", "KeyError: 'a'"),
     ],
 )
@@ -224,6 +224,11 @@ def test_the_usual_names_need_no_import(run: Run) -> None:
     assert run("def f(): return np.arange(3).sum()\nfloat(f())") == "3.0"
     assert run("pd.DataFrame({'a': [1, 2]}).a.sum()") == "3"
     assert run("plt.rcParams['font.size'] = 11; np = 5; np") == "5", "they are names like any other"
+    assert (
+        run("math.sqrt(16), re.findall('[0-9]', 'a1b2'), json.dumps([os.sep])")
+        == "(4.0, ['1', '2'], '[\"/\"]')"
+    )
+    assert run("from datetime import datetime\ndatetime(2026, 1, 1).year") == "2026"
     assert "AttributeError: module 'pandas' has no attribute 'nothing'" in run("pd.nothing")
 
 
