@@ -34,10 +34,8 @@ if TYPE_CHECKING:
     from llmos.kernel.syscalls import Invocation, SyscallTable
 
 MAX_FAILED = 2  # answers of a turn whose calls may fail and be made anew
-_MILD = frozenset(
-    {"none", "read", "execute", "fetch", "write"}
-)  # effects of what may be called in place of a call
-# that failed: nobody knows whether what was to be sent or paid was not
+# Effects of what may be called in place of a call that failed: whether something was sent or paid, nobody knows then.
+_MILD = frozenset({"none", "read", "execute", "fetch", "write"})
 
 
 class Calling:

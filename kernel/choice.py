@@ -30,11 +30,7 @@ if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
 
 CANDIDATES = 40
-_OPENINGS = (
-    "<",
-    "{",
-    "```",
-)  # of calls, as models without much practice write them: tags, bare JSON, fenced JSON
+_OPENINGS = ("<", "{", "```")  # of calls, as unpractised models write them: tags, bare JSON, fenced JSON
 _PURPOSES = re.compile(r"[,;:.]|\bor\b")  # what stands between the purposes that a description lists
 _FEW = 3  # words of a purpose, at least
 _FLOOR = 1e-4  # likelihoods nearer to 0 or 1 say no more
