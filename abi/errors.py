@@ -26,7 +26,7 @@ Interface: raise a leaf (`raise WindowOverflow(what, why=..., do=...)`), catch a
     │   ├── CheckpointError    a checkpoint that is damaged, or of other weights than those that run
     │   ├── CallDenied         the monitor, or whoever was asked, said no
     │   ├── MailboxFull        the receiver does not read; nothing was sent
-    │   ├── QuotaExceeded      tokens, seconds or pages used up
+    │   ├── QuotaExceeded      tokens, syscalls, seconds or pages used up
     │   └── GrammarError       a grammar that does not compile, or a token that it forbids
     ├── AppError               an app, or a call of one of its syscalls
     │   ├── ManifestError      an app is declared wrongly: names, types, effects
@@ -165,7 +165,11 @@ class MailboxFull(ProcessError):
 
 
 class QuotaExceeded(ProcessError):
-    """A quota is used up."""
+    """A quota is used up; carries its name."""
+
+    def __init__(self, what: str, *, why: str = "", do: str = "", quota: str = "") -> None:
+        self.quota = quota
+        super().__init__(what, why=why, do=do)
 
 
 class GrammarError(ProcessError):

@@ -281,9 +281,16 @@ class Execution:
         process.ledger.spend("tokens", len(tokens))
         if finished.attention is not None:
             process.view.looked(self.layout, finished.attention)
-        if finished.reason == "length" and process.ledger.left("tokens") < 1:
-            raise exceeded("tokens", process.ledger.limit("tokens"))
+        self._within_quotas(finished.reason, len(tokens))
         return tokens, text, "stop" if stopped else finished.reason
+
+    def _within_quotas(self, reason: StopReason, written: int) -> None:
+        """QuotaExceeded: what ended the words behind the window, of which so many were written, is a quota."""
+        ledger = self.process.ledger
+        if reason == "length" and ledger.left("tokens") < 1:
+            raise exceeded("tokens", ledger.limit("tokens"))
+        if reason == "length" and self.process.view.fills(len(self.layout.tokens) + written):
+            raise exceeded("pages", ledger.limit("pages"))
 
     def _request(self, limit: int, known: tuple[int, ...]) -> Request:
         """What the engine is asked for; `known` of it is in the journal already."""
@@ -310,11 +317,12 @@ class Execution:
         return used or any(isinstance(event, PageOut) for event in self.layout.events)
 
     def _limit(self) -> int:
-        """Tokens that may still be written. WindowOverflow: there is no room for any."""
+        """Tokens that may still be written. WindowOverflow, QuotaExceeded: there is no room for any."""
         process = self.process
         room = process.view.size - len(self.layout.tokens)
         wanted = self.asking.max_tokens or DEFAULT_MAX_TOKENS
         if room < 1:
+            self._within_quotas("length", 0)
             raise WindowOverflow(
                 "the results of its calls have filled the window",
                 why=f"it has {process.view.size} tokens",

@@ -29,7 +29,6 @@ from llmos.abi.manifest import Syscall
 from llmos.kernel.execution import Asking, Execution
 from llmos.kernel.grants import Grant
 from llmos.kernel.journal.records import Sampled
-from llmos.kernel.ledger import exceeded
 from llmos.kernel.monitor import Attempt
 from llmos.kernel.remotes import endpoint
 from llmos.kernel.stops import StopText
@@ -131,8 +130,7 @@ class FarExecution(Execution):
         usage["prompt"] = usage["prompt"] or len(self.layout.tokens)
         usage["completion"] += count
         process.ledger.spend("tokens", count)
-        if self._reason == "length" and process.ledger.left("tokens") < 1:
-            raise exceeded("tokens", process.ledger.limit("tokens"))
+        self._within_quotas(self._reason, count)
         return self._tokens, self._text, self._reason
 
     def _answered(self) -> None:

@@ -52,7 +52,9 @@ class Ledger:
 
 def exceeded(quota: Quota, limit: float) -> QuotaExceeded:
     """The error that ends a process."""
-    return QuotaExceeded(f"the quota of {limit:g} {quota} is used up", do="spawn one with a larger quota")
+    return QuotaExceeded(
+        f"the quota of {limit:g} {quota} is used up", do="spawn one with a larger quota", quota=quota
+    )
 
 
 def check_quotas(quotas: Mapping[str, float]) -> dict[str, float]:

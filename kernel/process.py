@@ -20,7 +20,7 @@ from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmos.abi.errors import ProcessError, TurnRefused
+from llmos.abi.errors import ProcessError, QuotaExceeded, TurnRefused
 from llmos.abi.labels import USER, Label
 from llmos.abi.machine import Exit, Holdings, Place, Signal, Stat, State
 from llmos.abi.manifest import Syscall
@@ -142,6 +142,7 @@ class Process:
         Raises:
             ConfigError: a way to think that there is not.
             TurnRefused: a turn is running, or the process has ended; or what is asked cannot be thought about.
+            QuotaExceeded: the question needs more pages than the process may have, which ends it.
             WindowOverflow: the question does not fit the window.
         """
         started = perf_counter()
@@ -167,8 +168,10 @@ class Process:
                 self.pid, number, lambda: self.questions.cancel(number), returns=returns, detached=detached
             )
             self.kernel.append(self.pid, Asked(number, question, label, asking.dump()))
-        except BaseException:
+        except BaseException as e:
             self.questions.leave()
+            if isinstance(e, QuotaExceeded):
+                self.kernel.loop.call(self.exceeded, e.quota)
             raise
         self.questions.add(Question(turn, question, label, asking, started, layout))
         return turn

@@ -213,7 +213,7 @@ class Questions:
             except LLMOSError as e:
                 outcome = e
                 if isinstance(e, QuotaExceeded):
-                    process.exceeded("tokens" if process.ledger.left("tokens") < 1 else "syscalls")
+                    process.exceeded(e.quota)
             except Exception as e:  # a fault of ours ends the turn, not the process or the kernel
                 log.exception("turn %s of process %s failed", question.turn.number, process.pid)
                 outcome = ProcessError("the turn failed", why=f"{type(e).__name__}: {e}", do="report this")

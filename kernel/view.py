@@ -3,7 +3,8 @@
 What: from a question to a window of the process's size, with its syscall table, what retrieval finds in its mounts, and
     what of its conversation bears on the question.
 Invariant: room for an answer is left. Nothing here runs on the loop: retrieval and tokenising take their time.
-Interface: `View(process)`: `lay_out`, `foreseen`, `table`, `worth`, `knows`, `looked`, `seen`, `size`.
+Interface: `View(process)`: `lay_out`, `foreseen`, `table`, `worth`, `knows`, `looked`, `seen`, `size`,
+    `fills`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import ConfigError
+from llmos.abi.errors import ConfigError, WindowOverflow
 from llmos.abi.labels import USER, Label, join
 from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.manifest import Syscall
 from llmos.kernel import grounding
 from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, lay_out_messages, raw
+from llmos.kernel.ledger import exceeded
 from llmos.kernel.support import about
 from llmos.kernel.syscalls import SyscallTable
 from llmos.memory.history import History
@@ -59,9 +61,20 @@ class View:
     ) -> Layout:
         """The window for a question: room is left for the answer, as long as was asked for or at least a short one.
         `words`: what was laid out last is to be answered in words, so the syscall table stays out; what was found for
-        it is still what was found. The turn is computed with the adapter that the process has now."""
-        adapter = self._process.adapter
-        return replace(self._laid_out(question, label, asking, messages, words=words), adapter=adapter)
+        it is still what was found. The turn is computed with the adapter that the process has now.
+
+        Raises:
+            QuotaExceeded: what has to stand in it does not fit the quota of pages.
+            WindowOverflow: nor the kernel's window.
+        """
+        process = self._process
+        adapter = process.adapter
+        try:
+            return replace(self._laid_out(question, label, asking, messages, words=words), adapter=adapter)
+        except WindowOverflow as overflow:
+            if self.size < process.kernel.window:
+                raise exceeded("pages", process.ledger.limit("pages")) from overflow
+            raise
 
     def _laid_out(
         self, question: str, label: Label, asking: Asking, messages: Sequence[Message] | None, *, words: bool
@@ -191,6 +204,10 @@ class View:
     def size(self) -> int:
         """Tokens that a window may hold."""
         return min(self._process.kernel.window, self._process.ledger.limit("pages") * PAGE_TOKENS)
+
+    def fills(self, tokens: int) -> bool:
+        """Whether a window of so many tokens has used the quota of pages up."""
+        return tokens >= self._process.ledger.limit("pages") * PAGE_TOKENS
 
     def table(self, asking: Asking) -> SyscallTable | None:
         """The syscalls of a turn: what was granted, or what the asker carries out; None for none."""

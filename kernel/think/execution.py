@@ -23,7 +23,6 @@ from llmos.kernel.engine.sampling import strategy
 from llmos.kernel.engine.sequence import Emitted, Finished, Grammar
 from llmos.kernel.execution import Execution
 from llmos.kernel.journal.records import Considered, Sampled
-from llmos.kernel.ledger import exceeded
 from llmos.kernel.syscalls import answer_lark
 from llmos.kernel.think.branches import Branches
 from llmos.kernel.think.budget import Budget, Meter
@@ -193,8 +192,7 @@ class Thinking(Execution):
         self.layout = _joined(self.layout, chosen)
         tokens, text, stopped = await self._speak(Chosen([Emitted(token, None) for token in chosen.tokens]))
         self._usage["completion"] += len(tokens)
-        if chosen.reason == "length" and process.ledger.left("tokens") < 1:
-            raise exceeded("tokens", process.ledger.limit("tokens"))
+        self._within_quotas(chosen.reason, len(tokens))
         reason: StopReason = "length" if chosen.reason == "length" and not stopped else "stop"
         return tokens, text, "cancelled" if self._cancelled and not stopped else reason
 

@@ -210,9 +210,40 @@ def test_a_quota_of_seconds_ends_the_process(kernel: Kernel) -> None:
 
 
 def test_a_quota_of_pages_bounds_the_window(kernel: Kernel) -> None:
-    p = kernel.spawn(quotas={"pages": 4})
-    assert p.ask("hi").usage.pages <= 4
-    assert kernel.spawn(quotas={"pages": 8}).ask("long").usage.pages <= 8
+    p = kernel.spawn(quotas={"pages": 16})
+    for _ in range(8):
+        assert p.ask("hi").usage.pages <= 16
+    assert p.state == "waiting", "what was said before leaves the window, and ends nobody"
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_question_beyond_the_quota_of_pages_ends_the_process(kernel: Kernel, queued: bool) -> None:
+    p = kernel.spawn(quotas={"pages": 16})
+    if queued:
+        p.signal("STOP")
+        p.ask("hi", detached=True)
+    with pytest.raises(QuotaExceeded, match="16 pages"):
+        turn = p.ask("why? " * 200, queue=queued)
+        p.signal("CONT")
+        _ = turn.answer
+    assert p.wait(10).reason == "pages quota exceeded"
+
+
+def test_an_answer_beyond_the_quota_of_pages_ends_the_process(kernel: Kernel) -> None:
+    p = kernel.spawn(quotas={"pages": 16})
+    with pytest.raises(QuotaExceeded, match="16 pages"):
+        _ = p.ask("long").answer
+    assert p.wait(10).reason == "pages quota exceeded"
+    report = kernel.replay(p.pid)
+    assert (report.turns, report.divergence) == (1, None)
+
+
+def test_results_beyond_the_quota_of_pages_end_the_process(scripted_kernel: Make) -> None:
+    kernel = scripted_kernel(lambda window: call("calculator.evaluate", expression="10**700"))
+    p = kernel.spawn(grants=["calculator"], quotas={"pages": 64})
+    with pytest.raises(QuotaExceeded, match="64 pages"):
+        _ = p.ask("hi").answer
+    assert p.wait(10).reason == "pages quota exceeded"
 
 
 @pytest.mark.parametrize("quotas", [{"tokens": 0}, {"tokens": -1}, {"hours": 1}])
