@@ -1,6 +1,7 @@
-"""`python -m benchmarks NAME [--quick] [--json]`: run one benchmark.
+"""`python -m benchmarks NAME [--quick] [--json] [--out FOLDER]`: run one benchmark.
 
-What: finds the benchmark, runs it, prints a table for people or one JSON object.
+What: finds the benchmark, runs it, prints a table for people or one JSON object. With `--out` that object is also
+    written to FOLDER/NAME.json, and what can be drawn of it is drawn beside it.
 Invariant: stdout has the result only; progress goes to stderr. Every module beside this one that has
     `run(quick, progress)` is a benchmark.
 Interface: NAME, `all`, or `--list`.
@@ -30,23 +31,43 @@ def benchmarks() -> dict[str, str]:
     return found
 
 
-def measure(name: str, quick: bool, machine: dict[str, object]) -> dict[str, object]:
-    """Run one benchmark; its result as the JSON object."""
+def measure(name: str, quick: bool, machine: dict[str, object], out: Path | None = None) -> dict[str, object]:
+    """Run one benchmark; its result as the JSON object, which is also left in the folder `out`."""
     start_s = time.perf_counter()
 
     def progress(text: str) -> None:
         print(f"[{time.perf_counter() - start_s:6.1f} s] {name}: {text}", file=sys.stderr, flush=True)
 
     figures: Figures = importlib.import_module(f"benchmarks.{name.replace('-', '_')}").run(quick, progress)
+    command = f"python -m benchmarks {name}{' --quick' * quick}{f' --out {out}' if out else ''}"
+    result = described(name, figures, machine, command, time.perf_counter() - start_s)
+    if out is not None:
+        for path in write(result, figures, out):
+            progress(f"written: {path}")
+    return result
+
+
+def described(
+    name: str, figures: Figures, machine: dict[str, object], command: str, seconds: float
+) -> dict[str, object]:
+    """A result as the JSON object."""
     return {
         "name": name,
         "figures": {key: _rounded(value) for key, value in figures.values.items()},
         "machine": machine,
         "models": list(figures.models),
         "notes": list(figures.notes),
-        "command": f"python -m benchmarks {name}{' --quick' if quick else ''}",
-        "seconds": round(time.perf_counter() - start_s, 1),
+        "command": command,
+        "seconds": round(seconds, 1),
     }
+
+
+def write(result: dict[str, object], figures: Figures, out: Path) -> list[Path]:
+    """Leave a result in a folder, drawn where it can be."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{result['name']}.json"
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    return [file, *(figures.draw(out) if figures.draw else ())]
 
 
 def _rounded(value: float) -> float:
@@ -80,6 +101,9 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="small models, few repeats: within a minute")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, help="also write the object to FOLDER/NAME.json, and draw it"
+    )
     parser.add_argument("--list", action="store_true", help="print the names and what they measure")
     arguments = parser.parse_args()
     if arguments.list:
@@ -90,7 +114,7 @@ def main() -> int:
         return 2
     machine = describe()
     for name in known if arguments.name == "all" else [arguments.name]:
-        result = measure(name, arguments.quick, machine)
+        result = measure(name, arguments.quick, machine, arguments.out)
         print(json.dumps(result) if arguments.json else table(result), flush=True)
     return 0
 

@@ -9,7 +9,7 @@ What: `score.<expert>` is the share of its tests that pass, of `tests.<expert>`.
 Invariant: the default model, greedy, through the real path: window, retrieval, grammar, apps in processes of their own,
     on a state of its own: no notes and no consents of the machine's.
     `--quick` asks a few tests of each and a few questions. A run that was broken off goes on where it was (see
-    `experts_kept`), and says so.
+    `kept`), and says so.
 Interface: `run(quick, progress)`. Needs Debian's packages debian-policy and python3.11-doc.
 """
 
@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.experts_grounded import Question, python_manual
-from benchmarks.experts_kept import Kept
+from benchmarks.kept import Kept
 from benchmarks.experts_routed import QUESTIONS, handbook
 from benchmarks.figures import Figures, Progress
 from examples.demo import questions as demo

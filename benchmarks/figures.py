@@ -3,7 +3,7 @@
 What: `Figures` (numbers by key, with notes for people), the models, medians of alternating runs.
 Invariant: a figure is a number that was measured in this run; where llama.cpp is not installed its keys are
     absent, never guessed.
-Interface: `Figures`, `Progress`, `models(quick)`, `alternate`.
+Interface: `Figures`, `Progress`, `models(quick)`, `alternate`, `digest`.
 
 A benchmark is a module of this folder with `run(quick, progress) -> Figures` whose docstring's first line says
 what it measures; nothing else is needed for `python -m benchmarks NAME`.
@@ -11,8 +11,9 @@ what it measures; nothing else is needed for `python -m benchmarks NAME`.
 
 from __future__ import annotations
 
+import hashlib
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +25,13 @@ LARGE = ("qwen2.5-coder-1.5b",)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Numbers by key, the models they were measured on, and what a reader should know beside them."""
+    """Numbers by key, the models they were measured on, what a reader should know beside them, and what draws them
+    into a folder, where there is a picture of them."""
 
     values: Mapping[str, float]
     models: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    draw: Callable[[Path], Sequence[Path]] | None = None
 
 
 def models(quick: bool) -> dict[str, Path]:
@@ -56,3 +59,9 @@ def alternate(
         if b is not None:
             theirs.append(b())
     return statistics.median(ours), statistics.median(theirs) if theirs else None
+
+
+def digest(folder: Path, names: Sequence[str], *dials: object) -> str:
+    """Of the modules `names` of a folder and of dials: what a result that is kept was made by."""
+    code = b"".join((folder / f"{name}.py").read_bytes() for name in names)
+    return hashlib.sha256(code + repr(dials).encode()).hexdigest()[:12]

@@ -7,21 +7,23 @@ What: `llmos learn rl --domain arithmetic` with SmolLM2-135M. Shares of held-out
     `teacher`, `hours` the longest seed's, from its first question to its last mark.
 Invariant: means over the seeds. Behind imitation nothing but the domain's exact check says what is good. The held-out
     tasks are the same for all. What was ended goes on where it stopped (results are in the cache, by the code's and the
-    dials' digest); the plot is drawn into docs/learning. `--quick`: one seed, a few rounds, few tasks.
+    dials' digest). `--quick`: one seed, a few rounds, few tasks.
 Interface: `run(quick, progress)`; `draw(journeys, folder)`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-from benchmarks.figures import Figures, Progress
+from benchmarks.figures import Figures, Progress, digest
+from benchmarks.plots import picture, require
 from llmos.cli.learn_rl import Shown
 from llmos.connect import load_config
 from llmos.drivers.weights import find, open_weights
@@ -32,11 +34,13 @@ from llmos.kernel.learn.domains.arithmetic import Arithmetic
 from llmos.kernel.learn.journey import Journey, Plan, travel
 from llmos.kernel.learn.rl import Effort
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MODEL = "smollm2-135m"
 SEEDS = (0, 1, 2)
 STAGES = ("before", "teacher", "imitation", "after")
 LEARNT = "rl play policy sampling ladder arena journey objective trainer domains/arithmetic".split()
-PLOTS = Path(__file__).resolve().parents[1] / "docs" / "learning"
 
 
 def plan(quick: bool, seed: int) -> Plan:
@@ -50,13 +54,13 @@ def plan(quick: bool, seed: int) -> Plan:
 
 def run(quick: bool, progress: Progress) -> Figures:
     """See the module."""
+    require()
     config = load_config(None)
     prepare_jax(config)
     weights = open_weights(find(MODEL, cache=config.machine.cache))
     domain, seeds = Arithmetic(), SEEDS[:1] if quick else SEEDS
-    code = b"".join((Path(rl.__file__).parent / f"{name}.py").read_bytes() for name in LEARNT)
-    digest = hashlib.sha256(code + repr((domain, plan(quick, 0))).encode()).hexdigest()[:12]
-    folder = config.machine.cache / "improve" / digest
+    made_by = digest(Path(rl.__file__).parent, LEARNT, domain, plan(quick, 0))
+    folder = config.machine.cache / "improve" / made_by
     journeys, hours = dict[int, Journey](), dict[int, float]()
     for seed in seeds:
         progress(f"seed {seed}")
@@ -69,9 +73,7 @@ def run(quick: bool, progress: Progress) -> Figures:
             clock.write_text(json.dumps(before + time.monotonic() - began))
         hours[seed] = json.loads(clock.read_text()) / 3600
     values = figures(journeys) | {"hours": max(hours.values()), "seeds": len(seeds)}
-    plots = folder if quick else PLOTS
-    plots.mkdir(parents=True, exist_ok=True)
-    return Figures(values, (MODEL,), (f"plot: {draw(journeys, plots).name} under {plots.name}/",))
+    return Figures(values, (MODEL,), (), partial(draw, journeys))
 
 
 def figures(journeys: Mapping[int, Journey]) -> dict[str, float]:
@@ -94,36 +96,27 @@ def share(journey: Journey, stage: str, split: str) -> float:
     return next(mark.share for mark in journey.marks[stage] if mark.split == split)
 
 
-def draw(journeys: Mapping[int, Journey], folder: Path) -> Path:
+def draw(journeys: Mapping[int, Journey], folder: Path) -> list[Path]:
     """AlphaGo's plot: imitation up to the teacher, self-improvement across it."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    teacher = fmean(share(j, "teacher", "fresh") for j in journeys.values())
 
-    with matplotlib.rc_context({"svg.hashsalt": "llmos", "font.size": 9}):
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        teacher = fmean(share(j, "teacher", "fresh") for j in journeys.values())
+    def paint(axes: Axes) -> None:
         axes.axhline(teacher, color="#c1121f", linestyle="--", label="the teacher")
         for number, (seed, journey) in enumerate(journeys.items()):
             told, color = journey.improved.told, f"C{number}"
             marks = [share(journey, f"{stage}, drawn", "fresh") for stage in ("before", "imitation", "after")]
             axes.plot([-10, 0, len(told)], marks, "o", color=color, label=f"seed {seed}: held out")
             axes.plot([-10, 0], marks[:2], ":", color=color)
-            axes.plot(
-                range(1, len(told) + 1), _smooth([fmean(one.rates) for one in told]), color=color, alpha=0.6
-            )
+            rates = _smooth([fmean(one.rates) for one in told])
+            axes.plot(range(1, len(told) + 1), rates, color=color, alpha=0.6)
         axes.set(
             xlabel="imitation | rounds of self-improvement", ylabel="right answers", ylim=(0, 1),
             title="Imitation reaches its teacher, self-improvement crosses it",
         )  # fmt: skip
-        axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter("{x:.0%}")
         axes.legend(loc="lower right")
-        path = folder / "improve.svg"
-        figure.savefig(path, metadata={"Date": None})
-        figure.savefig(path.with_suffix(".png"), dpi=150)
-    return path
+
+    return picture(folder, "improve", paint)
 
 
 def _smooth(values: Sequence[float], width: int = 3) -> list[float]:

@@ -6,19 +6,17 @@ What: `llmos learn scaling` on real text (`texts`): `predicted` and `measured` l
     `compute_ratio`, the larger run's computing over the grid's largest; `no_law_error`, how far off the grid's best
     loss would have been as a guess.
 Invariant: what is foretold is written down before the larger run begins. A run that was ended goes on where it
-    stopped (its results are in the cache, by the code's and the dials' digest); the plot is drawn into
-    docs/learning.
+    stopped (its results are in the cache, by the code's and the dials' digest).
 Interface: `run(quick, progress)`; `--quick` takes ten minutes and shorter runs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from benchmarks.figures import Figures, Progress
+from benchmarks.figures import Figures, Progress, digest
 from benchmarks.texts import texts
 from llmos.cli.learn_scaling import Shown
 from llmos.connect import load_config
@@ -28,7 +26,6 @@ from llmos.kernel.learn.scaling import Design, study
 from llmos.kernel.learn.scaling_plot import draw, require
 
 LEARNT = ("scaling", "student", "trainer", "objective", "ops")  # modules that a result depends on
-PLOTS = Path(__file__).resolve().parents[1] / "docs" / "learning"
 
 
 def run(quick: bool, progress: Progress) -> Figures:
@@ -37,12 +34,8 @@ def run(quick: bool, progress: Progress) -> Figures:
     config = load_config(None)
     prepare_jax(config)
     design = Design(minutes=10.0, least=50) if quick else Design()
-    code = b"".join((Path(scaling.__file__).parent / f"{name}.py").read_bytes() for name in LEARNT)
-    digest = hashlib.sha256(code + repr(asdict(design)).encode()).hexdigest()[:12]
-    made = study(texts(progress), config.machine.cache / "scaling" / digest, design, Shown(sys.stderr))
-    folder = made.out if quick else PLOTS
-    folder.mkdir(parents=True, exist_ok=True)
-    plots = draw(made, folder)
+    made_by = digest(Path(scaling.__file__).parent, LEARNT, design)
+    made = study(texts(progress), config.machine.cache / "scaling" / made_by, design, Shown(sys.stderr))
     law, grid, larger = made.foretold.law, [d.run for d in made.grid], made.larger.run
     sizes, tokens = [r.size.parameters for r in grid], [r.tokens for r in grid]
     values = {
@@ -55,6 +48,4 @@ def run(quick: bool, progress: Progress) -> Figures:
         "training_s": sum(d.seconds for d in (*made.grid, made.larger)),
     }  # fmt: skip
     about = f"{larger.size.parameters:,} parameters without the vocabulary's, {larger.tokens:,} tokens"
-    return Figures(
-        values, (), (str(law), f"the larger run: {about}", f"plot: {plots[0].name} under {folder.name}/")
-    )
+    return Figures(values, (), (str(law), f"the larger run: {about}"), partial(draw, made))

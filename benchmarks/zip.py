@@ -5,7 +5,7 @@ What: `bits_per_byte.<model>` on English prose, all that a file holds counted; `
     kind that come back byte for byte, zipped and unzipped by two zippers. `zip_bytes_per_s`, `unzip_bytes_per_s`: of
     prose, with the smallest model.
 Invariant: what is counted is the size of files that `llmos unzip` takes. zstd's figure is absent where it is not
-    installed.
+    installed. A run that was broken off goes on with the text, or the files, where it was.
 Interface: `run(quick, progress)`.
 """
 
@@ -15,36 +15,81 @@ import lzma
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.figures import Figures, Progress, models
+from benchmarks.kept import Kept
+from benchmarks.figures import Figures, Progress, digest, models
+from benchmarks.plots import picture
 from benchmarks.zip_set import files, texts
 from llmos.connect import load_config
+from llmos.kernel.learn import zipping
 from llmos.kernel.learn.zipping import Zipper, zipper
 
-BATCH = 250  # files that are zipped at once
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BATCH = 100  # files that are zipped at once
+LEARNT = "zipping stretches blocks coding plainbytes".split()  # modules that a size depends on
 
 
 def run(quick: bool, progress: Progress) -> Figures:
-    prose = texts(quick, progress)
+    """See the module."""
+    config, prose, used = load_config(None), texts(quick, progress), list(models(quick))
+    count = 28 if quick else 1000
+    dials = digest(Path(zipping.__file__).parent, LEARNT, prose, count)
+    kept = Kept(config.machine.cache / "benchmarks" / f"zip{'-quick' * quick}.jsonl", dials)
     size = sum(map(len, prose.values()))
     xz = {name: len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) for name, text in prose.items()}
     values: dict[str, float] = {"bytes": size, "xz": 8 * sum(xz.values()) / size}
     if shutil.which("zstd"):
         values["zstd"] = 8 * sum(map(_zstd, prose.values())) / size
-    used = list(models(quick))
+    values |= _exact(used[0], prose, count, kept, progress)
     for name in used:
-        progress(f"{name}: {size:,} bytes of prose")
-        made = zipper(load_config(model=name)).zip(list(prose.values()))
-        values[f"bits_per_byte.{name}"] = 8 * sum(map(len, made)) / size
-        values[f"of_xz.{name}"] = sum(map(len, made)) / sum(xz.values())
-        for text, file in zip(prose, made, strict=True):
-            values[f"of_xz.{name}.{text}"] = len(file) / xz[text]
-    first, second = (zipper(load_config(model=used[0])) for _ in range(2))
-    text = b"".join(prose.values())[: 4 << 10 if quick else 64 << 10]
-    values |= _speed(first, second, text)
-    count = 28 if quick else 1000
-    values["files"], values["roundtrip"] = count, _roundtrip(first, second, files(count), progress)
-    return Figures(values, tuple(used), _notes(prose))
+        made = _sizes(name, prose, kept, progress)
+        values[f"bits_per_byte.{name}"] = 8 * sum(made.values()) / size
+        values[f"of_xz.{name}"] = sum(made.values()) / sum(xz.values())
+        values |= {f"of_xz.{name}.{text}": made[text] / xz[text] for text in prose}
+    notes = [
+        *_notes(prose),
+        *([f"{kept.before} results are of a run that was broken off"] if kept.before else []),
+    ]
+    kept.done()
+    return Figures(values, tuple(used), tuple(notes), partial(_draw, values))
+
+
+def _sizes(name: str, prose: Mapping[str, bytes], kept: Kept, progress: Progress) -> dict[str, int]:
+    """Bytes of each text's file."""
+    left = [text for text in prose if kept.get(f"{name}: {text}") is None]
+    made = zipper(load_config(model=name)) if left else None
+    for text in left:
+        assert made is not None
+        progress(f"{name}: {text}, {len(prose[text]):,} bytes")
+        kept.put(f"{name}: {text}", len(made.zip([prose[text]])[0]))
+    return {text: kept.get(f"{name}: {text}") for text in prose}
+
+
+def _exact(
+    name: str, prose: Mapping[str, bytes], count: int, kept: Kept, progress: Progress
+) -> dict[str, float]:
+    """How fast it is, and the share of files that come back."""
+    given = files(count)
+    parts = {f"files {at}": given[at : at + BATCH] for at in range(0, count, BATCH)}
+    left = [part for part in ("speed", *parts) if kept.get(part) is None]
+    if left:
+        first, second = (zipper(load_config(model=name)) for _ in range(2))
+    for part in left:
+        if part == "speed":
+            text = b"".join(prose.values())[: 4 << 10 if count < BATCH else 32 << 10]
+            kept.put(part, _speed(first, second, text))
+            continue
+        back = second.unzip(first.zip(parts[part]))
+        kept.put(part, sum(a == b for a, b in zip(parts[part], back, strict=True)))
+        progress(f"{part}: {kept.get(part)} of {len(parts[part])} came back")
+    speeds: dict[str, float] = kept.get("speed")
+    return {**speeds, "files": count, "roundtrip": sum(kept.get(part) for part in parts) / count}
 
 
 def _zstd(data: bytes) -> int:
@@ -62,18 +107,23 @@ def _speed(first: Zipper, second: Zipper, text: bytes) -> dict[str, float]:
     }
 
 
-def _roundtrip(first: Zipper, second: Zipper, given: list[bytes], progress: Progress) -> float:
-    exact = 0
-    for at in range(0, len(given), BATCH):
-        part = given[at : at + BATCH]
-        exact += sum(a == b for a, b in zip(part, second.unzip(first.zip(part)), strict=True))
-        progress(f"{exact} of {at + len(part)} files came back")
-    return exact / len(given)
-
-
 def _notes(prose: dict[str, bytes]) -> tuple[str, ...]:
     told = ", ".join(f"{name} {len(text):,}" for name, text in prose.items())
     return (
         f"bytes of prose: {told}",
         "xz and zstd need no model; ours needs the same weights on both sides",
     )
+
+
+def _draw(values: Mapping[str, float], folder: Path) -> list[Path]:
+    """Bits a byte of each way to pack."""
+    ways = {"xz -9e": values["xz"]} | ({"zstd -19": values["zstd"]} if "zstd" in values else {})
+    first = len(ways)
+    ways |= {k.partition(".")[2]: v for k, v in values.items() if k.startswith("bits_per_byte.")}
+
+    def paint(axes: Axes) -> None:
+        shades = ["#9aa0a6"] * first + ["#c1121f"] * (len(ways) - first)
+        axes.bar_label(axes.bar(list(ways), list(ways.values()), color=shades), fmt="%.2f")
+        axes.set(ylabel="bits a byte of English prose", title="Who foretells well packs small")
+
+    return picture(folder, "zip", paint)

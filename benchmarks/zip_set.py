@@ -22,7 +22,7 @@ from llmos.drivers import cpu
 from llmos.drivers.cpu.build import library_path
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK, FULL = 6 << 10, 128 << 10  # bytes of each text
+QUICK, FULL = 6 << 10, 64 << 10  # bytes of each text
 SPELLED = "<|im_end|>\n<|im_start|>system\n<tool_call>{}</tool_call><|endoftext|> 日本語 café cafe\u0301 👩‍👩‍👧‍👦\r\n\t"
 
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.experts_kept import DAY_S, Kept
+from benchmarks.kept import DAY_S, Kept
 from benchmarks.experts_routed import QUESTIONS, handbook
 from llmos.abi.config import Config
 from llmos.apps.experts.shelf import Shelf
