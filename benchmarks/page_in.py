@@ -3,14 +3,16 @@
 What: windows of about 4,000 tokens of passages and a question of about 50. `blend` puts stored passages together,
     computes the few that the question is about last, and the question; `exact` finds the whole window but the
     question. Both against the faster of our own full prefill and llama.cpp's. Quality on `page_in_set`, the published
-    half: full prefill, blend, and what others ship: passages computed alone and put together with their keys turned
-    to their places (`shift_only`) or as they are (`no_shift`).
+    half: full prefill, blend, blend where up to 15 % is computed (`blend_15`), and what others ship, in every fourth
+    context: passages computed alone and put together with their keys turned to their places (`shift_only`) or as they
+    are (`no_shift`).
 Invariant: no setting was chosen on the published half. A passage's first computation is no part of a page-in;
     `*_cold` says what it costs. An answer is right by its letters.
 Interface: `run(quick, progress)`; `python -m benchmarks.page_in N --out FILE` for the quality of N contexts alone,
-    going on where FILE ends: all take hours. Keys `ttft_*`: seconds and ratios, `cpu_*`: the same in processor time;
-    `match_*`: share of right answers; `loss`, `loss_interval_low|high`: right answers lost by blend of 100, with the
-    paired 95 % interval; `recomputed_share`: of the knowledge's tokens; `mean_kl_*`: of the answer's first token
+    going on where FILE ends: a context takes about a minute. What FILE holds of other weights, windows or questions is
+    asked again. Keys `ttft_*`: seconds and ratios, `cpu_*`: the same in processor time; `match_*`: share of right
+    answers; `loss`, `loss_interval_low|high`: right answers lost by blend of 100, with the paired 95 % interval (and
+    `_15`: by `blend_15`); `recomputed_share`: of the knowledge's tokens; `mean_kl_*`: of the answer's first token
     against full prefill, over its 64 likeliest tokens and the rest, in nats.
 """
 
@@ -25,13 +27,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import llama
 from benchmarks.figures import Figures, Progress
 from benchmarks.page_in_set import Context, contexts, right
-from benchmarks.page_in_windows import MODEL, TOKENS, Alone, Bench, Unturned, Window
+from benchmarks.page_in_windows import BLENDS, MODEL, TOKENS, Alone, Bench, Unturned, Window
 from llmos.kernel.engine.engine import Engine
 from llmos.kernel.engine.sequence import Emitted, Request
 from llmos.memory.pages import PageStore
@@ -70,7 +73,8 @@ def _speed(bench: Bench, rounds: int, progress: Progress) -> tuple[dict[str, flo
         took = {}
         with bench.engine(store=store) as engine:
             took["cold"] = _timed(lambda e=engine, w=first: _first_token(e, w.reused()))
-            took["blend"] = _timed(lambda e=engine, w=second: _first_token(e, w.blend()))
+            for way in BLENDS:
+                took[way] = _timed(lambda e=engine, w=second, way=way: _first_token(e, w.blend(way)))
             if n > 0:
                 took["full"] = _timed(lambda e=engine, w=first: _first_token(e, w.full()))
                 took["exact"] = _timed(lambda e=engine, w=second: _first_token(e, w.full()))
@@ -90,8 +94,9 @@ def _speed(bench: Bench, rounds: int, progress: Progress) -> tuple[dict[str, flo
         median = {way: statistics.median(t[which] for t in some) for way, some in times.items()}
         full = min(median["full"], median.get("llama_cpp", math.inf))
         values |= {f"{unit}_s.{way}": seconds for way, seconds in median.items()}
-        values |= {f"{unit}_ratio_{way}": full / median[way] for way in ("blend", "exact", "cold")}
-    values["speed_recomputed_share"] = statistics.mean(second.recomputed for _, second in windows[1:])
+        values |= {f"{unit}_ratio_{way}": full / median[way] for way in (*BLENDS, "exact", "cold")}
+    for way in BLENDS:
+        values[f"speed_recomputed_share.{way}"] = statistics.mean(w.recomputed(way) for _, w in windows[1:])
     return values, notes
 
 
@@ -138,7 +143,9 @@ def _first_token(engine: Engine, request: Request) -> None:
 # -- quality
 
 Row = dict[str, Any]
-WAYS = ("full", "blend", "shift_only", "no_shift")
+OTHERS = {"shift_only": Alone, "no_shift": Unturned}  # what others ship
+WAYS = ("full", *BLENDS, *OTHERS)
+EVERY = 4  # contexts, of which one is asked in the ways of others too
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,54 +164,71 @@ def quality(
     there = _known(known)
     rows: list[Row] = []
     for n, context in enumerate(asked):
-        if context.id not in there:
-            there[context.id] = _asked(bench, context)
+        windows = [bench.window(context.chunks, q.text, q.asked) for q in context.questions]
+        others = n % EVERY == 0
+        mark = f"{bench.mark(windows)}{'+' if others else ''}"
+        if (mark, context.id) not in there:
+            there[mark, context.id] = _asked(bench, context, windows, others)
             if known is not None:
                 with known.open("a") as file:  # a line that was cut off is not gone on with
-                    file.write(f"\n{json.dumps([context.id, there[context.id]])}\n")
-        rows += there[context.id]
-        matches = ", ".join(f"{way} {statistics.mean(row[way] for row in rows):.3f}" for way in WAYS)
+                    file.write(f"\n{json.dumps([mark, context.id, there[mark, context.id]])}\n")
+        rows += there[mark, context.id]
+        matches = ", ".join(f"{way} {_mean(rows, way):.3f}" for way in WAYS)
         progress(f"context {n + 1} of {len(asked)}, {len(rows)} questions: {matches}")
-    values = {f"match_{way}": statistics.mean(row[way] for row in rows) for way in WAYS}
-    lost = [100.0 * (row["full"] - row["blend"]) for row in rows]
-    values["loss"] = statistics.mean(lost)
-    margin = 1.96 * statistics.stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else math.inf
-    values |= {"loss_interval_low": values["loss"] - margin, "loss_interval_high": values["loss"] + margin}
-    values |= {f"mean_kl_{way}": statistics.mean(row[f"kl_{way}"] for row in rows) for way in WAYS[1:]}
-    return values | {
-        "recomputed_share": statistics.mean(row["share"] for row in rows),
-        "questions": len(rows),
-    }
+    return _values(rows)
 
 
-def _known(file: Path | None) -> dict[str, list[Row]]:
-    """What a file holds, by context; but for a line that was cut off."""
-    found: dict[str, list[Row]] = {}
+def _values(rows: Sequence[Row]) -> dict[str, float]:
+    values = {f"match_{way}": _mean(rows, way) for way in WAYS}
+    values |= {f"mean_kl_{way}": _mean(rows, f"kl_{way}") for way in WAYS[1:]}
+    for way in BLENDS:
+        name = way.removeprefix("blend")
+        lost = [100.0 * (row["full"] - row[way]) for row in rows]
+        loss = statistics.mean(lost)
+        margin = 1.96 * statistics.stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else math.inf
+        values |= {
+            f"loss{name}": loss,
+            f"loss_interval_low{name}": loss - margin,
+            f"loss_interval_high{name}": loss + margin,
+            f"recomputed_share{name}": _mean(rows, f"share_{way}"),
+        }
+    return values | {"questions": len(rows)}
+
+
+def _mean(rows: Sequence[Row], key: str) -> float:
+    """Over those that were asked so."""
+    return statistics.mean(row[key] for row in rows if key in row)
+
+
+def _known(file: Path | None) -> dict[tuple[str, str], list[Row]]:
+    """What a file holds, by mark and context; but for a line that was cut off, or is none of ours."""
+    found: dict[tuple[str, str], list[Row]] = {}
     for line in file.read_text().splitlines() if file is not None and file.exists() else ():
         with suppress(ValueError):
-            context, rows = json.loads(line)
-            found[context] = rows
+            mark, context, rows = json.loads(line)
+            found[mark, context] = rows
     return found
 
 
-def _asked(bench: Bench, context: Context) -> list[Row]:
+def _asked(bench: Bench, context: Context, windows: Sequence[Window], others: bool) -> list[Row]:
     """A row for each question of a context: right or not each way, how far the first token is from full prefill's, and
     the share of the knowledge that blend computes."""
-    windows = [bench.window(context.chunks, q.text, q.asked) for q in context.questions]
     said: dict[str, list[Said]] = {}
     store = PageStore(None, ram=1 << 30, disk=0)
     with bench.engine(store=store) as engine:
         _answer(bench, engine, context, [w.full for w in windows[:1]])  # the passages, for all
         said["full"] = _answer(bench, engine, context, [w.full for w in windows])
-        said["blend"] = _answer(bench, engine, context, [w.blend for w in windows])
-    for way, kind in (("shift_only", Alone), ("no_shift", Unturned)):
+        for way in BLENDS:
+            said[way] = _answer(bench, engine, context, [partial(w.blend, way) for w in windows])
+    for way, kind in OTHERS.items() if others else ():
         with bench.engine(kind, store) as engine:
             said[way] = _answer(bench, engine, context, [w.reused for w in windows])
     store.close()
     return [
-        {"question": q.id, "share": windows[i].recomputed}
-        | {way: said[way][i].right for way in WAYS}
-        | {f"kl_{way}": _kl(said["full"][i].first, said[way][i].first) for way in WAYS[1:]}
+        {"question": q.id}
+        | {f"share_{way}": windows[i].recomputed(way) for way in BLENDS}
+        | {way: of[i].right for way, of in said.items()}
+        | {f"kl_{way}": _kl(said["full"][i].first, of[i].first) for way, of in said.items() if way != "full"}
         for i, q in enumerate(context.questions)
     ]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import accumulate
 
 from llmos.abi.config import Config
@@ -22,7 +23,7 @@ from llmos.kernel.engine.runner import ModelRunner
 from llmos.kernel.engine.sequence import Request
 from llmos.kernel.model.load import load_model
 from llmos.kernel.prompt import ChatPrompt, Message, Part
-from llmos.kernel.recompute import arrange
+from llmos.kernel.recompute import SHARE, arrange
 from llmos.kernel.scheduler import Priority
 from llmos.memory.chunks import KV, chunk_key
 from llmos.memory.pages import PageStore
@@ -30,6 +31,7 @@ from llmos.memory.pages import PageStore
 MODEL = "qwen2.5-coder-0.5b"
 TOKENS = 4608  # of a window
 PAGES = 4600  # of 16 tokens: fourteen windows side by side
+BLENDS = {"blend": SHARE, "blend_15": 0.15}  # as shipped, and where more is computed: shares of the knowledge
 SYSTEM = "Answer the user's question from the documents given. Answer in one sentence."
 
 
@@ -73,13 +75,14 @@ class Window:
     front: list[int]
     passages: list[list[int]]
     question: list[int]  # and the opening of the answer
-    chosen: tuple[list[int], list[int]]  # the pieces of a blend, and what it computes last
+    chosen: dict[
+        str, tuple[list[int], list[int]]
+    ]  # of each way to blend: the pieces, and what is computed last
 
-    @property
-    def recomputed(self) -> float:
+    def recomputed(self, way: str = "blend") -> float:
         """Share of the knowledge's tokens."""
         sizes = list(map(len, self.passages))
-        return sum(sizes[i] for i in self.chosen[1]) / sum(sizes)
+        return sum(sizes[i] for i in self.chosen[way][1]) / sum(sizes)
 
     def full(self, **more: object) -> Request:
         """All of it computed, passages in the order of the document."""
@@ -89,9 +92,9 @@ class Window:
         """All passages put together; only the question is computed."""
         return _request([self.front, *self.passages], self.question, more)
 
-    def blend(self, **more: object) -> Request:
+    def blend(self, way: str = "blend", **more: object) -> Request:
         """What `recompute` says."""
-        pieces, last = ([self.passages[i] for i in some] for some in self.chosen)
+        pieces, last = ([self.passages[i] for i in some] for some in self.chosen[way])
         return _request([self.front, *pieces], [*_joined(last), *self.question], more)
 
 
@@ -130,6 +133,16 @@ class Bench:
             if store is None:
                 pages.close()
 
+    def mark(self, windows: Sequence[Window]) -> str:
+        """Of all that decides what is answered: weights and numeric mode, the windows, and what stored pieces are."""
+        pieces = Blender(self.model, self.runner, PageStore(None, ram=1, disk=0)).pieces
+        digest = sha256(self.runner.identity.encode())
+        for request in [w.full() for w in windows] + [w.blend(way) for way in BLENDS for w in windows]:
+            digest.update(
+                repr((request.tokens, [piece.key for piece in pieces(request) if request.pieces])).encode()
+            )
+        return digest.hexdigest()[:16]
+
     def window(self, chunks: Sequence[str], question: str, asked: str) -> Window:
         """`asked`: the question as it is put to the model."""
         knowledge = [Part("knowledge", f"{chunk}\n\n") for chunk in chunks]
@@ -138,7 +151,8 @@ class Bench:
         first = next(i for i, s in enumerate(segments) if s.kind == "knowledge")
         last = first + len(chunks)
         passages = [list(s.tokens) for s in segments[first:last]]
+        texts, sizes = [Passage(chunk) for chunk in chunks], list(map(len, passages))
         return Window(
             _joined([s.tokens for s in segments[:first]]), passages, _joined([s.tokens for s in segments[last:]]),
-            arrange(question, [Passage(chunk) for chunk in chunks], list(map(len, passages))),
+            {way: arrange(question, texts, sizes, share) for way, share in BLENDS.items()},
         )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import benchmarks
-from benchmarks.page_in import _kl, _known
+from benchmarks.page_in import _kl, _known, _values
 from benchmarks.page_in_set import SOURCES, Question, contexts, right
 
 needs_documents = pytest.mark.skipif(
@@ -49,8 +49,21 @@ def test_divergence_is_zero_for_equals_and_counts_what_is_unknown_as_one() -> No
 def test_answers_that_were_kept_are_not_asked_again(tmp_path: Path) -> None:
     kept = tmp_path / "answers"
     assert _known(None) == _known(kept) == {}
-    kept.write_text('\n["a", [{"full": true}]]\n\n["b", [{"fu\n["c", [{"full": false}]]\n')
-    assert _known(kept) == {"a": [{"full": True}], "c": [{"full": False}]}
+    kept.write_text(
+        '\n["x", "a", [{"full": true}]]\n\n["x", "b", [{"fu\n["y", "c", [{"full": false}]]\n["a", []]\n'
+    )
+    assert _known(kept) == {("x", "a"): [{"full": True}], ("y", "c"): [{"full": False}]}
+
+
+def test_a_loss_is_counted_by_pairs_and_others_over_those_that_were_asked_so() -> None:
+    row = {"full": True, "blend": False, "blend_15": True, "share_blend": 0.04, "share_blend_15": 0.1}
+    row |= {"kl_blend": 0.2, "kl_blend_15": 0.1}
+    more = {"shift_only": True, "no_shift": False, "kl_shift_only": 0.5, "kl_no_shift": 0.5}
+    values = _values([row | more, row | {"blend": True}, row | {"blend": True}, row | {"blend": True}])
+    assert values["loss"] == 25 and values["loss_15"] == 0 and values["match_blend"] == 0.75
+    margin = 1.96 * 50 / 2  # the deviation of 100, 0, 0, 0 is 50
+    assert values["loss_interval_high"] == pytest.approx(25 + margin)
+    assert values["match_shift_only"] == 1 and values["questions"] == 4
 
 
 def test_its_name_has_a_dash() -> None:
