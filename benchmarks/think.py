@@ -224,8 +224,8 @@ def _draw(values: dict[str, float], budgets: Sequence[int], folder: Path) -> lis
                 continue
             axes.plot(budgets, [values[key.format(n)] for n in budgets], style, label=prefix[1:] or "all")
             if not prefix:
-                bounds = ([values[f"{key.format(n)}.{end}"] for n in budgets] for end in ("lo", "hi"))
-                axes.fill_between(budgets, *bounds, alpha=0.15)
+                low, high = ([values[f"{key.format(n)}.{end}"] for n in budgets] for end in ("lo", "hi"))
+                axes.fill_between(budgets, low, high, alpha=0.15)
         axes.set_xscale("log", base=2)
         axes.set_xticks(budgets, [f"{n}x" for n in budgets])
         axes.set(xlabel="tokens, in plain answers", ylabel="right answers", ylim=(0, 1),

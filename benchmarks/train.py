@@ -6,7 +6,8 @@ What: two tasks, each given to both sides with the same weights, examples, optim
     and torch, eager, in an interpreter of its own.
 Invariant: sides take turns (A B A B), each in the micro-batch that was its fastest; loss curves are compared step by
     step; `tokens` are those of examples, padding aside. `mfu` counts 6 operations a trained parameter and token, 4 a
-    frozen one, no recomputation, over this machine's best measured f32 product. Peak memory is each process's own.
+    frozen one, no recomputation, over this machine's best measured f32 product. Peak memory is each process's own. A
+    run that was broken off goes on with the task where it was.
 Interface: `run(quick, progress)`. Keys `<figure>.<task>`; without PyTorch those that need it are left out.
 """
 
@@ -22,16 +23,23 @@ import sys
 import tempfile
 import venv
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.figures import Figures, Progress
+from benchmarks.figures import Figures, Progress, digest
+from benchmarks.kept import Kept
 from benchmarks.page_in_set import Entry, _entries
+from benchmarks.plots import picture
 from benchmarks.retrieval_set import FOLDERS
 from llmos.abi.errors import DocumentError
 from llmos.connect import load_config
+from llmos.kernel.learn import budget
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MODEL, DEPTH, VOCAB, WINDOW = "smollm2-135m", 5, 11_264, 512
 WORKER = Path(__file__).with_name("reference") / "torch_training.py"
@@ -42,27 +50,36 @@ Steps = list[list[tuple[list[int], list[int]]]]  # examples by step: tokens, and
 
 def run(quick: bool, progress: Progress) -> Figures:
     """See the module."""
-    from llmos.kernel.learn.budget import speed
-
-    peak = max(speed() for _ in range(3))
+    learn = Path(budget.__file__).parent
+    made_by = digest(learn, sorted(file.stem for file in learn.glob("*.py")), PROBES, NEEDS)
+    kept = Kept(load_config(None).machine.cache / "benchmarks" / f"train{'-quick' * quick}.jsonl", made_by)
+    peak = max(budget.speed() for _ in range(3))
     python = interpreter(progress)
     notes = [f"best f32 product of this machine: {peak / 1e9:.0f} GFLOP/s"]
     if python is None:
         notes.append("PyTorch, transformers and peft could not be installed: no comparison")
     values: dict[str, float] = {}
+    curves: dict[str, dict[str, list[float]]] = {}
     turns, each = (2, 1) if quick else (4, 3)
     for name, make in (("lora", _lora), ("scratch", _scratch)):
-        with tempfile.TemporaryDirectory() as folder:
-            task = make(Path(folder), len(PROBES["ours"]) + turns * each)
-            progress(f"{name}: {task['operations'] / 1e6:.0f} million operations a token")
-            values |= _measured(name, Path(folder), task, python, turns, each, peak, progress, notes)
-    return Figures(values, (MODEL,), tuple(notes))
+        if kept.get(name) is None:
+            with tempfile.TemporaryDirectory() as folder:
+                task = make(Path(folder), len(PROBES["ours"]) + turns * each)
+                progress(f"{name}: {task['operations'] / 1e6:.0f} million operations a token")
+                kept.put(name, _measured(name, Path(folder), task, python, turns, each, peak, progress))
+        found, curves[name], told = kept.get(name)
+        values |= found
+        notes += told
+    kept.done()
+    return Figures(values, (MODEL,), tuple(notes), partial(_draw, curves))
 
 
 def _measured(
     name: str, folder: Path, task: dict[str, Any], python: str | None, turns: int, each: int, peak: float,
-    progress: Progress, notes: list[str],
-) -> dict[str, float]:  # fmt: skip
+    progress: Progress,
+) -> tuple[dict[str, float], dict[str, list[float]], list[str]]:  # fmt: skip
+    """Figures, the losses of each side, and what to know beside them."""
+    notes = list[str]()
     commands = {"ours": [sys.executable, "-m", "benchmarks.train_ours", str(folder)]}
     if python is not None:
         commands["torch"] = [python, str(WORKER), str(folder)]
@@ -94,7 +111,21 @@ def _measured(
         ratios = [a / b for a, b in zip(rates["ours"], rates["torch"], strict=True)]
         values[f"vs_torch_ratio.{name}"] = statistics.median(ratios)
         values[f"loss_gap.{name}"] = float(np.abs(ours / theirs - 1).max())
-    return values
+    return values, {side: worker.losses for side, worker in sides.items()}, notes
+
+
+def _draw(curves: dict[str, dict[str, list[float]]], folder: Path) -> list[Path]:
+    """The losses of both sides, step by step."""
+
+    def paint(axes: Axes) -> None:
+        for number, (task, sides) in enumerate(curves.items()):
+            for (side, losses), style in zip(sides.items(), ("-", "o"), strict=False):
+                axes.plot(range(1, len(losses) + 1), losses, style, color=f"C{number}", label=f"{task}, {side}",
+                          fillstyle="none")  # fmt: skip
+        axes.set(xlabel="step", ylabel="loss (nats a token)", title="The same steps here and in PyTorch")
+        axes.legend()
+
+    return picture(folder, "train", paint)
 
 
 class Side:
