@@ -2,9 +2,9 @@
 
 What: three parts. The Debian Policy Manual with questions of people's own words (`retrieval_questions.txt`): keys
     `recall3|5.METHOD`. Python's documentation with 2,500 questions in its words (retrieval_set.py): `recall10.METHOD`,
-    also ranked again, beside bm25s and faiss where they are installed. Then volumes of 10 thousand to a million chunks
-    (retrieval_size.py) and ingestion (retrieval_ingest.py). Settings were chosen on the other half of the questions
-    (`..._tuned`).
+    also ranked again, beside bm25s and faiss where they are installed, and `together_ratio.N`: how much sooner N of
+    them are answered together than one by one. Then volumes of 10 thousand to a million chunks (retrieval_size.py) and
+    ingestion (retrieval_ingest.py). Settings were chosen on the other half of the questions (`..._tuned`).
 Invariant: fused is `Volume.search` as users get it; dense and BM25 are its two halves on the same volume.
 Interface: `run(quick, progress) -> Figures`. Needs Debian's packages debian-policy 4.6.2 and python3.11-doc. Python's
     documentation is mounted once (20 minutes) and kept in the cache; `quick` only times the encoder.
@@ -31,12 +31,13 @@ from llmos.abi.errors import DocumentError
 from llmos.abi.progress import Unit
 from llmos.memory.embedding import Encoder
 from llmos.memory.ranking import distinct, lexical_terms
-from llmos.memory.volume import CANDIDATES, COLUMNS, Passage, Volume
+from llmos.memory.volume import CANDIDATES, COLUMNS, Passage, Volume, search
 
 MANUAL = Path("/usr/share/doc/debian-policy/policy.txt.gz")
 QUESTIONS = Path(__file__).with_name("retrieval_questions.txt")
 ENCODER = "all-minilm-l6-v2"
 SIZES = {"10k": 10_000, "100k": 100_000, "1m": 1_000_000}
+TOGETHER, ROUNDS = (4, 16, 64), 7  # questions that are asked together, and how often that is timed
 ASKED = 200  # questions of a grown volume
 
 
@@ -78,7 +79,7 @@ def run(quick: bool, progress: Progress) -> Figures:
     for documents in retrieval_set.FOLDERS:
         volume.mount(documents, progress=tell)
     progress("asking about Python")
-    values |= _python_recalls(volume, encoder)
+    values |= _python_recalls(volume, encoder) | _together(volume)
     ids, vectors = volume._store.vectors(volume._store.ids().tolist())
     texts = [row.text for row in volume._store.rows(ids).values()]
     asked = retrieval_set.questions("published")
@@ -111,14 +112,14 @@ def _policy_recalls(volume: Volume, encoder: Encoder) -> dict[str, float]:
         return [found[n] for n in distinct(found, 5)]
 
     methods: dict[str, Callable[[str], list[str]]] = {
-        "dense": lambda q: texts(index.search(encoder.encode([q])[0], 20)),
+        "dense": lambda q: texts(index.search(encoder.encode([q]), 20)[0]),
         "bm25": lambda q: texts(list(store.lexical(store.frequencies(lexical_terms(q)), 20, COLUMNS))),
         "fused": lambda q: [passage.text for passage in volume.search(q, k=5)],
     }
     hits: dict[str, list[bool]] = {}
     for number, (question, words) in enumerate(questions()):
-        for method, search in methods.items():
-            found = [_plain(words) in _plain(text) for text in search(question)]
+        for method, find in methods.items():
+            found = [_plain(words) in _plain(text) for text in find(question)]
             for k in (3, 5):
                 key = f"recall{k}.{method}" + ("" if number % 2 else "_tuned")
                 hits.setdefault(key, []).append(any(found[:k]))
@@ -141,7 +142,7 @@ def _python_recalls(volume: Volume, encoder: Encoder) -> dict[str, float]:
         return list(store.lexical(store.frequencies(lexical_terms(asked[n][0].text)), CANDIDATES, COLUMNS))
 
     methods: dict[str, Callable[[int], list[int]]] = {
-        "dense": lambda n: ten(index.search(vectors[n], CANDIDATES)),
+        "dense": lambda n: ten(index.search(vectors[n : n + 1], CANDIDATES)[0]),
         "bm25": lambda n: ten(words(n)),
         "fused": lambda n: [passage.chunk_id for passage in volume.search(asked[n][0].text, k=10)],
         "reranked": lambda n: _reranked(volume, asked[n][0].text)[:10],
@@ -149,12 +150,30 @@ def _python_recalls(volume: Volume, encoder: Encoder) -> dict[str, float]:
     methods |= _others(store.vectors(list(rows)), [f"{r.heading}\n{r.text}" for r in rows.values()],
                        vectors, [q.text for q, _ in asked])  # fmt: skip
     values: dict[str, float] = {"questions": len(asked), "questions_without_passage": len(every) - len(asked)}
-    for method, search in methods.items():
-        hits = [bool(ids & set(search(n))) for n, (_, ids) in enumerate(asked)]
+    for method, find in methods.items():
+        hits = [bool(ids & set(find(n))) for n, (_, ids) in enumerate(asked)]
         values[f"recall10.{method}"] = sum(hits) / len(hits)
         for kind in ("name", "task"):
             of = [hit for hit, (q, _) in zip(hits, asked, strict=True) if q.kind == kind]
             values[f"recall10.{method}.{kind}"] = sum(of) / len(of)
+    return values
+
+
+def _together(volume: Volume) -> dict[str, float]:
+    """How many times as fast questions are answered together as one by one, each way in turn."""
+    every = [q.text for q in retrieval_set.questions("tuning")]
+    values = {}
+    for size in TOGETHER:
+        ratios = []
+        for start in range(0, ROUNDS * size, size):
+            asked, times = every[start : start + size], []
+            for sizes in (1, size):
+                began = time.perf_counter()
+                for at in range(0, size, sizes):
+                    search([volume], asked[at : at + sizes], k=10)
+                times.append(time.perf_counter() - began)
+            ratios.append(times[0] / times[1])
+        values[f"together_ratio.{size}"] = statistics.median(ratios)
     return values
 
 

@@ -63,7 +63,7 @@ def measured(volume: Volume, questions: Sequence[str], label: str) -> dict[str, 
     asked = volume._encoder.encode(questions)
 
     def dense(n: int) -> list[int]:
-        ids, vectors = volume._store.vectors(index.search(asked[n], CANDIDATES))
+        ids, vectors = volume._store.vectors(index.search(asked[n : n + 1], CANDIDATES)[0])
         return [ids[place] for place in np.argsort(-(vectors @ asked[n]), kind="stable")[:TOP]]
 
     def fused(n: int) -> object:

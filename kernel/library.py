@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from llmos.abi.errors import LLMOSError
 from llmos.abi.mount import Mount
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from llmos.memory.embedding import Encoder
     from llmos.memory.history import Encode
     from llmos.memory.notes import Notes
+    from llmos.memory.together import Together
     from llmos.memory.volume import Passage, Volume
 
 
@@ -33,6 +35,8 @@ class Library:
     def __init__(self, config: Config, progress: Progress = silent) -> None:
         self._config, self._progress = config, progress
         self._volumes: dict[Path, Volume] = {}
+        self._asked: WeakValueDictionary[tuple[tuple[Volume, ...], int], Together[str, list[Passage]]]
+        self._asked = WeakValueDictionary()
         self._lock = threading.Lock()
 
     @cached_property
@@ -71,10 +75,14 @@ class Library:
         return volume
 
     def search(self, question: str, mounts: Sequence[Mount], k: int) -> list[Passage]:
-        """The `k` best passages of what is mounted there."""
+        """The `k` best passages of what is mounted there. Questions that come together are asked together."""
+        from llmos.memory.together import Together
         from llmos.memory.volume import search
 
-        return search([self._volume(mount) for mount in mounts], question, k=k)
+        volumes = tuple(self._volume(mount) for mount in mounts)
+        with self._lock:  # it lives as long as somebody asks there
+            together = self._asked.setdefault((volumes, k), Together(lambda some: search(volumes, some, k=k)))
+        return together.ask(question)
 
     def passages(self, mount: Mount, ids: Sequence[int]) -> list[Passage]:
         """Passages of a mount by their numbers there."""

@@ -108,11 +108,10 @@ class Memory(App):
 
     async def _passages(self, call: Call, query: str) -> list[tuple[str, Passage]]:
         process = here(call).process
-        found = []
-        for number, mount in enumerate(process.mounts):
-            for passage in await asyncio.to_thread(self._kernel.library.search, query, [mount], FOUND):
-                found.append((f"passage {number}-{passage.chunk_id}", passage))
-        return sorted(found, key=lambda item: -item[1].score)[:FOUND]
+        if not process.mounts:
+            return []
+        found = await asyncio.to_thread(self._kernel.library.search, query, process.mounts, FOUND)
+        return [(f"passage {passage.volume}-{passage.chunk_id}", passage) for passage in found]
 
 
 def _is_number(text: str) -> bool:

@@ -7,7 +7,7 @@ What: a faiss index of unit vectors by chunk id, in 8 bits a number: a quarter o
 Invariant: an index read from disk is whole (its checksum is in its file name), or it is not used. It proposes, and
     whoever asks takes the exact likeness from the store.
 Interface: `sample_size(count)`; `DenseIndex.made(count, sample)`, `.add(ids, vectors)`, `.remove(ids)`, `.ids`,
-    `.search(vector, k) -> ids`, `.fits(count)`, `len(index)`, `.save(folder, generation)`,
+    `.search(vectors, k) -> [ids]`, `.fits(count)`, `len(index)`, `.save(folder, generation)`,
     `DenseIndex.load(folder) -> (generation, index)`, `DenseIndex.saved(folder) -> generation`. Not thread-safe while it
     is changed. faiss is imported on first use.
 """
@@ -91,18 +91,19 @@ class DenseIndex:
         self._index.remove_ids(np.ascontiguousarray(ids, np.int64))
         self.ids = np.setdiff1d(self.ids, ids, assume_unique=True)
 
-    def search(self, vector: np.ndarray, k: int) -> list[int]:
-        """The ids of the k vectors that are probably nearest to [D], nearest first; fewer where there are fewer."""
+    def search(self, vectors: np.ndarray, k: int) -> list[list[int]]:
+        """For each of float32 [N, D] the ids of the k vectors that are probably nearest, nearest first; fewer where
+        there are fewer."""
         import faiss
 
         k = min(k, len(self))
         if k < 1:
-            return []
+            return [[] for _ in vectors]
         parameters: Any = faiss.SearchParametersIVF  # its keywords are not in faiss's own types
         options = None if self.flat else parameters(nprobe=_probes(self._index.nlist))
         with _one_thread():
-            _, ids = self._index.search(np.ascontiguousarray(vector[None], np.float32), k, params=options)
-        return [id_ for id_ in ids[0].tolist() if id_ >= 0]
+            _, ids = self._index.search(np.ascontiguousarray(vectors, np.float32), k, params=options)
+        return [[id_ for id_ in of if id_ >= 0] for of in ids.tolist()]
 
     def save(self, folder: Path, generation: int) -> None:
         """Write the index beside the volume's database, atomically, and remove older ones and what a killed save

@@ -6,7 +6,7 @@ Invariant: what is stored is what the files said at the last mount, document by 
     one transaction, so a crash leaves whole documents only, and the next mount goes on from there. A file that
     cannot be read is not in the volume and is in the report, with the reason.
 Interface: `Volume.open(folder, encoder) -> Volume`; `volume.mount(path, label=, progress=) -> MountReport`;
-    `volume.search(query, k=) -> list[Passage]`; `search(volumes, query, k=)`, over several; `volume.close()`.
+    `volume.search(query, k=) -> list[Passage]`; `search(volumes, queries, k=)`, of several, for several; `.close()`.
     Search covers everything mounted in a volume: bodies of documents that are searched apart are volumes apart.
     Thread-safe; processes may share one.
 """
@@ -18,6 +18,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ log = logging.getLogger("llmos.volume")
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A chunk that was found; `score` is the fused one, `similarity` the cosine with the question; `chunk_id` is
-    its volume's own."""
+    its volume's own, `volume` the place of that among those that were searched."""
 
     chunk_id: int
     source: str
@@ -54,6 +55,7 @@ class Passage:
     label: Label
     score: float
     similarity: float
+    volume: int = 0
 
 
 class Volume:
@@ -121,7 +123,7 @@ class Volume:
 
     def search(self, query: str, *, k: int = 5) -> list[Passage]:
         """The k best passages for a question, best first; fewer where the volume holds fewer."""
-        return search([self], query, k=k)
+        return search([self], [query], k=k)[0]
 
     def passages(self, ids: Sequence[int]) -> list[Passage]:
         """Passages by their numbers; those that are gone are left out."""
@@ -133,16 +135,25 @@ class Volume:
         return [p for p in found if reference in (p.source, f"{p.source}, {p.position}")]
 
     def _candidates(
-        self, vector: np.ndarray, terms: Sequence[str], k: int
-    ) -> tuple[dict[int, float], dict[int, float], dict[str, int]]:
-        """(cosines of every candidate, BM25 of those that share a word, in how many chunks each word is)."""
+        self, vectors: np.ndarray, terms: Sequence[Sequence[str]], k: int
+    ) -> list[tuple[dict[int, float], dict[int, float], dict[str, int]]]:
+        """For each question (cosines of every candidate, BM25 of those that share a word, in how many chunks each word
+        is)."""
         with self._lock:  # an index is not searched while it changes
-            near = self._index().search(vector, k)
-        frequency = self._store.frequencies(terms)
-        matching = self._store.lexical(frequency, k, COLUMNS)
-        ids, vectors = self._store.vectors([*dict.fromkeys([*near, *matching])])
-        similar = dict(zip(ids, (vectors @ vector).tolist(), strict=True)) if ids else {}
-        return similar, {id_: score for id_, score in matching.items() if id_ in similar}, frequency
+            nearest = self._index().search(vectors, k)
+        counts = self._store.frequencies(list(dict.fromkeys(chain.from_iterable(terms))))
+        frequencies = [{term: counts[term] for term in of} for of in terms]
+        matching = [self._store.lexical(frequency, k, COLUMNS) for frequency in frequencies]
+        wanted = [list(dict.fromkeys([*near, *words])) for near, words in zip(nearest, matching, strict=True)]
+        ids, stored = self._store.vectors(list(dict.fromkeys(chain.from_iterable(wanted))))
+        place = {id_: n for n, id_ in enumerate(ids)}
+        found = []
+        for vector, some, words, frequency in zip(vectors, wanted, matching, frequencies, strict=True):
+            there = [id_ for id_ in some if id_ in place]
+            cosines = stored[[place[id_] for id_ in there]] @ vector if there else np.zeros(0)
+            similar = dict(zip(there, cosines.tolist(), strict=True))
+            found.append((similar, {i: score for i, score in words.items() if i in similar}, frequency))
+        return found
 
     def _index(self, progress: Progress | None = None) -> DenseIndex:
         """The dense index of the store's present generation: the one at hand, or its file, brought up to date. With
@@ -191,44 +202,52 @@ class Volume:
         return index
 
 
-def search(volumes: Sequence[Volume], query: str, *, k: int = 5) -> list[Passage]:
-    """The k best passages of several volumes, best first, ranked as if the volumes were one.
+def search(volumes: Sequence[Volume], queries: Sequence[str], *, k: int = 5) -> list[list[Passage]]:
+    """For each question the k best passages of several volumes, best first, ranked as if the volumes were one.
 
     Cosines are comparable as they are; BM25 is computed anew with the word frequencies of all volumes together.
+    Questions are embedded together, ask an index once, and each chunk and word is looked up once for all of them.
 
     Raises:
         ValueError: the volumes were made with different encoders.
         VolumeError: one is damaged, or was made in another way than it is searched.
     """
-    volumes = [volume for volume in dict.fromkeys(volumes) if len(volume._index())]
-    if not volumes or k < 1 or not query.strip():
-        return []
-    if len({volume._encoder.identity for volume in volumes}) > 1:
+    places: dict[Volume, int] = {}
+    for place, volume in enumerate(volumes):
+        if len(volume._index()):
+            places.setdefault(volume, place)
+    asked = [n for n, query in enumerate(queries) if query.strip()]
+    answers: list[list[Passage]] = [[] for _ in queries]
+    if not places or k < 1 or not asked:
+        return answers
+    if len({volume._encoder.identity for volume in places}) > 1:
         raise ValueError("volumes of different encoders cannot be searched together")
-    vector, terms = volumes[0]._encoder.encode([query])[0], lexical_terms(query)
-    found = [volume._candidates(vector, terms, max(CANDIDATES, k)) for volume in volumes]
-    matching = [m for _, m, _ in found]
-    if len(volumes) > 1:
-        parts = [
-            v._store.term_matches(f, list(m), COLUMNS) for v, (_, m, f) in zip(volumes, found, strict=True)
-        ]
-        matching = pooled(parts)
+    vectors = next(iter(places))._encoder.encode([queries[n] for n in asked])
+    terms = [lexical_terms(queries[n]) for n in asked]
+    found = {volume: volume._candidates(vectors, terms, max(CANDIDATES, k)) for volume in places}
     rows = {
-        (n, id_): row
-        for n, (similar, _, _) in enumerate(found)
-        for id_, row in volumes[n]._store.rows(list(similar)).items()
+        (place, id_): row
+        for volume, place in places.items()
+        for id_, row in volume._store.rows(
+            [*{i: 0 for similar, _, _ in found[volume] for i in similar}]
+        ).items()
     }
-    cosines = {key: found[key[0]][0][key[1]] for key in rows}
-    scores = {
-        (n, id_): score for n, of in enumerate(matching) for id_, score in of.items() if (n, id_) in rows
-    }
-    ranked = fuse(cosines, scores, WORDS)
-    return [
-        _passage(rows[key], score, cosines[key])
-        for key, score in (ranked[place] for place in distinct((rows[key].text for key, _ in ranked), k))
-    ]
+    for at, n in enumerate(asked):
+        cosines = {(places[v], id_): x for v, of in found.items() for id_, x in of[at][0].items()}
+        cosines = {key: x for key, x in cosines.items() if key in rows}
+        matching = [of[at][1] for of in found.values()]
+        if len(found) > 1:
+            parts = [v._store.term_matches(of[at][2], list(of[at][1]), COLUMNS) for v, of in found.items()]
+            matching = pooled(parts)
+        scores = {(places[v], id_): x for v, of in zip(found, matching, strict=True) for id_, x in of.items()}
+        ranked = fuse(cosines, {key: x for key, x in scores.items() if key in rows}, WORDS)
+        kept = distinct((rows[key].text for key, _ in ranked), k)
+        answers[n] = [
+            _passage(rows[key], score, cosines[key], key[0]) for key, score in (ranked[i] for i in kept)
+        ]
+    return answers
 
 
-def _passage(row: ChunkRow, score: float = 0.0, similarity: float = 0.0) -> Passage:
+def _passage(row: ChunkRow, score: float = 0.0, similarity: float = 0.0, volume: int = 0) -> Passage:
     position = describe(row.unit, row.first, row.last)
-    return Passage(row.id, row.source, position, row.text, row.heading, row.label, score, similarity)
+    return Passage(row.id, row.source, position, row.text, row.heading, row.label, score, similarity, volume)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llmos.abi.errors import WindowOverflow
@@ -145,6 +149,63 @@ def test_passages_are_searched_and_read(scripted_kernel: Make, tmp_path: Path) -
     events = [e for e in turn if isinstance(e, Result)]
     assert all(e.label.integrity == Integrity.UNTRUSTED for e in events)
     assert "It sleeps in the kitchen." in str(events[1].text)
+
+
+def test_several_mounts_are_searched_as_one(scripted_kernel: Make, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Pets\n\nThe dog is called Rex.\n")
+    (tmp_path / "b.md").write_text("# Pets\n\nThe cat is called Miso. It sleeps in the kitchen.\n")
+
+    def script(window: str) -> str:
+        if "lines 1-3\n" in window:
+            return "Done."
+        if "[passage 1-1]" in window:
+            return call("memory.read", reference="passage 1-1")
+        return call("memory.search", query="cat sleeps kitchen")
+
+    kernel = scripted_kernel(script)
+    encoder = kernel.library.__dict__["encoder"] = WordsEncoder()
+    mounts = [Mount(tmp_path / "a.md"), Mount(tmp_path / "b.md")]
+    process = kernel.spawn(grants=["memory.search", "memory.read"], mounts=mounts)
+    before = encoder.embedded
+    found = results(process.ask("Where is it?"))
+    assert found[0].index("[passage 1-1]") < found[0].index("[passage 0-1]") and "kitchen" in found[1]
+    assert encoder.embedded - before == 2  # the question for its window, and the query: once for both mounts
+
+
+def test_questions_that_come_together_are_asked_together(scripted_kernel: Make, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Pets\n\nThe dog is called Rex.\n\n# Boats\n\nThe boat is green.\n")
+
+    class Held(WordsEncoder):
+        """Embeds when it is told to."""
+
+        go, begun, batches = threading.Event(), threading.Event(), list[int]()
+
+        def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
+            self.batches.append(len(texts))
+            self.begun.set()
+            assert self.go.wait(60)
+            return super().encode(texts, progress)
+
+    kernel = scripted_kernel(lambda window: "Done.")
+    encoder, mounts = Held(), [Mount(tmp_path / "a.md")]
+    kernel.library.__dict__["encoder"] = encoder
+    encoder.go.set()
+    kernel.library.mount(mounts[0])
+    encoder.go.clear()
+    encoder.begun.clear()
+    encoder.batches.clear()
+    questions = ["dog", "boat", "green boat", "Rex"]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(kernel.library.search, questions[0], mounts, 1)]
+        assert encoder.begun.wait(60)
+        asked += [pool.submit(kernel.library.search, question, mounts, 1) for question in questions[1:]]
+        deadline = time.monotonic() + 60
+        while sum(len(together._waiting) for together in kernel.library._asked.values()) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        encoder.go.set()
+        found = [of.result(60)[0].heading for of in asked]
+    assert found == ["Pets", "Boats", "Boats", "Pets"] and encoder.batches == [1, 3]
 
 
 def test_references_that_lead_nowhere(scripted_kernel: Make) -> None:

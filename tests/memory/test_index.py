@@ -46,7 +46,7 @@ def recall(index: DenseIndex, vectors: np.ndarray, ids: np.ndarray, k: int = 10)
     questions = vectors[:: len(vectors) // 100]
     for question in questions:
         exact = ids[np.argsort(-(vectors @ question), kind="stable")[:k]]
-        hits += len(set(exact.tolist()) & set(index.search(question, 50)))
+        hits += len(set(exact.tolist()) & set(index.search(question[None], 50)[0]))
     return hits / (len(questions) * k)
 
 
@@ -69,10 +69,10 @@ def test_what_is_removed_is_not_found(vectors: np.ndarray, count: int) -> None:
     index = full(vectors)
     gone = index.ids[::2]
     index.remove(gone)
-    assert len(index) == count // 2 and not set(index.search(vectors[0], 50)) & set(gone.tolist())
-    assert index.search(vectors[1], 1) == [4]
+    assert len(index) == count // 2 and not set(index.search(vectors[:1], 50)[0]) & set(gone.tolist())
+    assert index.search(vectors[1:2], 1) == [[4]]
     index.add(np.array([10**6]), vectors[:1])
-    assert index.search(vectors[0], 1) == [10**6]
+    assert index.search(vectors[:1], 1) == [[10**6]]
 
 
 @pytest.mark.usefixtures("small_limits")
@@ -86,7 +86,7 @@ def test_saved_and_read_back(vectors: np.ndarray, count: int, tmp_path: Path) ->
     assert found is not None
     generation, again = found
     assert generation == 12 and again.ids.tolist() == index.ids.tolist() and again.flat == index.flat
-    assert again.search(vectors[3], 20) == index.search(vectors[3], 20)
+    assert again.search(vectors[3:7], 20) == index.search(vectors[3:7], 20)
 
 
 def test_a_damaged_file_is_not_used(
@@ -143,7 +143,7 @@ def test_a_question_takes_one_thread_and_leaves_the_setting(vectors: np.ndarray)
     faiss.omp_set_num_threads(2)
     try:
         index._index = Watched()
-        index.search(vectors[0], 5)
+        index.search(vectors[:1], 5)
         assert (seen, faiss.omp_get_max_threads()) == ([1], 2)
     finally:
         faiss.omp_set_num_threads(before)

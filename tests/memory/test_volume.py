@@ -242,7 +242,7 @@ def test_several_volumes_are_ranked_as_if_they_were_one(tmp_path: Path, encoder:
         parts.append(Volume.open(tmp_path / f"part{number}", encoder))
         parts[-1].mount(write(tmp_path / f"p{number}", {name: texts[name] for name in of}))
     for question in ("who opens the travel office", "leave", "laptop and badge at 5", "nothing of the sort"):
-        one, several = whole.search(question, k=6), search(parts, question, k=6)
+        one, several = whole.search(question, k=6), search(parts, [question], k=6)[0]
         assert [p.text for p in several] == [p.text for p in one]
         assert [p.score for p in several] == pytest.approx(
             [p.score for p in one], abs=0.02
@@ -271,7 +271,7 @@ def test_a_volume_of_noise_does_not_push_in(tmp_path: Path, encoder: WordsEncode
         write(tmp_path / "noise", {"x.txt": "A form of words.", "y.txt": "Rain tomorrow.", "z.txt": "Hm."})
     )
     best = noise.search("yellow visa form", k=1)[0]
-    among = search([noise, with_answer], "yellow visa form", k=40)
+    among = search([noise, with_answer], ["yellow visa form"], k=40)[0]
     assert among[0].text == "The visa form is yellow."
     assert (
         next(p.score for p in among if p.text == best.text) < best.score - 0.2
@@ -280,23 +280,53 @@ def test_a_volume_of_noise_does_not_push_in(tmp_path: Path, encoder: WordsEncode
         volume.close()
 
 
+def test_questions_asked_together_are_answered_as_alone(
+    tmp_path: Path, books: Path, encoder: WordsEncoder
+) -> None:
+    house = Volume.open(tmp_path / "house", encoder)
+    house.mount(
+        write(tmp_path / "forms", {f"{n}.txt": f"form {n} of the house is yellow" for n in range(60)})
+    )
+    shelf = Volume.open(tmp_path / "shelf", encoder)
+    shelf.mount(books)
+    questions = [
+        "salaries",
+        "",
+        "the yellow form 7",
+        "salaries",
+        "days of holiday",
+        "???",
+        "form house Friday",
+    ]
+    for volumes in ([shelf], [house], [house, shelf], [shelf, house, shelf]):
+        alone = [search(volumes, [question], k=7)[0] for question in questions]
+        before = encoder.embedded
+        assert search(volumes, questions, k=7) == alone
+        assert encoder.embedded - before == 6  # each but the empty one, once
+        assert [len(found) > 0 for found in alone] == [q != "" for q in questions]
+    places = {p.volume: p.source.split("/")[0] for p in search([house, shelf], ["Friday form"], k=9)[0]}
+    assert places == {0: "forms", 1: "books"}
+    for volume in (house, shelf):
+        volume.close()
+
+
 def test_edges_of_searching_several(tmp_path: Path, books: Path, encoder: WordsEncoder) -> None:
     full, empty = Volume.open(tmp_path / "a", encoder), Volume.open(tmp_path / "b", encoder)
     full.mount(books)
     alone = full.search("salaries", k=3)
-    assert (
-        search([full, empty, full], "salaries", k=3) == alone
-    )  # twice the same volume, and one with nothing in it
-    assert search([], "salaries") == search([empty], "salaries") == search([full], "  ") == []
-    assert search([full, empty], '"AND" OR (foo*) NEAR/3 "', k=2) is not None
+    assert search([full, empty, full], ["salaries"], k=3) == [
+        alone
+    ]  # twice the same volume, and one with nothing in it
+    assert search([], ["salaries"]) == search([empty], ["salaries"]) == search([full], ["  "]) == [[]]
+    assert search([full, empty], ['"AND" OR (foo*) NEAR/3 "'], k=2) is not None
     empty.mount(books)
-    assert [p.text for p in search([full, empty], "salaries", k=3)] == [
+    assert [p.text for p in search([full, empty], ["salaries"], k=3)[0]] == [
         p.text for p in alone
     ]  # no text twice
     other = Volume.open(tmp_path / "c", WordsEncoder("words-2"))
     other.mount(books)
     with pytest.raises(ValueError, match="different encoders"):
-        search([full, other], "salaries")
+        search([full, other], ["salaries"])
     for volume in (full, empty, other):
         volume.close()
 
