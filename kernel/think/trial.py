@@ -3,8 +3,10 @@
 What: runs code that a model wrote in a sandbox of its own (`llmos.drivers.sandbox`), made for this once: no files, no
     network, no time to speak of. To whoever asks it is a calculation: nothing of it is left.
 Invariant: code that hangs, crashes, prints or eats memory fails the examples that it has not passed by then, and
-    nothing else. One sandbox a program: none sees another's doings.
-Interface: `examples_in(question) -> Example, ...`; `passed(code, examples, seconds) -> int`, blocking; SandboxMissing.
+    nothing else. One sandbox a program: none sees another's doings. What has to come out never goes in: a program that
+    looks around in its sandbox finds no answers there.
+Interface: `examples_in(question) -> Example, ...`; `passed(code, examples, seconds) -> int`, `values(code, expressions,
+    seconds)`, blocking; SandboxMissing.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ Example = tuple[str, str]
 """An expression, and one that it has to equal."""
 MOST = 32  # examples of a question
 LONG = 400  # characters of a line that holds one
+LOUD = 1 << 20  # bytes that a program may say
 _ARROW = re.compile(
     r"^[ \t>*`#-]*(?P<call>[A-Za-z_]\w*\s*\(.*?\))`?\s*"
     r"(?:==|=>|->|➞|→|=|#\s*=>|#\s*returns?\b|\breturns?\b|\bshould return\b|\bgives\b)\s*`?"
@@ -33,22 +36,27 @@ _ARROW = re.compile(
 )
 _DEF = re.compile(r"^\s*(?:async\s+)?def\s+(\w+)", re.MULTILINE)
 
+_NONE = object()  # the value of what has none
+
 _GUEST = """\
 import sys, json
 given = json.loads(sys.stdin.readline())
 out, sys.stdout = sys.stdout, open("/dev/null", "w")
 space = {"__name__": "candidate"}
 exec(compile(given["code"], "candidate", "exec"), space)
-def same(a, b):
-    if isinstance(a, float) or isinstance(b, float):
-        return abs(a - b) <= 1e-6 * max(1, abs(b))
-    return type(a) == type(b) and a == b or a == b and not isinstance(a, bool) and not isinstance(b, bool)
-for call, want in given["examples"]:
+def plain(value):
+    if isinstance(value, dict):
+        return {plain(key): plain(part) for key, part in value.items()}
+    for kind, as_kind in ((list, list), (tuple, tuple), (set, set), (frozenset, set)):
+        if isinstance(value, kind):
+            return as_kind(map(plain, value))
+    return value
+for expression in given["expressions"]:
     try:
-        right = same(eval(call, space), eval(want, space))
+        value = repr(plain(eval(expression, space)))
     except Exception:
-        right = False
-    print(given["word"], int(right), file=out, flush=True)
+        value = ""
+    print(given["word"], json.dumps(value), file=out, flush=True)
 """
 
 
@@ -77,26 +85,74 @@ def passed(code: str, examples: Sequence[Example], seconds: float) -> int:
     Raises:
         SandboxMissing: this machine cannot confine it; nothing was run.
     """
+    asked, wanted = [], list[object]()
+    for call, want in examples:
+        value = _read(want)  # what is no literal is compared inside: there is no other place for it
+        asked.append(f"({call}) == ({want})" if value is _NONE else call)
+        wanted.append(True if value is _NONE else value)
+    return sum(map(same, values(code, asked, seconds), wanted))
+
+
+def values(code: str, expressions: Sequence[str], seconds: float) -> list[object]:
+    """What expressions come to behind a program, as literals of Python; what fails, or is not there within `seconds`,
+    is `same` as nothing.
+
+    Raises:
+        SandboxMissing: this machine cannot confine it; nothing was run.
+    """
     word = secrets.token_hex(8)
     limits = Limits(
         seconds=seconds, cpu_seconds=max(int(seconds) + 1, 2), memory=512 << 20, disk=16 << 20, processes=16
     )
     python = str(Path(sys.executable).resolve())
-    given = json.dumps({"code": code, "examples": list(examples), "word": word})
-    heard = b""
+    given = json.dumps({"code": code, "expressions": list(expressions), "word": word})
+    heard, count = b"", len(expressions)
     with Sandbox([python, "-I", "-S", "-c", _GUEST], limits) as sandbox:
         end = time.monotonic() + seconds
         try:
             sandbox.begin()
             sandbox.send(given.encode("utf-8", "replace") + b"\n", seconds)
-            while time.monotonic() < end and heard.count(b"\n") < len(examples):
+            while time.monotonic() < end and heard.count(b"\n") < count and len(heard) <= LOUD:
                 data = sandbox.receive(min(max(end - time.monotonic(), 0), 0.2))
                 if data is None:
                     break
-                heard = (heard + data)[-4096:]
+                heard += data
         except SandboxEnded:
             pass
-    return min(heard.split(b"\n").count(f"{word} 1".encode()), len(examples))
+    lines = [line[len(word) + 1 :] for line in heard.split(b"\n")[:-1] if line.startswith(word.encode())]
+    found = [_said(line) for line in lines[:count]]
+    return found + [_NONE] * (count - len(found))
+
+
+def same(value: object, wanted: object) -> bool:
+    """Whether a value is the wanted one: floats nearly, and no truth value is a number."""
+    if value is _NONE or wanted is _NONE:
+        return False
+    if isinstance(value, float) or isinstance(wanted, float):
+        try:
+            return bool(abs(value - wanted) <= 1e-6 * max(1, abs(wanted)))  # type: ignore[operator,arg-type]
+        except (TypeError, OverflowError):
+            return False
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+def _said(line: bytes) -> object:
+    """The value that a line of the guest has."""
+    try:
+        return _read(str(json.loads(line)))
+    except ValueError:
+        return _NONE
+
+
+def _read(text: str) -> object:
+    """A literal of Python; `_NONE` where it is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value: object = ast.literal_eval(text)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return _NONE
+    return value
 
 
 def _expression(text: str) -> bool:
@@ -115,11 +171,6 @@ def _literal(said: str) -> str:
     cuts = [m.start() for m in re.finditer(r"\s|#|,|\.(?=\s|$)|;", said)]
     comments = [at for at in cuts if said[at] == "#"]  # else it would be part of what is read
     for end in (*comments, len(said), *reversed(cuts)):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                ast.literal_eval(said[:end].strip())
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        return said[:end].strip()
+        if _read(said[:end].strip()) is not _NONE:
+            return said[:end].strip()
     return ""

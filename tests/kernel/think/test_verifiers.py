@@ -83,6 +83,36 @@ def test_programs_are_tried_and_those_that_mean_no_good_fail() -> None:
 
 
 @pytest.mark.usefixtures("sandboxed")
+def test_values_of_many_kinds_are_compared() -> None:
+    code = "from collections import Counter\nfrom fractions import Fraction\ndef f(x): return x\n"
+    right = [
+        ("f(Counter('aab'))", "{'a': 2, 'b': 1}"), ("f(Fraction(1, 2))", "Fraction(2, 4)"), ("f(0.1) + 0.2", "0.3"),
+        ("f(frozenset([1]))", "{1}"), ("f((1, [None]))", "(1, [None])"), ("f(True)", "True"), ("f(2)", "2.0"),
+    ]  # fmt: skip
+    assert passed(code, right, 20) == len(right)
+    wrong = [
+        ("f(1)", "True"),
+        ("f(True)", "1"),
+        ("f((1,))", "[1]"),
+        ("f('1')", "1"),
+        ("f('a')", "1.5"),
+        ("f", "f("),
+    ]
+    assert passed(code, wrong, 20) == 0
+
+
+@pytest.mark.usefixtures("sandboxed")
+def test_a_program_finds_no_answers_in_its_sandbox() -> None:
+    looks = (
+        "import sys\nframe, seen = sys._getframe(), ''\nwhile frame:\n"
+        "    seen += repr(dict(frame.f_globals))\n    frame = frame.f_back\n"
+        "def f(x): return str(47 * 100 + 11) in seen\ndef g(): return len(seen) > 50"
+    )
+    assert passed(looks, [("g()", "True")], 20) == 1
+    assert passed(looks, [("f(1)", "True"), ("f(2)", "4711")], 20) == 0
+
+
+@pytest.mark.usefixtures("sandboxed")
 def test_a_program_that_hangs_is_ended_and_keeps_what_it_passed() -> None:
     code = "def f(x):\n    while x < 0: pass\n    return x + 1\n"
     start = time.monotonic()
