@@ -137,10 +137,10 @@ class Bench:
         """Of all that decides what is answered: weights and numeric mode, the windows, and what stored pieces are."""
         pieces = Blender(self.model, self.runner, PageStore(None, ram=1, disk=0)).pieces
         digest = sha256(self.runner.identity.encode())
-        for request in [w.full() for w in windows] + [w.blend(way) for way in BLENDS for w in windows]:
-            digest.update(
-                repr((request.tokens, [piece.key for piece in pieces(request) if request.pieces])).encode()
-            )
+        for window in windows:
+            digest.update(repr(window.full().tokens).encode())
+            for request in map(window.blend, BLENDS):
+                digest.update(repr((request.tokens, [piece.key for piece in pieces(request)])).encode())
         return digest.hexdigest()[:16]
 
     def window(self, chunks: Sequence[str], question: str, asked: str) -> Window:
