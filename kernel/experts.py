@@ -200,6 +200,7 @@ class Experts(App):
         adapters = [version] if version else []
         settings = {
             "asked": me.key, "instructions": expert.instructions, "mounts": mounts, "adapters": adapters,
+            "user": given.settings.get("user", ""),
         }  # fmt: skip
         spawned = Spawned(
             me.process.pid, expert.name, given.priority, narrowed(expert, me.process.grants, kernel.syscalls),

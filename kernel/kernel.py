@@ -162,6 +162,7 @@ class Kernel:
         grants: Sequence[str] = (),
         instructions: str = "",
         expert: str = "",
+        user: str = "",
         priority: str = "interactive",
         quotas: Mapping[str, float] | None = None,
         seed: int = 0,
@@ -178,6 +179,8 @@ class Kernel:
             grants: syscalls that it may make: `calculator`, `files.read_*`, `mail.send(to=*@example.org)`.
             instructions: what it is told before everything else.
             expert: its name, for `ps`.
+            user: whom it speaks with, where a program speaks with several; "" the machine's owner. Its notes are this
+                user's and this expert's alone, and so are those of its children.
             priority: `realtime`, `interactive` or `batch`.
             quotas: limits that end it: `tokens`, `syscalls`, wall `seconds`, `pages` of a window.
             seed: of its turns, where they give none.
@@ -200,6 +203,8 @@ class Kernel:
         settings: dict[str, Any] = {"instructions": instructions} if instructions else {}
         if _fidelity(fidelity, self._blends) == "blend":
             settings["fidelity"] = "blend"
+        if user:
+            settings["user"] = user
         if work is not None:
             settings["work"] = str(_folder(work))
         if model:

@@ -2,7 +2,8 @@
 
 What: a process asks for what is not resident (a fault), and keeps notes that outlive it.
 Invariant: what is read carries the label it was stored with into the window; a note carries the label of everything its
-    writer had read. A process reaches its own mounts, its own conversation, and the notes of its expert alone.
+    writer had read. A process reaches its own mounts, its own conversation, and the notes of its expert and its
+    user alone.
 Interface: `Memory`, one of `kernel.system.SYSTEM`.
 """
 
@@ -21,6 +22,7 @@ from llmos.memory.notes import Note
 if TYPE_CHECKING:
     from llmos.kernel.journal.state import Exchange
     from llmos.kernel.kernel import Kernel
+    from llmos.kernel.process import Process
     from llmos.memory.volume import Passage
 
 FOUND = 4  # of a search
@@ -60,7 +62,7 @@ class Memory(App):
                     here(call).read.append(exchange.label)
                     return _said(exchange)
         elif kind == "note" and _is_number(number):
-            found_note = self._kernel.library.notes.get(int(number), expert=process.expert)
+            found_note = self._kernel.library.notes.get(int(number), **_owner(process))
             if found_note is not None:
                 here(call).read.append(found_note.label)
                 return found_note.text
@@ -76,7 +78,7 @@ class Memory(App):
             f"there is no {reference!r} to read", do="take a reference that `memory.search` gave"
         )
 
-    @syscall(effect="write", retry="keyed")
+    @syscall(effect="write", retry="keyed", returns="user")
     async def note(
         self, call: Call, text: Annotated[str, Field(max_length=4000), "in a sentence or two"]
     ) -> str:
@@ -84,7 +86,7 @@ class Memory(App):
         process = here(call).process
         origin = f"process {process.pid}, turn {process.questions.count}"
         kept = self._kernel.library.notes.add(
-            Note(text, here(call).label, origin, process.expert),
+            Note(text, here(call).label, origin, **_owner(process)),
             key=f"{self._kernel.machine_id}/{here(call).key}",
         )
         return f"kept as note {kept.number}"
@@ -93,18 +95,16 @@ class Memory(App):
     async def recall(self, call: Call, query: str = "") -> str:
         """Notes of earlier conversations that bear on a query; the newest where it is empty."""
         process = here(call).process
-        notes = await asyncio.to_thread(self._notes, query, process.expert)
+        search = self._kernel.library.notes.search
+        notes = await asyncio.to_thread(lambda: search(query, k=FOUND, **_owner(process)))
         here(call).read.extend(note.label for note in notes)
         return "\n".join(f"[note {note.number}] {note.text}" for note in notes) or "there are no notes"
 
-    @syscall(effect="destroy", retry="safe")
+    @syscall(effect="destroy", retry="safe", returns="user")
     async def forget(self, call: Call, number: int) -> str:
         """Remove a note for good."""
-        done = self._kernel.library.notes.forget(number, expert=here(call).process.expert)
+        done = self._kernel.library.notes.forget(number, **_owner(here(call).process))
         return "forgotten" if done else "there is no such note"
-
-    def _notes(self, query: str, expert: str) -> list[Note]:
-        return self._kernel.library.notes.search(query, expert=expert, k=FOUND)
 
     async def _passages(self, call: Call, query: str) -> list[tuple[str, Passage]]:
         process = here(call).process
@@ -112,6 +112,11 @@ class Memory(App):
             return []
         found = await asyncio.to_thread(self._kernel.library.search, query, process.mounts, FOUND)
         return [(f"passage {passage.volume}-{passage.chunk_id}", passage) for passage in found]
+
+
+def _owner(process: Process) -> dict[str, str]:
+    """Whose notes a process keeps and finds."""
+    return {"expert": process.expert, "user": str(process.spawned.settings.get("user", ""))}
 
 
 def _is_number(text: str) -> bool:

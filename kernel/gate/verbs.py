@@ -84,6 +84,7 @@ async def spawn(
     grants: tuple[str, ...] = (),
     instructions: str = "",
     expert: str = "",
+    user: str = "",
     priority: str = "interactive",
     quotas: dict[str, float] | None = None,
     seed: int = 0,
@@ -98,8 +99,8 @@ async def spawn(
     def make(progress: Progress) -> Process:
         kernel: Kernel = request.kernel
         return kernel.spawn(
-            mounts, grants=grants, instructions=instructions, expert=expert, priority=priority, quotas=quotas,
-            seed=seed, fidelity=fidelity, work=work, model=model, adapter=adapter, progress=progress,
+            mounts, grants=grants, instructions=instructions, expert=expert, user=user, priority=priority,
+            quotas=quotas, seed=seed, fidelity=fidelity, work=work, model=model, adapter=adapter, progress=progress,
         )  # fmt: skip
 
     process = await _told(request, make, undo=lambda made: made.signal("KILL"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +17,7 @@ import pytest
 
 from llmos.abi.errors import WindowOverflow
 from llmos.abi.events import PageIn, PageOut, Result
-from llmos.abi.labels import UNTRUSTED, USER, Integrity
+from llmos.abi.labels import STORE, UNTRUSTED, USER, Integrity, Label, join
 from llmos.abi.mount import Mount
 from llmos.apps.shell.pmap import draw
 from llmos.kernel.journal import read
@@ -252,6 +254,71 @@ def test_a_note_outlives_its_process_and_keeps_its_label(scripted_kernel: Make, 
     assert later.conversation[-1].label.integrity == UNTRUSTED.integrity
     other = kernel.spawn(grants=["memory.*"], expert="guest")
     assert results(other.ask("recall it"))[0] == "there are no notes"
+
+
+LABELS = [USER, STORE, UNTRUSTED, Label(Integrity.USER, frozenset({"ann", "bob"}))]
+LABELS += [Label(Integrity.STORE, frozenset({"bob"})), Label(Integrity.UNTRUSTED, frozenset({"ann", "eve"}))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noting_and_recalling_raises_no_label(scripted_kernel: Make, seed: int) -> None:
+    """A note goes from process to process: each recalls it under a question of any label, and notes it again."""
+
+    def script(window: str) -> str:
+        said = window.rpartition("pass it on")[2]
+        if "kept as note" in said:
+            return "Done."
+        if (read := re.search(r"\[note \d+\] ([^\n<]+)", said)) or "there are no notes" in said:
+            return call("memory.note", text=f"{read[1]}." if read else "the code is 1234")
+        return call("memory.recall", query="")
+
+    kernel = scripted_kernel(script)
+    kernel.library.__dict__["encoder"] = WordsEncoder()
+    chance, read = random.Random(seed), list[Label]()
+    for n in range(5):
+        read.append(chance.choice(LABELS))
+        process = kernel.spawn(grants=["memory.*"], expert="clerk", user="ann")
+        if chance.random() < 0.3:
+            process = process.fork()[0]
+        events = [e for e in process.ask("pass it on", label=read[-1]) if isinstance(e, Result)]
+        most = join(read)
+        assert [event.label for event in events] == [most, most], read
+        (note,) = kernel.library.notes.search("", expert="clerk", user="ann", k=1)
+        assert note.text == "the code is 1234" + "." * n and note.label == most, read
+        assert process.conversation[-1].label == most
+    assert len(set(read)) > 1
+
+
+def test_notes_are_of_one_user_and_stay_so_over_forks_and_experts(scripted_kernel: Make) -> None:
+    def script(window: str) -> str:
+        said = window.rpartition("<|im_start|>user")[2]
+        if (
+            "kept as" in said
+            or "[note" in said
+            or "no notes" in said
+            or "to read" in said
+            or "no such" in said
+        ):
+            return "Done."
+        if "forget it" in said:
+            return call("memory.forget", number=1)
+        if "read it" in said:
+            return call("memory.read", reference="note 1")
+        return call("memory.note", text="Ann is 41") if "note it" in said else call("memory.recall")
+
+    kernel = scripted_kernel(script)
+    kernel.library.__dict__["encoder"] = WordsEncoder()
+    ann, bob, owner = (
+        kernel.spawn(grants=["memory.*"], expert="clerk", user=user) for user in ("ann", "bob", "")
+    )
+    assert results(ann.fork()[0].ask("note it")) == ["kept as note 1"]
+    for other in (bob, owner):
+        assert results(other.ask("recall it")) == ["there are no notes"]
+        assert "there is no 'note 1' to read" in results(other.ask("read it"))[0]
+        assert results(other.ask("forget it")) == ["there is no such note"]
+    assert results(ann.ask("recall it")) == ["[note 1] Ann is 41"]
+    child = ann.child(["memory.recall"])
+    assert results(child.ask("recall it")) == ["[note 1] Ann is 41"]
 
 
 def test_the_map_of_a_window(scripted_kernel: Make, tmp_path: Path) -> None:
