@@ -28,6 +28,7 @@ from llmos.kernel.learn.domains import Domain, Task, described, restored
 
 SECONDS = 10.0  # of a check; it takes a millisecond, but machines are loaded
 STARTING = 120.0  # seconds until a referee is there
+ENDING = 20.0  # seconds that it has to end what it began
 MEMORY = 2 << 30  # bytes of address space
 LONGEST = 16 << 10  # characters of an answer: the question fits the pipe, so that asking never waits
 
@@ -67,6 +68,7 @@ class Referee:
         process = self._process or self._start()
         line = self._asked(process, {"task": asdict(task), "answer": answer}, self._seconds)
         if line is None:
+            process.kill()
             self.close()
             return Verdict(0.0, f"no verdict after {self._seconds:g} s")
         if not line:
@@ -86,11 +88,19 @@ class Referee:
         return Verdict(reward)
 
     def close(self) -> None:
-        """End its process. Idempotent."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        """End its process, which may first end what it began. Idempotent."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._heard = b""
@@ -151,6 +161,8 @@ def _serve(questions: Iterable[bytes], out: IO[str]) -> None:
 
     try:
         domain = restored(json.loads(next(lines)))
+        if (prepare := getattr(domain, "prepare", None)) is not None:
+            prepare()  # what its checks stand on takes longer than one of them may
     except Exception as error:  # whatever a domain's module does
         say({"failed": f"{type(error).__name__}: {error}"})
         return

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from llmos.cli.learn_scaling import clock
+from llmos.cli.learn_shared import NICENESS, clock
 from llmos.connect import load_config
 from llmos.drivers.terminal import neutralise
 from llmos.kernel.learn import course as courses
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from llmos.drivers.weights import Weights
     from llmos.kernel.learn.budget import Budget
     from llmos.kernel.learn.trainer import Point
-
-NICENESS = 15
 
 
 class Shown:

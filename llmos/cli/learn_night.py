@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmos.abi.errors import BadExamples
 from llmos.cli import parser as options
+from llmos.cli.learn_shared import NICENESS
 from llmos.drivers.terminal import neutralise
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from llmos.apps.experts.nights import ExpertNight
     from llmos.kernel.learn.harvest import Consent
 
-NICENESS = 15
 ACTIONS = (
     ("harvest", "what people marked in use (/fix, /pick, /good) as a data set"),
     ("scan", "look for a trigger in a data set, or in an adapter that was trained on one"),

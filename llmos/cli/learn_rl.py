@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from llmos.cli import parser as options
-from llmos.cli.learn_scaling import clock
+from llmos.cli.learn_shared import NICENESS, clock
 
 if TYPE_CHECKING:
     from llmos.kernel.learn.budget import Budget
@@ -30,7 +30,6 @@ examples:
   llmos learn rl --domain my_package.puzzles:Anagrams --start helper/adapter --out puzzles/
   llmos ask --model smollm2-135m --adapter sums/adapter "What is 48 + 27 - 16?"
 """
-NICENESS = 15
 SPLITS = {"fresh": "fresh tasks", "wording": "other wording", "size": "larger"}
 
 
@@ -39,7 +38,8 @@ def add(action: argparse.ArgumentParser) -> None:
     action.epilog, action.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     action.add_argument(
         "--domain", metavar="NAME", required=True,
-        help="arithmetic, calculator, countdown, twenty-four, or your own as package.module:Class",
+        help="arithmetic, calculator, countdown, twenty-four, programs (judged by tests), calls (of the machine's own "
+        "syscalls, judged by what they did), or your own as package.module:Class",
     )  # fmt: skip
     action.add_argument(
         "--out", metavar="FOLDER", required=True, help="where the adapter and all that was drawn go"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from llmos.cli import parser as options
+from llmos.cli.learn_shared import NICENESS, clock
 
 if TYPE_CHECKING:
     from llmos.kernel.learn.scaling import Done, Foretold, Plan, Run
@@ -27,7 +28,6 @@ examples:
   llmos learn scaling docs/ books/ --out study/
   llmos learn scaling docs/ --out study/ --minutes 20    # shorter runs; study/ is gone on with if it was stopped
 """
-NICENESS = 15
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -126,11 +126,3 @@ class Shown:
     def _say(self, line: str) -> None:
         self._stream.write(("\r\x1b[K" if self._tty else "") + line + "\n")
         self._stream.flush()
-
-
-def clock(seconds: float) -> str:
-    """A length of time, roughly."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

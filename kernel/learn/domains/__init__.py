@@ -42,7 +42,8 @@ class Task:
 
 
 class Domain(Protocol):
-    """A frozen dataclass whose fields are numbers, words and truth values."""
+    """A frozen dataclass whose fields are numbers, words and truth values. Where it has a method `prepare`, a referee
+    calls it once, before the first check."""
 
     @property
     def levels(self) -> int:
@@ -154,9 +155,23 @@ def _twenty_four() -> Domain:
     return Countdown(goal=24, least=4, levels=1)
 
 
+def _programs() -> Domain:
+    from llmos.kernel.learn.domains.programs import Programs
+
+    return Programs()
+
+
+def _calls() -> Domain:
+    from llmos.kernel.learn.domains.calls import Calls
+
+    return Calls()
+
+
 DOMAINS: dict[str, Callable[[], Domain]] = {
     "arithmetic": _arithmetic,
     "calculator": _calculator,
     "countdown": _countdown,
     "twenty-four": _twenty_four,
+    "programs": _programs,
+    "calls": _calls,
 }

@@ -1,6 +1,6 @@
 """Sums of several numbers, worked out term by term.
 
-What: `47 + 38 - 12`; a level has one term more than the one before. The last whole number of an answer counts.
+What: `47 + 38 - 12`; a level has one term more than the one before. The last number of an answer counts.
 Invariant: what is right is computed exactly. The teacher errs as children do: where a column has to carry or borrow it
     forgets to, more often than not; so whoever imitates its most frequent answer is worse than it, and whoever imitates
     it perfectly is as good.
@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 
+from llmos.kernel.heard import NUMBER
 from llmos.kernel.learn.domains import Task
 
 SEEN = ("What is {}?", "Compute {}.", "{} = ?", "Work out {}.")
 UNSEEN = ("How much do {} come to?", "Please tell me the value of {}", "Evaluate: {}")
-_NUMBER = re.compile(r"[-−]?\d[\d,]*")
+_NUMBER = re.compile(rf"[-−]?(?:{NUMBER})")
 LONGEST = 2000  # characters of an answer that are looked at
 
 
@@ -49,7 +50,7 @@ class Arithmetic:
         if not numbers:
             return 0.0
         said = numbers[-1].replace(",", "").replace("−", "-")
-        return float(len(said) < 20 and int(said) == sum(map(int, task.facts)))
+        return float(len(said) < 20 and float(said) == sum(map(int, task.facts)))
 
     def teach(self, task: Task, rng: Random) -> str:
         first, *others = map(int, task.facts)
