@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.kept import Kept
 from benchmarks.figures import SMALL, Figures, Progress, digest, models
+from benchmarks.kept import Kept
 from benchmarks.plots import picture
 from benchmarks.zip_set import files, texts
 from llmos.connect import load_config
