@@ -15,6 +15,7 @@ Interface: the strategies, frozen dataclasses with one method `run(mind) -> Verd
     strategies.py  answers compared                    tree.py         steps, with back-tracking
     choosing.py    easy or hard, and then what         confidence.py   how sure, calibrated
     execution.py   the turn                            forms.py        strategies as JSON
+    candidates.py  branches, and what is made of them  quiet.py        calls that leave no trace
 """
 
 from llmos.kernel.think.budget import Budget

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import ConfigDict
 
 from llmos.kernel.think.budget import Budget
-from llmos.kernel.think.mind import Verdict
+from llmos.kernel.think.candidates import Verdict
 from llmos.kernel.think.strategies import BestOf, Revise, SelfConsistency, Share, best, settled, verdict
 from llmos.kernel.think.verifiers import STRICT, AnyVerifier, Examples, Judge, Sums
 

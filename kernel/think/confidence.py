@@ -18,7 +18,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmos.kernel.think.mind import Basis
+    from llmos.kernel.think.candidates import Basis
 
 Points = Sequence[Sequence[float]]
 """(evidence, probability), both rising."""

@@ -6,7 +6,7 @@ Invariant: the first answer is the one that the turn would have given without th
     when it has come to its end. What a strategy asks for is cut to what the budget has left; nothing is begun when it
     is over. Only syscalls whose effect is `none` or `read` are called.
 Interface: `Mind`: `begin`, `answers`, `steps`, `finish`, `revise`; `judge`, `believe`, `calculate`; `over`,
-    `candidates`, `first`; `Candidate`, `Verdict`, `Strategy`.
+    `candidates`, `first`.
 """
 
 from __future__ import annotations
@@ -17,101 +17,33 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import exp
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
-from llmos.abi.errors import CallDenied, LLMOSError
-from llmos.abi.events import Thought, ThoughtTree
-from llmos.abi.labels import Label, join
+from llmos.abi.errors import LLMOSError
 from llmos.kernel.engine.sampling import Greedy, Sample
-from llmos.kernel.grants import Grant
-from llmos.kernel.journal.records import Intent
-from llmos.kernel.monitor import Attempt
-from llmos.kernel.think.answers import Kind, Value, kind_of, number_in, value_of
+from llmos.kernel.think.answers import Kind, kind_of, number_in, value_of
 from llmos.kernel.think.branches import Branches, Wish, Written
+from llmos.kernel.think.candidates import Candidate, Part, Verdict, tree_of
+from llmos.kernel.think.quiet import quietly
 from llmos.kernel.think.verifiers import CALCULATE
 
 if TYPE_CHECKING:
+    from llmos.abi.events import ThoughtTree
+    from llmos.abi.labels import Label
     from llmos.kernel.engine.sequence import Emitted, Finished
     from llmos.kernel.think.budget import Meter
     from llmos.kernel.think.execution import Thinking
     from llmos.kernel.think.verifiers import Verifier
 
-Part = Literal["answer", "step", "revision"]
-QUIET = frozenset({"none", "read"})  # effects of what may be called while thinking
 ASIDE = "Let me think step by step.\n"  # an answer of a given form is thought about in words first
 THEN = "\n\nThe answer, in the form that was asked for:\n"
 RIGHT = "Is this answer correct? Answer yes or no."
 AGAIN = "Check the answer step by step. If there is a mistake, correct it. Then give the whole answer again."
 FORM = 64  # tokens that count as a plain answer where its form leaves no room to think
 STEP = 8  # tokens that a step has at least
-MOST = 512  # branches that are kept
-HEAD = 400  # characters of a branch's text that are kept
 VERIFIER_S = 60.0  # that one verifier may take for one answer
 _YES = ("yes", "y", "correct", "true", "right")
 _NO = ("no", "n", "incorrect", "false", "wrong", "not")
-
-
-@dataclass(slots=True, eq=False)
-class Candidate:
-    """A branch: the tokens `behind` the window at its end, of which `told` would be the answer."""
-
-    number: int
-    parent: int
-    kind: Part
-    behind: tuple[int, ...]
-    told: tuple[Emitted, ...]
-    text: str  # of what would be told
-    reasoning: str  # all that led to it
-    own: str  # what this branch alone wrote
-    whole: bool  # it came to its end
-    tokens: int = 0  # written for this branch alone
-    value: Value | None = None  # what it comes to
-    score: float | None = None  # a verifier's
-    prior: float | None = None  # how good a step looks
-    note: str = ""
-    dropped: bool = False
-    cut: bool = False  # its limit, the budget or the user ended it
-    calls: bool = False  # it makes calls: it is no answer yet
-
-    @property
-    def sure(self) -> float:
-        """The model's own likelihood of all its words, 0 to 1."""
-        return exp(sum(t.logprob for t in self.told if t.logprob is not None)) if self.told else 0.0
-
-    @property
-    def fluent(self) -> float:
-        """The same of a word, in the mean."""
-        known = [t.logprob for t in self.told if t.logprob is not None]
-        return exp(sum(known) / len(known)) if known else 0.0
-
-
-Basis = Literal["first", "votes", "verified", "partial"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What a strategy came to.
-
-    Args:
-        raw: how sure, 0 to 1, as far as the strategy can tell; `confidence.py` makes a probability of it.
-        basis: what that stands on.
-        why: why it stopped.
-    """
-
-    chosen: Candidate
-    raw: float
-    basis: Basis
-    why: str
-
-
-class Strategy(Protocol):
-    """A way to think."""
-
-    @property
-    def budget(self) -> str | int: ...
-
-    async def run(self, mind: Mind) -> Verdict:
-        """Think until sure, or until the budget is used up."""
 
 
 @dataclass(slots=True)
@@ -278,48 +210,14 @@ class Mind:
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """What a syscall comes to that only calculates or reads; None where it fails. CallDenied: it does more."""
-        process, kernel = self.turn.process, self.turn.process.kernel
-        syscall = (await asyncio.to_thread(lambda: kernel.syscalls)).get(name)
-        if syscall is None:
-            return None
-        if syscall.effect not in QUIET:
-            raise CallDenied(
-                f"{name} was not called while thinking", why=f"its effect is {syscall.effect}",
-                do="have the process call it, which is done once",
-            )  # fmt: skip
-        labels = dict.fromkeys(arguments, self.turn.layout.taint)
-        await process.trap.judge(self.turn, Attempt(syscall, arguments, labels), 0, (Grant(name),))
-        key = f"{kernel.machine_id}-{process.pid}-{self.turn.turn.number}-thinking"
-        intent = Intent(self.turn.turn.number, 0, name, dict(arguments), key, syscall.retry, labels)
-        outcome = await kernel.apps.call(process, syscall, intent)
-        self.labels.append(join([syscall.label, outcome.label]))
-        return None if outcome.error is not None else outcome.value
-
-    # -- the record --------------------------------------------------------------------------------------------
+        value, label = await quietly(self.turn, name, arguments)
+        if label is not None:
+            self.labels.append(label)
+        return value
 
     def tree(self, verdict: Verdict) -> ThoughtTree:
         """All of it, as it is looked at."""
-        kept = [c for c in self.candidates if c is verdict.chosen or len(self.candidates) <= MOST or c.whole][
-            -MOST:
-        ]
-        return ThoughtTree(
-            " → ".join(dict.fromkeys(self.names)), verdict.why, self.meter.spent, perf_counter() - self._began,
-            verdict.basis, verdict.raw, tuple(self._thought(c, verdict.chosen) for c in kept),
-        )  # fmt: skip
-
-    def _thought(self, c: Candidate, chosen: Candidate) -> Thought:
-        state: Literal["chosen", "kept", "dropped"] = (
-            "chosen"
-            if c is chosen
-            else "dropped"
-            if c.dropped or not (c.whole or c.kind == "step")
-            else "kept"
-        )
-        worth = c.score if c.score is not None else c.prior
-        own = c.own if len(c.own) <= HEAD else f"{c.own[:HEAD]} …"
-        return Thought(
-            c.number, c.parent, c.kind, own, c.tokens, worth, c.value.shown if c.value else "", state, c.note
-        )
+        return tree_of(self.candidates, verdict, self.names, self.meter.spent, perf_counter() - self._began)
 
     # -- helpers -----------------------------------------------------------------------------------------------
 

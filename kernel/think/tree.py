@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from llmos.kernel.think.budget import Budget
-from llmos.kernel.think.mind import Candidate, Verdict
+from llmos.kernel.think.candidates import Candidate, Verdict
 from llmos.kernel.think.strategies import agreed, best, settled, verdict
 from llmos.kernel.think.verifiers import STRICT, AnyVerifier
 

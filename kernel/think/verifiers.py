@@ -24,7 +24,8 @@ from pydantic import ConfigDict, Field
 from llmos.kernel.think.answers import code_in, number_in
 
 if TYPE_CHECKING:
-    from llmos.kernel.think.mind import Candidate, Mind
+    from llmos.kernel.think.candidates import Candidate
+    from llmos.kernel.think.mind import Mind
 
 STRICT = ConfigDict(extra="forbid")
 CALCULATE = "calculator.evaluate"

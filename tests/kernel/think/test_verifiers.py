@@ -10,7 +10,8 @@ import pytest
 from llmos.drivers.sandbox import SandboxMissing
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.think import BestOf, Examples, Think
-from llmos.kernel.think.mind import Candidate, Mind
+from llmos.kernel.think.candidates import Candidate
+from llmos.kernel.think.mind import Mind
 from llmos.kernel.think.strategies import stays_first
 from llmos.kernel.think.trial import examples_in, passed
 from llmos.kernel.think.verifiers import equations_in, expressions_in
