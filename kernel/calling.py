@@ -16,11 +16,12 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from llmos.kernel.asked import Asked, asked_in
-from llmos.kernel.choice import CANDIDATES, choice_of
+from llmos.kernel.choice import CANDIDATES, FENCE, choice_of
 from llmos.kernel.engine.sequence import Request
 from llmos.kernel.mending import Fault, faults, mendable
 from llmos.kernel.syscalls import Round
@@ -102,24 +103,36 @@ class Calling:
             self._offered, self._must = self._table.only(left) if left else None, bool(left)
             return None
         if self._first:
+            self._offered = self._table.only(self._choice.named(question, syscalls.values()))
             return None
         if layout.words:
             self._offered = None
             return None
+        first, cached = await self._likeliest(layout)
+        calls = partial(self._choice.calls, question, syscalls.values())
+        found = calls(first)
+        if found and not calls([word for word in first if word[0] != FENCE]):  # does it hold code?
+            found = calls(first, (await self._likeliest(layout, FENCE))[0])
+        self._must, self._offered = bool(found), self._table.only(found) if found else None
+        return cached
+
+    async def _likeliest(self, layout: Layout, behind: str = "") -> tuple[list[tuple[str, float]], int]:
+        """The likeliest words of an answer that begins with `behind`; how many tokens had been computed before."""
         process, kernel = self._process, self._process.kernel
+        tokens, labels = kernel.tokenizer.encode(behind), list(layout.labels)
+        if tokens:
+            labels.append((len(layout.tokens) + len(tokens), layout.taint))
         await process.going.wait()
         stream = kernel.engine.submit(
             Request(
-                tokens=layout.tokens, max_tokens=1, top=CANDIDATES, priority=process.priority, labels=layout.labels,
-                pieces=layout.pieces, adapter=await kernel.adapters.aget(layout.adapter),
+                tokens=(*layout.tokens, *tokens), max_tokens=1, top=CANDIDATES, priority=process.priority,
+                labels=tuple(labels), pieces=layout.pieces, adapter=await kernel.adapters.aget(layout.adapter),
             )
         )  # fmt: skip
-        for item in await asyncio.to_thread(list, stream):
-            first = [(kernel.tokenizer.token_bytes(i).decode("utf-8", "replace"), p) for i, p in item.top]
-            found = self._choice.calls(question, syscalls.values(), first)
-            self._must, self._offered = bool(found), self._table.only(found) if found else None
+        (item,) = await asyncio.to_thread(list, stream)
         assert stream.finished is not None
-        return stream.finished.cached_tokens
+        words = [(kernel.tokenizer.token_bytes(i).decode("utf-8", "replace"), p) for i, p in item.top]
+        return words, stream.finished.cached_tokens
 
     def lark(self, must: bool, answer: Mapping[str, Any] | None) -> Rules:
         """The grammar of what is written next (`SyscallTable.lark`)."""

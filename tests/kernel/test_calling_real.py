@@ -49,6 +49,16 @@ def test_each_part_of_a_question_is_called_for_once(
     assert all(e.ok for e in events if isinstance(e, Result))
 
 
+def test_code_that_is_asked_for_is_written_not_called_for(kernel: Kernel) -> None:
+    """Both answers begin with a fence; what stands behind it tells them apart."""
+    coder = {
+        "grants": ["interpreter.run", "files.read", "files.list", "files.search"],
+        "instructions": "You are a programmer. Write short, working code, in Python unless told otherwise.",
+    }
+    turn = kernel.spawn(**coder).ask("Write a Python class Point with x and y.", max_tokens=60)
+    assert "class Point" in turn.answer and turn.usage.syscalls == 0
+
+
 def test_an_expression_is_calculated(kernel: Kernel) -> None:
     turn = kernel.spawn(grants=["calculator"]).ask("What is 17*23?", max_tokens=100)
     assert [e.text for e in turn if isinstance(e, Result)] == ["391"]

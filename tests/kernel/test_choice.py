@@ -117,6 +117,19 @@ def test_what_words_ask_for_stays_beside_what_a_form_asks_for() -> None:
     assert CHOICE.calls(question, [RATES, WEATHER, syscall], UNWILLING) == [RATES, syscall]
 
 
+def test_a_fence_opens_a_call_where_json_stands_behind_it() -> None:
+    question, fenced = "Which currencies are there?", [("```", log(0.99)), ("The", log(0.01))]
+    assert CHOICE.calls(question, [RATES], fenced) == [RATES]
+    assert CHOICE.calls(question, [RATES], fenced, [("json", log(0.99))]) == [RATES]
+    assert CHOICE.calls(question, [RATES], fenced, [("python", log(0.9)), ("json", log(0.1))]) == []
+
+
+def test_a_value_names_syscalls_and_where_none_does_all_are_named() -> None:
+    reader = shown("any.thing", 'such as "report.txt"')
+    assert CHOICE.named("Read notes.txt.", [RATES, reader, WEATHER]) == [reader]
+    assert CHOICE.named("Read it.", [RATES, reader, WEATHER]) == [RATES, reader, WEATHER]
+
+
 def test_what_is_left_to_call_is_what_no_call_has_answered() -> None:
     asked = "What is the exchange rate of euro and dollar at the bank, and the weather forecast for Oslo?"
     made = (RATES, '{"base": "euro", "quote": "dollar"}')
