@@ -26,7 +26,8 @@ The rules, in this order:
     an address is the one that was said, where only http or https differs;
     a function of x is what stands behind its `y =`, but where the parameter speaks of equations.
 
-What the question speaks of and the model would leave out is asked of it beforehand: `wanted`.
+Objects in arguments are held against it member by member, by the same rules. What the question speaks of and the model
+would leave out is asked of it beforehand: `wanted`.
 """
 
 from __future__ import annotations
@@ -85,9 +86,20 @@ def settled(
             value = counted(_unslipped(value, Heard(asked)), str(parameter.get("description", "")), asked)
             meant[name] = _fraction(value, name, parameter, asked)
     for name, value in meant.items():
-        about = f"{name} {described.get(name, {}).get('description', '')}"
-        meant[name] = numbers_as_declared(directed(value, about, asked), described.get(name))
+        hint = f"{name} {described.get(name, {}).get('description', '')}"
+        inner = _within(value, described.get(name), asked, heard, about)
+        meant[name] = numbers_as_declared(directed(inner, hint, asked), described.get(name))
     return meant
+
+
+def _within(value: Any, schema: Any, asked: str, heard: str, about: str) -> Any:
+    """`value` with the objects in it as the user meant them."""
+    schema = _mapping(schema)
+    if isinstance(value, list):
+        return [_within(part, schema.get("items"), asked, heard, about) for part in value]
+    if isinstance(value, dict) and "properties" in schema:
+        return settled(value, schema, asked, heard, about)
+    return value
 
 
 def _supported(

@@ -94,6 +94,19 @@ def test_what_was_said_earlier_counts() -> None:
     assert settle("the same again", {"size": 42}, size) == {}
 
 
+def test_members_of_objects_are_held_against_what_was_said_too() -> None:
+    person = {
+        "type": "object", "required": ["id"],
+        "properties": {"id": {"type": "integer"}, "mail": TEXT, "about": TEXT, "share": {"type": "number"}},
+    }  # fmt: skip
+    written = {"id": 7, "mail": "a@b.c", "about": "Likes to read", "share": 5}
+    meant = {"id": 7, "mail": "a@b.c", "share": 0.05}
+    asked = "Their mail is now a@b.c, their share 5 %"
+    assert settle(asked, {"to": written}, {"to": person}, ("to",)) == {"to": meant}
+    people = {"type": "array", "items": person}
+    assert settle(asked, {"to": [written]}, {"to": people}, ("to",)) == {"to": [meant]}
+
+
 def test_required_arguments_stay_whatever_was_said() -> None:
     assert settle("hello", {"what": "tea", "n": 7}, {"what": TEXT, "n": {"type": "integer"}}, ("what", "n")) == {
         "what": "tea", "n": 7,
