@@ -4,16 +4,17 @@ What: chooses between a call and words before each answer's first word, gives th
     reads the calls with their arguments settled; all of it only for models that somebody has measured (see choice.py).
 Invariant: a function of the window and what was said, so a turn that is resumed chooses and calls as it did. A turn
     comes to its end: behind results only syscalls are offered that it has not called, but that a call may be made anew
-    behind one that failed: `MAX_FAILED` times, never word for word, and without what its error names as wrong. Without
-    measurements the model is as free as its grants.
-Interface: `Calling(process, question, layout, table, free=…)`: `.choose(layout)`, `.words`, `.lark(must, answer)`,
-    `.calls(tokens, layout)`, `.follows(tokens, layout, results)`.
+    behind one that failed: `MAX_FAILED` times, never word for word, without what its error names as wrong, and of the
+    syscall that the error names in its place, where it does. Without measurements the model is as free as its grants.
+Interface: `Calling(process, question, layout, table, free=…)`: `.choose(layout)`, `.words`, `.result`,
+    `.lark(must, answer)`, `.calls(tokens, layout)`, `.told(tokens, layout, results)`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,13 +26,14 @@ from llmos.kernel.choice import CANDIDATES, FENCE, choice_of
 from llmos.kernel.engine.sequence import Request
 from llmos.kernel.mending import Fault, faults, mendable
 from llmos.kernel.syscalls import Round
+from llmos.kernel.telling import Result, told, written
 
 if TYPE_CHECKING:
     from llmos.abi.manifest import Syscall
     from llmos.kernel.engine.grammar import Rules
     from llmos.kernel.layout import Layout
     from llmos.kernel.process import Process
-    from llmos.kernel.prompt import Follows
+    from llmos.kernel.prompt import Part
     from llmos.kernel.syscalls import Invocation, SyscallTable
 
 MAX_FAILED = 2  # answers of a turn whose calls may fail and be made anew
@@ -68,11 +70,17 @@ class Calling:
         self._offered: SyscallTable | None = table  # what may be called next; None: nothing
         self._must = False
         self._faults: list[Fault] = []  # of calls that failed, the last one last
+        self.result: Result | None = None  # what the words that come next have to tell
 
     @property
     def open(self) -> int | None:
         """The token that opens a call, where one does."""
         return self._table.open
+
+    @property
+    def question(self) -> str:
+        """What was asked; "" where nobody reads it."""
+        return "" if self._asked is None else self._asked.question
 
     @property
     def words(self) -> bool:
@@ -88,7 +96,7 @@ class Calling:
         Returns:
             How much of the window had been computed before, in tokens; None where that was not looked at.
         """
-        self._offered, self._must = self._table, False
+        self._offered, self._must, self.result = self._table, False, None
         if self._choice is None or self._asked is None or not self._free:
             return None
         syscalls, question = self._table.syscalls, self._asked.question
@@ -101,6 +109,7 @@ class Calling:
                 for fault in faults(syscalls[call.syscall], call.arguments, error)
             ]
             self._offered, self._must = self._table.only(left) if left else None, bool(left)
+            self.result = None if left else self._came_to(rounds)
             return None
         if self._first:
             self._offered = self._table.only(self._choice.named(question, syscalls.values()))
@@ -137,10 +146,10 @@ class Calling:
     def lark(self, must: bool, answer: Mapping[str, Any] | None) -> Rules:
         """The grammar of what is written next (`SyscallTable.lark`)."""
         if self._offered is None:
-            return self._table.lark(no_call=True, answer=answer)
-        asked = "" if self._asked is None else self._asked.question
+            verbatim = "" if self.result is None else self.result.verbatim
+            return self._table.lark(no_call=True, answer=answer, verbatim=verbatim)
         return self._offered.lark(
-            must_call=must or self._must, answer=answer, asked=asked, faults=self._faults
+            must_call=must or self._must, answer=answer, asked=self.question, faults=self._faults
         )
 
     def calls(self, tokens: Sequence[int], layout: Layout) -> list[Invocation]:
@@ -156,15 +165,16 @@ class Calling:
             for written, call in zip(calls, settled, strict=True)
         ]
 
-    def follows(self, tokens: Sequence[int], layout: Layout, results: Sequence[str]) -> Follows:
-        """What is to follow `results`, of the calls among these tokens, written behind `layout`."""
+    def told(self, tokens: Sequence[int], layout: Layout, results: Sequence[Part]) -> tuple[Part, ...]:
+        """What the model is told behind `results`, of the calls among these tokens, written behind `layout`; a small
+        one that has just called goes on calling, or has nothing to say, or says the error."""
         if self._choice is None or self._asked is None or not self._free:
-            return ""
+            return ()
         *before, last = self._table.rounds((*layout.tokens[self._asked.end :], *tokens))
-        rounds = [*before, replace(last, results="\n".join(results))]
-        if self._failed(rounds[-1]) and self._left(rounds):
-            return "call"
-        return "" if self._left(rounds) else "words"
+        rounds = [*before, replace(last, results="\n".join(part.text for part in results))]
+        if self._left(rounds):
+            return told(self.question, results, "call" if self._failed(rounds[-1]) else "")
+        return told(self.question, results, "words")
 
     def _left(self, rounds: Sequence[Round]) -> list[Syscall]:
         """What is still to be called behind these calls."""
@@ -176,7 +186,10 @@ class Calling:
             failed = [False] * len(rounds)  # enough: it was called, and came to nothing
         elif failed[-1]:
             last = {call.syscall for call in rounds[-1].calls}  # if it is not mild, it did nothing
-            return [s for s in syscalls.values() if s.effect in _MILD or s.name in last]
+            errors = " ".join(self._failed(rounds[-1]))
+            others = [s for s in syscalls.values() if s.effect in _MILD and s.name not in last]
+            named = [s for s in others if re.search(rf"\b{re.escape(s.name)}\b", errors)]
+            return named or [s for s in syscalls.values() if s in others or s.name in last]
         made = [
             (syscalls[call.syscall], json.dumps(call.arguments, ensure_ascii=False))
             for one, anew in zip(rounds, failed, strict=True)
@@ -195,6 +208,15 @@ class Calling:
         """The calls that failed since one did not (after which all may be otherwise), each with its error."""
         last = list(takewhile(lambda found: found[1], ((one, self._failed(one)) for one in reversed(rounds))))
         return [pair for one, errors in reversed(last) for pair in zip(one.calls, errors, strict=False)]
+
+    def _came_to(self, rounds: Sequence[Round]) -> Result | None:
+        """What the calls of the turn came to; None where there are none, or it would be read as another."""
+        frame = self._process.kernel.prompt.frame
+        found = [(one.calls[-1].syscall, written(one.results, frame)) for one in rounds if one.calls]
+        result = Result.of(found) if found else None
+        if result is None or self._table.reads_as_call(f"{result.text}\n{result.verbatim}"):
+            return None
+        return result
 
     def _read(self, question: str, layout: Layout) -> Asked | None:
         """The question, with what the process was told in this conversation, what it answered, and what it found in

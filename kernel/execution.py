@@ -30,13 +30,14 @@ from llmos.kernel.ledger import exceeded
 from llmos.kernel.stops import StopText
 from llmos.kernel.streams import ProcessStream
 from llmos.kernel.syscalls import OPEN, Invocation, SyscallTable, answer_lark
+from llmos.kernel.telling import HoldingGrammar
 
 if TYPE_CHECKING:
     from llmos.abi.labels import Label
     from llmos.drivers.weights.adapter import Adapter
     from llmos.kernel.journal.state import RunningTurn
     from llmos.kernel.process import Process
-    from llmos.kernel.prompt import Follows
+    from llmos.kernel.prompt import Part
     from llmos.kernel.turn import Turn
 
 
@@ -214,10 +215,8 @@ class Execution:
                 return replace(self._done(text, "calls"), calls=tuple(made))
             self._usage["syscalls"] += len(calls)
             open_calls = () if self._resumed is None else self._resumed.calls
-            follows = partial(self._follows, tokens)
-            self._work = asyncio.ensure_future(
-                self.process.trap.answer(self, calls, open_calls, follows=follows)
-            )
+            told = partial(self._told, tokens)
+            self._work = asyncio.ensure_future(self.process.trap.answer(self, calls, open_calls, told=told))
             try:
                 segments = await self._work
             except asyncio.CancelledError:
@@ -241,9 +240,9 @@ class Execution:
         """The calls among the words of a burst."""
         return [] if self._calling is None else self._calling.calls(tokens, self.layout)
 
-    def _follows(self, tokens: Sequence[int], results: Sequence[str]) -> Follows:
-        """What the model is to write behind the results of the calls among its tokens."""
-        return "" if self._calling is None else self._calling.follows(tokens, self.layout, results)
+    def _told(self, tokens: Sequence[int], results: Sequence[Part]) -> Sequence[Part]:
+        """What the model is told behind the results of the calls among its tokens."""
+        return () if self._calling is None else self._calling.told(tokens, self.layout, results)
 
     def _take_up(self) -> tuple[int, ...]:
         """Where the journal left this turn: the window as it stood, and the words that followed."""
@@ -379,6 +378,8 @@ class Execution:
                 self.question, self.layout.passages, kernel.tokenizer, grammar, calls,
                 alone=all(kind != "result" for kind, _ in self.layout.origins),
             )  # fmt: skip
+        if self._calling is not None and self._calling.result is not None:
+            return HoldingGrammar(self._calling.question, self._calling.result, kernel.tokenizer, grammar)
         return grammar
 
     async def tell(self, event: Event) -> None:

@@ -5,13 +5,15 @@ What: renders the model's chat template, and tokenises what the template wrote a
 Invariant: content never becomes a control token, whatever it spells. Every token stands in a segment that says
     where its words came from.
 Interface: `Part`, `Message`, `ChatPrompt(tokenizer, template)`: `.segments(messages, tools)` for a whole window,
-    `.results(parts)` for what follows an answer that made calls, `.going_on(text)` where the user says more.
+    `.results(parts, told)` for what follows an answer that made calls, `.frame` around a result, `.going_on(text)`
+    where the user says more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from llmos.abi.errors import TemplateError
@@ -22,8 +24,6 @@ from llmos.kernel.stubs import stub
 from llmos.memory.window import Segment, SegmentKind
 
 Role = Literal["system", "user", "assistant", "tool"]
-Follows = Literal["", "words", "call"]
-"""What the model is to write behind results: whatever it likes, words, or a call in place of one that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +93,13 @@ class ChatPrompt:
             segments[0] = replace(first, tokens=(t.bos_id, *first.tokens))
         return segments
 
-    def results(self, results: Sequence[Part], follows: Follows = "") -> list[Segment]:
-        """What follows in the window when an answer has made calls: the end of that answer, their results, and
-        the opening of the next. Its first token ends an answer as the model itself would. The model is told what is to
-        follow, for a small one that has just called goes on calling, or has nothing to say, or says the error."""
+    def results(self, results: Sequence[Part], told: Sequence[Part] = ()) -> list[Segment]:
+        """What follows in the window when an answer has made calls: the end of that answer, their results with what
+        the model is `told` behind them, and the opening of the next answer. Its first token ends an answer as the
+        model itself would."""
         said = [Message.of("user", "?"), Message.of("assistant", "!")]
         given = [Message("tool", (part,)) for part in results]
-        if follows:
-            words = AGAIN if follows == "call" else REPEAT if results[-1].source in ANSWERS else TELL
-            given[-1] = replace(given[-1], parts=(*given[-1].parts, Part("system", words)))
+        given[-1] = replace(given[-1], parts=(*given[-1].parts, *told))
         for role in ("tool", "user"):  # a template without a place for results has them from the user
             try:
                 pieces = self._template.render([{"role": m.role, "content": m.text} for m in said]
@@ -111,6 +109,14 @@ class ChatPrompt:
                 if role == "user":
                     raise
         return self._behind(pieces, said, given)
+
+    @cached_property
+    def frame(self) -> tuple[str, str]:
+        """What stands around the result of one call, up to the answer."""
+        segments = self.results([Part("result", "?")])
+        text = b"".join(self._tokenizer.token_bytes(token) for s in segments for token in s.tokens)
+        before, _, behind = text.decode("utf-8", "replace").rpartition("?")
+        return before, behind
 
     def going_on(self, text: str, label: Label = USER) -> list[Segment]:
         """What follows in the window when the user answers an answer: the end of that answer, `text`, and the opening
@@ -156,12 +162,6 @@ Take the values from the user's words: names in full, numbers in the unit that t
 The functions:
 
 """  # noqa: E501 - lines as the model reads them. The form of a call is Hermes's, as most small models know it.
-
-
-TELL = "\n\nThis is the result. Tell the user in a sentence what it says about the question."
-AGAIN = "\n\nThat failed. Call again, in a way that works, to do what the user asked for."
-REPEAT = "\n\nThis is the expert's answer. Repeat it for the user, word for word."
-ANSWERS = frozenset({"experts.ask", "experts.route"})  # syscalls whose result is an answer already
 
 
 def _with_tools(

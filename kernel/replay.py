@@ -267,7 +267,7 @@ class _Engine:
             replace(request, hint=burst.tokens, max_tokens=most), _Watched(self._kernel, compared, stream)
         )
 
-    async def answer(self, *_: object, follows: object) -> list[Segment]:
+    async def answer(self, *_: object, told: object) -> list[Segment]:
         assert self.compared is not None
         results = self.compared.burst.results
         if results is None:

@@ -93,14 +93,17 @@ class SyscallTable:
         answer: Mapping[str, Any] | None = None,
         asked: str = "",
         faults: Sequence[Fault] = (),
+        verbatim: str = "",
     ) -> Rules:
         """The grammar: free text, then any number of calls up to `MAX_CALLS`; with `must_call`, calls alone; with
-        `no_call`, text alone, which does not begin as calls do; with a schema for the `answer`, either calls or
-        JSON that fits it. `asked`: the question, for a model that is helped: calls take up its
-        words (`arguments.wanted`), and the forms that parameters describe (shown.py);
+        `no_call`, text alone, which does not begin as calls do, or which is `verbatim`; with a schema for the
+        `answer`, either calls or JSON that fits it. `asked`: the question, for a model that is helped: calls take up
+        its words (`arguments.wanted`), and the forms that parameters describe (shown.py);
         `faults`: of calls that failed, which calls that have to be made do not have; where the last one's error says
         what there is in its place, that call is made with it."""
         unsaid = tuple(like_calls(self.syscalls))
+        if no_call and verbatim:
+            return Rules(f"%llguidance {{}}\nstart: {_literal(verbatim)}\n")
         if no_call:
             return Rules(
                 f"%llguidance {{}}\nstart: TEXT\nTEXT: /\\s*[^\\s{_SIGNS}](?s:.*)/ & ~/{_ASIDE}/\n",
@@ -159,6 +162,10 @@ class SyscallTable:
                 calls = []
         return [*found, Round(tuple(calls), "")] if calls else found
 
+    def reads_as_call(self, text: str) -> bool:
+        """Whether free text may not hold these words, which could be taken for a call."""
+        return bool(re.search(_patterns(like_calls(self.syscalls)), text))
+
     def only(self, syscalls: Sequence[Syscall]) -> SyscallTable:
         """The same for some of its syscalls."""
         return SyscallTable(syscalls, self._tokenizer)
@@ -201,17 +208,23 @@ def like_calls(names: Iterable[str]) -> Iterator[Pattern]:
     yield from ((tag[:-1],) for tag in (OPEN, CLOSE))
     yield from ((f'"{key}"', ":") for key in _ARGUMENTS)
     yield from ((f'"{key}"', ":", json.dumps(name)) for key in _NAMES for name in names)
+    yield from ((name, "(") for name in names if "." in name)
 
 
 def _until_opened(unsaid: Iterable[Pattern]) -> list[str]:
     """The rules of free text, and of text up to the letters that open a call. Where letters end it, what it must not
     hold is part of the grammar itself."""
-    patterns = "|".join(r"[ \t\r\n\f\v]*".join(map(_regex, parts)) for parts in unsaid)
+    patterns = _patterns(unsaid)
     return [
         f"TEXT: /(?s:.+)/ & ~/(?s:.*)({patterns})(?s:.*)/",
         "until[lazy]: UNTIL",
         f"UNTIL: /(?s:.*){_regex(OPEN)}/ & ~/(?s:.*)({patterns})(?s:..+)/",
     ]
+
+
+def _patterns(unsaid: Iterable[Pattern]) -> str:
+    """Any of these, as a regular expression."""
+    return "|".join(r"[ \t\r\n\f\v]*".join(map(_regex, parts)) for parts in unsaid)
 
 
 def _regex(text: str) -> str:

@@ -20,7 +20,7 @@ from llmos.abi.labels import USER, Label, join
 from llmos.kernel.journal.records import Approval, Intent, Parked
 from llmos.kernel.journal.records import Result as ResultRecord
 from llmos.kernel.monitor import Allow, Attempt, Deny, decide, provenance
-from llmos.kernel.prompt import Follows, Part
+from llmos.kernel.prompt import Part
 from llmos.kernel.syscalls import Invocation, error_text, error_told, result_text
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class Trap:
         invocations: Sequence[Invocation],
         begun: Sequence[OpenCall] = (),
         *,
-        follows: Callable[[Sequence[str]], Follows] = lambda _: "",
+        told: Callable[[Sequence[Part]], Sequence[Part]] = lambda _: (),
     ) -> list[Segment]:
         """Carry out what one answer called for: neighbours that may run side by side do, results come in order.
 
         Args:
             begun: calls of this answer that the journal knew before a crash.
-            follows: what is to follow results with these texts.
+            told: what the model is told behind these results.
 
         Raises:
             QuotaExceeded: the process may not make so many calls; none was made.
@@ -77,7 +77,7 @@ class Trap:
                 if effect not in PARALLEL:
                     await work
             results = [await task for task in group]
-        return self._kernel.prompt.results(results, follows([part.text for part in results]))
+        return self._kernel.prompt.results(results, told(results))
 
     async def _call(
         self, execution: Execution, invocation: Invocation, number: int, before: OpenCall | None

@@ -55,12 +55,24 @@ class Calculator(App, pure=True):
         ],
         digits: Digits = 15,
     ) -> str:
-        """Calculate an expression, or convert units."""
+        """Calculate an expression."""
         if _QUANTITY.fullmatch(expression):
             raise CalculationError(
-                f"{expression!r} is not calculated: say with what, or the unit to convert it to"
+                f"{expression!r} is not calculated: say with what, or call calculator.convert with the unit to convert "
+                "it to"
             )
         return evaluate(expression).show(digits)
+
+    @syscall(effect="none", retry="safe", deadline=5)
+    def convert(
+        self,
+        amount: int | Bound,
+        unit: Annotated[str, 'such as "miles"'],
+        to: Annotated[str, 'the other unit, such as "km"'],
+        digits: Digits = 15,
+    ) -> str:
+        """Convert an amount of one unit to another unit."""
+        return f"{amount} {unit} = {evaluate(f'{amount} {unit} to {to}').show(digits)}"
 
     @syscall(effect="none", retry="safe", deadline=5)
     def statistics(self, numbers: Numbers, digits: Digits = 15) -> dict[str, str]:

@@ -29,11 +29,17 @@ _FORMS = [
     )
 ]
 
+_SUM = re.compile(r"\d\s*[+]\s*\d|\d\s+(?:days?|weeks?|months?|years?)\b")
+
 
 def read(text: str) -> date:
     """A date as people write it: 2024-03-01, 1 March 2024, March 1, 2024."""
     plain = " ".join(text.split())
     found = next((match for form in _FORMS if (match := form.fullmatch(plain))), None)
+    if found is None and _SUM.search(plain):
+        raise CalculationError(
+            f"{text[:40]!r} is a date and a time: calculator.add_to_date adds one to the other"
+        )
     if found is None:
         raise CalculationError(f"{text[:40]!r} is not a date that has one meaning: write it as YYYY-MM-DD")
     parts = found.groupdict()

@@ -42,6 +42,11 @@ _COMPARISONS: dict[str, Callable[[arithmetic.Number, arithmetic.Number], bool]] 
 }  # fmt: skip
 
 
+_DEGREES = re.compile(
+    r"(?i)((?:\bdegrees? |\bdeg |°)?)\b(celsius|fahrenheit)\b"
+)  # "degrees Celsius" is one unit
+
+
 def evaluate(text: str, variables: Mapping[str, Quantity] | None = None) -> Quantity:
     """Calculate an expression; CalculationError says what is wrong with it and where. Names of `variables` go before
     those of units and constants."""
@@ -49,10 +54,11 @@ def evaluate(text: str, variables: Mapping[str, Quantity] | None = None) -> Quan
         raise CalculationError(f"an expression of {len(text)} characters; at most {MAX_LENGTH} are read")
     if (found := _DATE.search(text)) is not None:
         raise CalculationError(
-            f"{found[0]} reads as a date: days_between and add_to_date calculate with dates (with spaces around its "
-            "signs it would be a subtraction)"
+            f"{found[0]} reads as a date: calculator.days_between and calculator.add_to_date calculate with dates "
+            "(with spaces around its signs it would be a subtraction)"
         )
-    parser = _Parser(tokens(text), variables or {})
+    plain_text = _DEGREES.sub(lambda found: " " * len(found[1]) + found[2].lower(), text)
+    parser = _Parser(tokens(plain_text), variables or {})
     value = parser.conversion()
     parser.expect("end", "the end of the expression")
     return value

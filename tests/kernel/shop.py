@@ -24,6 +24,8 @@ class Shop(App, name="shop"):
         _note(call, f"price {item}")
         if item.endswith("unicorn"):
             raise LookupError("no unicorns")
+        if item == "secret":
+            raise LookupError("it is no secret: ask shop.reviews")
         if item == "crash":
             os._exit(3)
         return len(item) * 100

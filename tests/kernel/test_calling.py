@@ -15,7 +15,8 @@ from llmos.kernel import choice
 from llmos.kernel.calling import MAX_FAILED
 from llmos.kernel.choice import Choice
 from llmos.kernel.kernel import Kernel
-from llmos.kernel.prompt import AGAIN, TELL, Message, Part
+from llmos.kernel.prompt import Message, Part
+from llmos.kernel.telling import AGAIN, TELL
 from llmos.testing import call
 
 Make = Callable[..., Kernel]
@@ -108,7 +109,7 @@ def test_a_turn_that_has_its_results_answers_in_words(scripted_kernel: Make) -> 
 def test_a_turn_calls_on_what_the_question_still_speaks_of(scripted_kernel: Make) -> None:
     def script(window: str) -> str:
         if "is great!" in window:
-            return "It costs 3 and strangers like it."
+            return "It costs 300 and is said to be great."
         return call("shop.reviews", item="tea") if "300" in window else call("shop.price", item="tea")
 
     kernel = scripted_kernel(script, apps={"shop": {"app": "tests.kernel.shop:Shop"}})
@@ -118,7 +119,7 @@ def test_a_turn_calls_on_what_the_question_still_speaks_of(scripted_kernel: Make
     )
     calls = [e.syscall for e in turn if isinstance(e, Call)]
     assert calls == ["shop.price", "shop.reviews"]
-    assert turn.answer == "It costs 3 and strangers like it."
+    assert turn.answer == "It costs 300 and is said to be great."
 
 
 @pytest.mark.usefixtures("measured")
@@ -263,6 +264,47 @@ def test_what_was_surely_not_paid_is_tried_again(scripted_kernel: Make) -> None:
     results, window = tries(scripted_kernel, nothing, something, "Paid.")
     assert [r.ok for r in results[:2]] == [False, True] and '"BadArguments"' in results[0].text
     assert AGAIN.strip() in window
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_syscall_that_an_error_names_is_called(scripted_kernel: Make) -> None:
+    results, _ = tries(
+        scripted_kernel, call("shop.price", item="secret"), call("shop.reviews", item="tea"), "Great."
+    )
+    assert [r.syscall for r in results[:2]] == ["shop.price", "shop.reviews"]
+    results, _ = tries(scripted_kernel, call("shop.price", item="secret"), RIGHT, "It costs 3.")
+    assert [r.syscall for r in results[:2]] == ["shop.price", "shop.reviews"], "and nothing else"
+
+
+def answered(scripted_kernel: Make, said: str, **arguments: Any) -> str:
+    """The answer of a turn whose model calls, and then says this."""
+    kernel = scripted_kernel(
+        lambda window: said if TELL.strip() in window else call("shop.price", **arguments),
+        apps={"shop": {"app": "tests.kernel.shop:Shop"}},
+    )
+    process = kernel.spawn(grants=["shop.price"])
+    answer: str = process.ask("What is the price of an item called tea in the shop?", max_tokens=900).answer
+    assert kernel.replay(process.pid).divergence is None, "the window alone decides it"
+    return answer
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("It costs 300 cents.", "It costs 300 cents."),
+        ("It costs 3.", "It costs 3.\n\n> 300"),
+        ("Tea has a price in the shop.", "Tea has a price in the shop.\n\n> 300"),
+    ],
+)
+def test_an_answer_holds_the_result(scripted_kernel: Make, said: str, answer: str) -> None:
+    assert answered(scripted_kernel, said, item="tea") == answer
+
+
+@pytest.mark.usefixtures("measured")
+def test_an_answer_does_not_hide_that_its_calls_failed(scripted_kernel: Make) -> None:
+    told = answered(scripted_kernel, "It costs 300 cents.", item="unicorn")
+    assert told.startswith("I could not do it: ") and "no unicorns" in told and "300" not in told
 
 
 TALK = [Message.of("user", "I like Green Tea."), Message.of("assistant", "So do I.")]

@@ -327,3 +327,30 @@ def test_the_syscalls() -> None:
             signature.arguments({"numbers": wrong})
     assert statistics.exact(0.1) == Fraction(1, 10)
     assert Decimal(repr(1e-7)) == Fraction(1, 10**7) == statistics.exact(1e-7)
+
+
+# --- units ---
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "to", "converted"),
+    [
+        (350, "degrees Fahrenheit", "Celsius", "530/3 degC (about 176.666666666667)"),
+        (-40, "Celsius", "degrees fahrenheit", "-40 degF"),
+        (26.2, "miles", "kilometres", "42.1648128 kilometres"),
+    ],
+)
+def test_amounts_are_converted(amount: float, unit: str, to: str, converted: str) -> None:
+    assert Calculator().convert(amount, unit, to) == f"{amount} {unit} = {converted}"
+
+
+@pytest.mark.parametrize(("unit", "to"), [("zork", "km"), ("km", "kg"), ("", ""), ("km) * (3", "m")])
+def test_what_cannot_be_converted_is_said(unit: str, to: str) -> None:
+    with pytest.raises(CalculationError):
+        Calculator().convert(3, unit, to)
+
+
+def test_a_date_and_a_time_are_added_elsewhere() -> None:
+    for text in ("2025-01-31+45", "2025-01-31 + 45 days", "2025-01-31 plus 3 weeks"):
+        with pytest.raises(CalculationError, match=r"calculator\.add_to_date"):
+            Calculator().days_between("2025-01-31", text)
