@@ -179,6 +179,27 @@ class Top:
 
 
 @dataclass(frozen=True, slots=True)
+class Filling:
+    """What stands in the page store ahead of need, or would, within a budget.
+
+    Args:
+        passages: of `of` that are mounted; `stored` of them were there before.
+        tokens, bytes: of these passages; `missing` tokens were not there.
+        seconds: that it took, or would take where only looked at.
+        stopped: it was ended before it was through.
+    """
+
+    passages: int
+    of: int
+    stored: int
+    tokens: int
+    missing: int
+    bytes: int
+    seconds: float
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Divergence:
     """The first token that a replay did not come to again; `expected` and `got` are ids, None for the answer's end,
     with their texts. `position` counts from the window's start."""
@@ -365,9 +386,11 @@ class Machine(Protocol):
         grants: Sequence[str] = (),
         instructions: str = "",
         expert: str = "",
+        user: str = "",
         priority: str = "interactive",
         quotas: Mapping[str, float] | None = None,
         seed: int = 0,
+        fidelity: Literal["exact", "blend"] = "exact",
         work: str | Path | None = None,
         model: str = "",
         adapter: str | Path | None = None,
@@ -378,6 +401,7 @@ class Machine(Protocol):
     def stat(self, pid: int) -> Stat: ...
     def top(self) -> Top: ...
     def pmap(self, pid: int, *, look: bool = False) -> Sequence[Region]: ...
+    def fill(self, pid: int, budget: int, *, look: bool = False, progress: Progress = silent) -> Filling: ...
     def passed(self, pid: int) -> Sequence[Passed]: ...
     def why(self, pid: int, *, call: bool = False, progress: Progress = silent) -> Why: ...
     def next_distribution(self, text: str, k: int = 10, pid: int = 0) -> list[tuple[str, float]]: ...

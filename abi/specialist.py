@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmos.abi.mount import Mount
 
@@ -45,13 +45,14 @@ class Specialist:
         mounts: Iterable[Mount] = (),
         grants: Iterable[str] = (),
         work: str | Path | None = None,
+        fidelity: Literal["exact", "blend"] = "exact",
         progress: Progress | None = None,
     ) -> AnyProcess:
         """A process of the expert, with further documents and grants, and the folder, of whoever runs it."""
         return kernel.spawn(
             [*self.mounts, *mounts], grants=[*self.grants, *grants], instructions=self.instructions,
             expert=self.name, quotas=self.quotas, seed=self.options.get("seed", 0), work=work,
-            adapter=self.adapter or None, progress=progress,
+            fidelity=fidelity, adapter=self.adapter or None, progress=progress,
         )  # fmt: skip
 
     def asked(self, **given: Any) -> dict[str, Any]:

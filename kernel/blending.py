@@ -5,7 +5,7 @@ Invariant: before the first passage stands only what does not change from turn t
     it serves all turns. Passages stand whole, in the order of their documents, with words that depend on nothing
     else: the same ones make the same pieces whatever is asked.
 Interface: `blended(messages, question, passages) -> (messages, passages as they stand, pieces)`,
-    `ends(window, pieces)`.
+    `in_pieces(messages, passages)`, `ends(window, pieces)`.
 """
 
 from __future__ import annotations
@@ -39,19 +39,33 @@ def blended(
     ordered = sorted(passages, key=lambda p: (p.source, p.chunk_id))
     texts = [grounding.whole_text(p) for p in ordered]
     first, last = arrange(question, ordered, list(map(len, texts)))
-    parts = [
-        Part("knowledge", f"{text}\n\n", p.label, f"{p.source}, {p.position}")
-        for p, text in zip(ordered, texts, strict=True)
-    ]
+    made = _standing(messages, [ordered[i] for i in first], [ordered[i] for i in last])
+    return made, [ordered[i] for i in (*first, *last)], len(first)
+
+
+def in_pieces(messages: Sequence[Message], passages: Sequence[Passage]) -> list[Message]:
+    """The messages of a window in which each of these passages, in this order, is a piece."""
+    return _standing(messages, passages, ())
+
+
+def _standing(
+    messages: Sequence[Message], first: Sequence[Passage], last: Sequence[Passage]
+) -> list[Message]:
+    """Some passages in front of everything that changes, some before the question."""
     *before, asked = (part for part in messages[-1].parts if part.kind != "knowledge")
     made = [
         *messages[:-1],
-        replace(messages[-1], parts=(*before, *(parts[i] for i in last), asked)),
+        replace(messages[-1], parts=(*before, *map(_part, last), asked)),
     ]
     front = next(i for i, message in enumerate(made) if message.role == "user")
-    documents = (Part("user", "Documents:\n\n"), *(parts[i] for i in first))
+    documents = (Part("user", "Documents:\n\n"), *map(_part, first))
     made[front] = replace(made[front], parts=(*documents, *made[front].parts))
-    return made, [ordered[i] for i in (*first, *last)], len(first)
+    return made
+
+
+def _part(passage: Passage) -> Part:
+    text = f"{grounding.whole_text(passage)}\n\n"
+    return Part("knowledge", text, passage.label, f"{passage.source}, {passage.position}")
 
 
 def ends(window: Iterable[Segment], pieces: int) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llmos.abi.errors import ConfigError
 from llmos.abi.events import Ask
-from llmos.abi.machine import AppStat, Passed, Region, Replay, Stat, Top, Why
+from llmos.abi.machine import AppStat, Filling, Passed, Region, Replay, Stat, Top, Why
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.kernel import private
@@ -111,9 +111,8 @@ class Kernel:
         self.trace = trace
         commit = trace.committing(OutputCommit(self.journal, self.loop), self.journal)
         self.pages = PageStore(self.state / "pages", ram=config.memory.ram, disk=config.memory.swap)
-        self._blends = blending is not None
-        blender = None if blending is None else blending(self.pages)
-        self.engine = Engine(runner, commit, trace, store=self.pages, blender=blender)
+        self.blender = None if blending is None else blending(self.pages)
+        self.engine = Engine(runner, commit, trace, store=self.pages, blender=self.blender)
         self.adapters = Adapters(self)
         found = self.journal.unfinished()
         self.table = ProcessTable(found.pids + 1)
@@ -201,7 +200,7 @@ class Kernel:
         if parsed:
             check(parsed, self.syscalls)
         settings: dict[str, Any] = {"instructions": instructions} if instructions else {}
-        if _fidelity(fidelity, self._blends) == "blend":
+        if _fidelity(fidelity, self.blender is not None) == "blend":
             settings["fidelity"] = "blend"
         if user:
             settings["user"] = user
@@ -257,6 +256,20 @@ class Kernel:
             return []
         seen = process.view.seen(window)
         return window.map(attention(self, process) if seen is None and look else seen)
+
+    def fill(self, pid: int, budget: int, *, look: bool = False, progress: Progress = silent) -> Filling:
+        """Compute ahead of need what the windows of a process are put together of; see filling.py.
+
+        Args:
+            budget: bytes that the passages may take in the page store, those that are there already included.
+            look: only say what it would cost.
+
+        Raises:
+            ConfigError: it does not blend or has nothing mounted; the budget is too small, or more than the store.
+        """
+        from llmos.kernel.filling import fill
+
+        return fill(self.process(pid), budget, look, progress)
 
     def top(self) -> Top:
         """The whole machine at this moment."""

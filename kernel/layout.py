@@ -3,8 +3,8 @@
 What: from a question, a conversation, retrieved passages and the syscall table to the tokens of a window that fits.
 Invariant: the window never exceeds its budget and nothing is cut: what does not fit stays out whole, in the order that
     a policy gives, told as events and by a line in the window; a question that alone does not fit is an error.
-Interface: `lay_out(prompt, …, question, …) -> Layout`, `lay_out_messages`, `raw`, `Layout.dump/load` (for the
-    journal), `resumed`.
+Interface: `lay_out(prompt, …, question, …) -> Layout`, `lay_out_messages`, `lay_out_pieces`, `raw`,
+    `Layout.dump/load` (for the journal), `resumed`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llmos.abi.events import Event, PageIn, PageOut
 from llmos.abi.labels import USER, Label, dump_label, join, load_label
 from llmos.abi.machine import Region
 from llmos.kernel import grounding
-from llmos.kernel.blending import blended, ends
+from llmos.kernel.blending import blended, ends, in_pieces
 from llmos.kernel.journal.state import Exchange, Run
 from llmos.kernel.prompt import ChatPrompt, Message, Part
 from llmos.memory.paging import Held, LeastValue, Policy
@@ -274,6 +274,20 @@ def _moved(
         elif i not in out and resident and item.turn not in resident and item.turn < max(resident):
             tokens = held[i].tokens if held else 0
             yield PageIn(f"turn {item.turn}", "", tokens, item.label)
+
+
+def lay_out_pieces(
+    prompt: ChatPrompt,
+    tokenizer: Tokenizer,
+    instructions: str,
+    passages: Sequence[Passage],
+    tools: Sequence[Mapping[str, Any]] = (),
+    tools_label: Label = USER,
+) -> Layout:
+    """These passages as every blended window of the process would have them: each a piece behind its front."""
+    messages = in_pieces(_messages("", USER, instructions, passages, (), (), 0), passages)
+    segments = prompt.segments(messages, tools, tools_label)
+    return Layout.of(segments, tokenizer, passages=tuple(passages), pieces=ends(segments, len(passages)))
 
 
 def lay_out_messages(

@@ -2,7 +2,8 @@
 
 What: opens each when it is first wanted, over one encoder.
 Invariant: a volume is open once, whoever mounted it. Mounting may fetch the encoder; asking never does.
-Interface: `Library(config, progress)`: `mount`, `search`, `passages`, `named`, `notes`, `encoder`, `encode`, `close`.
+Interface: `Library(config, progress)`: `mount`, `search`, `likely`, `size`, `passages`, `named`,
+    `notes`, `encoder`, `encode`, `close`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from llmos.memory.notes import Notes
     from llmos.memory.together import Together
     from llmos.memory.volume import Passage, Volume
+
+
+LOOKED_AT = 256  # passages that are read together
 
 
 class Library:
@@ -83,6 +88,29 @@ class Library:
         with self._lock:  # it lives as long as somebody asks there
             together = self._asked.setdefault((volumes, k), Together(lambda some: search(volumes, some, k=k)))
         return together.ask(question)
+
+    def likely(self, mounts: Sequence[Mount], questions: Sequence[str], k: int) -> Iterator[Passage]:
+        """All passages of these mounts, each once: those that questions like these find, by how often and how early;
+        then the beginnings of the documents, then what follows."""
+        from llmos.memory.volume import search
+
+        volumes = [self._volume(mount) for mount in mounts]
+        found: dict[tuple[int, int], Passage] = {}
+        worth: dict[tuple[int, int], float] = {}
+        for answers in search(volumes, questions, k=k):
+            for place, p in enumerate(answers):
+                key = p.volume, p.chunk_id
+                found[key], worth[key] = p, worth.get(key, 0.0) + 1 / (place + 1)
+        yield from (found[key] for key in sorted(found, key=lambda key: (-worth[key], key)))
+        for number, volume in enumerate(volumes):
+            for start in range(0, len(volume), LOOKED_AT):
+                for passage in volume.beginnings(start, LOOKED_AT):
+                    if (number, passage.chunk_id) not in found:
+                        yield replace(passage, volume=number)
+
+    def size(self, mount: Mount) -> int:
+        """Passages of a mount."""
+        return len(self._volume(mount))
 
     def passages(self, mount: Mount, ids: Sequence[int]) -> list[Passage]:
         """Passages of a mount by their numbers there."""

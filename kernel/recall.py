@@ -62,7 +62,8 @@ class Memory(App):
                     here(call).read.append(exchange.label)
                     return _said(exchange)
         elif kind == "note" and _is_number(number):
-            found_note = self._kernel.library.notes.get(int(number), **_owner(process))
+            expert, user = _owner(process)
+            found_note = self._kernel.library.notes.get(int(number), expert=expert, user=user)
             if found_note is not None:
                 here(call).read.append(found_note.label)
                 return found_note.text
@@ -86,7 +87,7 @@ class Memory(App):
         process = here(call).process
         origin = f"process {process.pid}, turn {process.questions.count}"
         kept = self._kernel.library.notes.add(
-            Note(text, here(call).label, origin, **_owner(process)),
+            Note(text, here(call).label, origin, *_owner(process)),
             key=f"{self._kernel.machine_id}/{here(call).key}",
         )
         return f"kept as note {kept.number}"
@@ -95,15 +96,16 @@ class Memory(App):
     async def recall(self, call: Call, query: str = "") -> str:
         """Notes of earlier conversations that bear on a query; the newest where it is empty."""
         process = here(call).process
-        search = self._kernel.library.notes.search
-        notes = await asyncio.to_thread(lambda: search(query, k=FOUND, **_owner(process)))
+        (expert, user), search = _owner(process), self._kernel.library.notes.search
+        notes = await asyncio.to_thread(lambda: search(query, expert=expert, user=user, k=FOUND))
         here(call).read.extend(note.label for note in notes)
         return "\n".join(f"[note {note.number}] {note.text}" for note in notes) or "there are no notes"
 
     @syscall(effect="destroy", retry="safe", returns="user")
     async def forget(self, call: Call, number: int) -> str:
         """Remove a note for good."""
-        done = self._kernel.library.notes.forget(number, **_owner(here(call).process))
+        expert, user = _owner(here(call).process)
+        done = self._kernel.library.notes.forget(number, expert=expert, user=user)
         return "forgotten" if done else "there is no such note"
 
     async def _passages(self, call: Call, query: str) -> list[tuple[str, Passage]]:
@@ -114,9 +116,9 @@ class Memory(App):
         return [(f"passage {passage.volume}-{passage.chunk_id}", passage) for passage in found]
 
 
-def _owner(process: Process) -> dict[str, str]:
-    """Whose notes a process keeps and finds."""
-    return {"expert": process.expert, "user": str(process.spawned.settings.get("user", ""))}
+def _owner(process: Process) -> tuple[str, str]:
+    """Whose notes a process keeps and finds: of which expert and which user."""
+    return process.expert, str(process.spawned.settings.get("user", ""))
 
 
 def _is_number(text: str) -> bool:

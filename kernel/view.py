@@ -19,7 +19,7 @@ from llmos.abi.labels import USER, Label, join
 from llmos.abi.limits import PAGE_TOKENS
 from llmos.abi.manifest import Syscall
 from llmos.kernel import grounding
-from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, lay_out_messages, raw
+from llmos.kernel.layout import DEFAULT_MAX_TOKENS, Layout, lay_out, lay_out_messages, lay_out_pieces, raw
 from llmos.kernel.ledger import exceeded
 from llmos.kernel.support import about
 from llmos.kernel.syscalls import SyscallTable
@@ -99,6 +99,16 @@ class View:
         process = self._process
         found = self._passages(question) if process.mounts and question.strip() else []
         layout = self._fitted(question, USER, asking, found if process.mounts else None)
+        return replace(layout, adapter=process.adapter)
+
+    def in_pieces(self, passages: Sequence[Passage], asking: Asking) -> Layout:
+        """These passages as a blended window of this process would put them together."""
+        process = self._process
+        tools, described = self._described(self.table(asking), asking)
+        instructions = str(process.spawned.settings.get("instructions", ""))
+        layout = lay_out_pieces(
+            process.kernel.prompt, process.kernel.tokenizer, instructions, passages, tools, described
+        )
         return replace(layout, adapter=process.adapter)
 
     def _budget(self, asking: Asking) -> int:

@@ -411,6 +411,12 @@ class Store:
                 found.append(id_)
         return found, vectors[: len(found)]
 
+    def beginnings(self, start: int, count: int) -> list[int]:
+        """Ids of chunks from number `start` on, the first ones of all documents before the second ones."""
+        query = "SELECT id FROM chunks ORDER BY ordinal, id LIMIT ? OFFSET ?"
+        with self._lock, disk_errors(self.folder):
+            return [id_ for (id_,) in self._db.execute(query, (count, start))]
+
     def count(self) -> int:
         """Chunks in the volume."""
         with self._lock, disk_errors(self.folder):

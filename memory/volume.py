@@ -125,6 +125,11 @@ class Volume:
         """The k best passages for a question, best first; fewer where the volume holds fewer."""
         return search([self], [query], k=k)[0]
 
+    def beginnings(self, start: int, count: int) -> list[Passage]:
+        """Passages `start` to `start + count` in the order of their places in their documents: all first ones, all
+        second ones, and so on."""
+        return self.passages(self._store.beginnings(start, count))
+
     def passages(self, ids: Sequence[int]) -> list[Passage]:
         """Passages by their numbers; those that are gone are left out."""
         return [_passage(row) for row in self._store.rows(ids).values()]

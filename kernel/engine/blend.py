@@ -7,8 +7,8 @@ What: a request may say that its beginning is made of pieces: first what stands 
 Invariant: this is not what a full prefill computes: passages do not see each other. It is a function of the
     request alone all the same: whether a piece was found or has to be computed, the KV is the same bit for bit. Pages
     made so are found under hashes of their own, never by requests without pieces.
-Interface: `Blender(model, runner, store)`: `fits(model)`, `bring(sequence, …)`,
-    `computed`. The engine thread's own.
+Interface: `Blender(model, runner, store)`: `fits(model)`, `bring(sequence, …)`, `computed`, the engine thread's own;
+    `stored(request)`, `token_bytes`.
 """
 
 from __future__ import annotations
@@ -122,6 +122,15 @@ class Blender:
             found.append(Piece(start, end, before, key))
             start = end
         return found
+
+    def stored(self, request: Request) -> list[bool]:
+        """Of each piece of a request whether host memory or disk has it. Any thread."""
+        return [piece.key in self._chunks for piece in self.pieces(request)]
+
+    @property
+    def token_bytes(self) -> int:
+        """What is kept of a token."""
+        return self._chunks.token_bytes
 
     def _holds(self, held: dict[bytes, KV], key: bytes) -> bool:
         """Whether a piece is held now, or can be had at once."""

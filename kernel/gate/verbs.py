@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -335,6 +336,14 @@ async def pmap(request: Any, *, pid: int, look: bool = False) -> list[Any]:
     """What stands in a process's window."""
     request.process(pid)
     return [wire.dump(region) for region in await asyncio.to_thread(request.kernel.pmap, pid, look=look)]
+
+
+@verb
+async def fill(request: Any, *, pid: int, budget: int, look: bool = False) -> Any:
+    """Compute ahead of need what a process's windows are put together of."""
+    request.process(pid)
+    fill = partial(request.kernel.fill, pid, budget, look=look)
+    return wire.dump(await _told(request, lambda progress: fill(progress=progress)))
 
 
 @verb

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llmos.abi import wire
 from llmos.abi.config import Config
 from llmos.abi.errors import ConfigError
-from llmos.abi.machine import AdapterStat, Passed, Region, Replay, Stat, Top, Why
+from llmos.abi.machine import AdapterStat, Filling, Passed, Region, Replay, Stat, Top, Why
 from llmos.abi.mount import Mount, as_mount
 from llmos.abi.progress import Progress, silent
 from llmos.attach.connection import Connection
@@ -144,6 +144,12 @@ class RemoteKernel:
     def pmap(self, pid: int, *, look: bool = False) -> list[Region]:
         """What stands in a process's window; see `Kernel.pmap`."""
         return [wire.load(Region, region) for region in self._connection.call("pmap", pid=pid, look=look)]
+
+    def fill(self, pid: int, budget: int, *, look: bool = False, progress: Progress = silent) -> Filling:
+        """Compute ahead of need what the windows of a process are put together of; see `Kernel.fill`."""
+        given = {"pid": pid, "budget": budget, "look": look}
+        found: Filling = wire.load(Filling, self._connection.collect("fill", reported(progress), **given))
+        return found
 
     def top(self) -> Top:
         """The whole machine at this moment."""

@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         doctor,
         expert,
         export,
+        fill,
         journal,
         kill,
         label,
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"llmos {__version__}")
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    runs = (ask, shell, talk, up, ps, pmap, kill, checkpoint, journal, replay, serve)
+    runs = (ask, shell, talk, up, ps, pmap, kill, checkpoint, fill, journal, replay, serve)
     for module in (*runs, next_token, expert, adapter, learn, label, models, zipping, export, app, doctor):
         module.add(verbs)
     return top
