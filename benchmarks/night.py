@@ -8,6 +8,7 @@ should refuse) that was asked before. `--quick` takes six faults and SmolLM2.
 `faults_before`, `faults_gone`: share of the other wordings that are answered right, before and behind the night;
 `lost_elsewhere`: points (of 100) of the regression set that were lost, with the bounds of 95 % intervals; `live`: 1
 where the gates let the adapter pass; `kills`, `kills_survived`: nights killed, and those that left live what was.
+A run that was broken off goes on where it was: each answer is kept, and so is the state with its night.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.figures import Figures, Progress
+from benchmarks.kept import Kept
 from benchmarks.night_set import Fault, Half, Question, faults, regression
 
 if TYPE_CHECKING:
@@ -55,40 +58,39 @@ def run(quick: bool, progress: Progress) -> Figures:
 
 def measure(model: str, count: int, half: Half, progress: Progress) -> Figures:
     """The figures of one model and half."""
-    from llmos.apps.experts.launch import specialist
-    from llmos.apps.experts.shelf import Shelf
     from llmos.connect import load_config
-    from llmos.kernel.boot import boot
 
     planted = faults(count, half)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        state, file = folder / "state", folder / "llmos.yaml"
-        machine = {"machine": {"state": str(state)}, "kernel": {"model": model, "window": WINDOW}}
-        file.write_text(json.dumps(machine), "utf-8")
-        config = load_config(file)
-        ready = specialist(Shelf(config).find(EXPERT), (), state)
-        questions = regression(folder, half)
-        with boot(config, state=state / "kernel") as kernel:
-            before = asked(kernel, ready, planted, questions)
-            for fault in planted:
-                process = ready.spawn(kernel)
-                if process.ask(fault.ask, **ready.asked(seed=0)).answer:
-                    process.correct(1, fault.right)
-                process.close()
-        progress(f"before: {_shares(before)}")
-        tried = [_killed(config, file, stage, progress) for stage in KILLED]
-        killed = [survived for survived in tried if survived is not None]
-        night = _night(file)
-        said = night.communicate()[0]
+    work = load_config(None).machine.cache / "benchmarks" / "night" / f"{model}-{count}-{half}"
+    kept = Kept(work / "kept.jsonl", f"{model} {planted}")
+    folder = work / "machine"
+    if not kept.before:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    state, file = folder / "state", folder / "llmos.yaml"
+    machine = {"machine": {"state": str(state)}, "kernel": {"model": model, "window": WINDOW}}
+    file.write_text(json.dumps(machine), "utf-8")
+    config = load_config(file)
+    test = Test(config, planted, regression(folder, half), kept)
+    test.ask("before")
+    before = test.answered("before")
+    progress(f"before: {_shares(before)}")
+    for stage in KILLED:
+        if kept.get(f"killed in {stage}") is None:
+            kept.put(f"killed in {stage}", _killed(config, file, stage, progress))
+    killed = [kept.get(f"killed in {stage}") for stage in KILLED if kept.get(f"killed in {stage}") != "over"]
+    if kept.get("report") is None:
+        with _night(file) as night:
+            said = night.communicate()[0]
         if not said:
             raise RuntimeError(f"the night ended with {night.returncode} and no report")
-        report = json.loads(said)
-        gates = [f"{gate['name']}: {gate['why']}" for gate in report["gates"]]
-        progress("; ".join([report["stage"], report["why"], *gates]))
-        with boot(config, state=state / "kernel") as kernel:
-            behind = asked(kernel, ready, planted, questions)
-        progress(f"behind: {_shares(behind)}")
+        kept.put("report", json.loads(said))
+    report = kept.get("report")
+    gates = tuple(f"gate {gate['name']}: {gate['why']}" for gate in report["gates"])
+    progress("; ".join([report["stage"], report["why"], *gates]))
+    test.ask("behind")
+    behind = test.answered("behind")
+    progress(f"behind: {_shares(behind)}")
     lost = [100.0 * (a - b) for a, b in zip(before.elsewhere, behind.elsewhere, strict=True)]
     gone_low, gone_high = interval(behind.faults)
     lost_low, lost_high = interval(lost)
@@ -99,50 +101,99 @@ def measure(model: str, count: int, half: Half, progress: Progress) -> Figures:
         "lost_elsewhere_low": lost_low, "lost_elsewhere_high": lost_high, "live": int(report["stage"] == "live"),
         "kills": len(killed), "kills_survived": sum(killed), "seconds_of_the_night": report["seconds"],
     }  # fmt: skip
-    return Figures(values, (model,), (report["why"],) if report["why"] else ())
+    kept.done()
+    return Figures(values, (model,), (*([report["why"]] if report["why"] else []), *gates))
 
 
-def asked(
-    kernel: Kernel, ready: Specialist, planted: Sequence[Fault], questions: Sequence[Question]
-) -> Answered:
-    """Ask all of it, each question of a new process."""
+@dataclass(frozen=True, slots=True)
+class Test:
+    """What is asked before a night and behind it."""
+
+    config: Config
+    planted: Sequence[Fault]
+    questions: Sequence[Question]
+    kept: Kept
+
+    def ask(self, when: str) -> None:
+        """Ask all that was not asked yet, each question of a new process; before the night the faults are corrected
+        then."""
+        from llmos.apps.experts.evaluation import refuses
+        from llmos.apps.experts.launch import specialist
+        from llmos.apps.experts.shelf import Shelf
+        from llmos.kernel.boot import boot
+
+        if self.kept.get(f"{when}: done"):
+            return
+        state = self.config.machine.state
+        ready = specialist(Shelf(self.config).find(EXPERT), (), state)
+        with boot(self.config, state=state / "kernel") as kernel:
+            for fault in self.planted:
+                for ask in fault.others:
+                    if self.kept.get(f"{when}: {ask}") is None:
+                        said = _answer(kernel, ready, ask)
+                        self.kept.put(f"{when}: {ask}", fault.has.casefold() in said.casefold())
+            for q in self.questions:
+                if self.kept.get(f"{when}: {q.file and q.file.name}: {q.ask}") is None:
+                    said = _answer(kernel, ready, q.ask, q.file)
+                    right = any(h.casefold() in said.casefold() for h in q.has) if q.has else refuses(said)
+                    self.kept.put(f"{when}: {q.file and q.file.name}: {q.ask}", right)
+            for fault in self.planted if when == "before" else ():
+                if self.kept.get(f"corrected: {fault.ask}") is None:
+                    process = ready.spawn(kernel)
+                    process.ask(fault.ask, **ready.asked(seed=0))
+                    process.correct(1, fault.right)
+                    process.close()
+                    self.kept.put(f"corrected: {fault.ask}", True)
+        self.kept.put(f"{when}: done", True)
+
+    def answered(self, when: str) -> Answered:
+        """What was right."""
+        others = [self.kept.get(f"{when}: {ask}") for fault in self.planted for ask in fault.others]
+        elsewhere = [self.kept.get(f"{when}: {q.file and q.file.name}: {q.ask}") for q in self.questions]
+        return Answered(tuple(others), tuple(elsewhere))
+
+
+def _answer(kernel: Kernel, ready: Specialist, ask: str, file: Path | None = None) -> str:
+    """Of a new process."""
     from llmos.abi.mount import Mount
-    from llmos.apps.experts.evaluation import refuses
 
-    def answer(ask: str, file: Path | None = None) -> str:
-        process = ready.spawn(kernel, mounts=[] if file is None else [Mount(file)])
-        said: str = process.ask(ask, **ready.asked(seed=0, max_tokens=80)).answer
-        process.close()
-        return said
-
-    others = [fault.has.casefold() in answer(ask).casefold() for fault in planted for ask in fault.others]
-    elsewhere = []
-    for q in questions:
-        said = answer(q.ask, q.file)
-        elsewhere.append(any(h.casefold() in said.casefold() for h in q.has) if q.has else refuses(said))
-    return Answered(tuple(others), tuple(elsewhere))
+    process = ready.spawn(kernel, mounts=[] if file is None else [Mount(file)])
+    said: str = process.ask(ask, **ready.asked(seed=0, max_tokens=80)).answer
+    process.close()
+    return said
 
 
-def _night(file: Path) -> subprocess.Popen[str]:
-    """A night as a user starts it, in a session of its own."""
+@contextmanager
+def _night(file: Path) -> Iterator[subprocess.Popen[str]]:
+    """A night as a user starts it, in a session of its own; it does not outlive us."""
     command = [sys.executable, *f"-m llmos learn night --expert {EXPERT} --json --config".split(), str(file)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    night = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield night
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if night.poll() is None:
+            os.killpg(night.pid, signal.SIGKILL)
+            night.communicate()
 
 
-def _killed(config: Config, file: Path, stage: str, progress: Progress) -> bool | None:
-    """Kill a night somewhere in a stage; whether what was live before is live. None: it ended before."""
+def _killed(config: Config, file: Path, stage: str, progress: Progress) -> bool | str:
+    """Kill a night somewhere in a stage; whether what was live before is live, or "over": it ended before."""
     from llmos.apps.experts.nights import folder_of
     from llmos.kernel.adapters import AdapterStore
 
-    place, night = folder_of(config.machine.state, EXPERT), _night(file)
-    while night.poll() is None and _stage(place) < KILLED.index(stage):
-        time.sleep(0.1)
-    time.sleep(random.Random(stage).uniform(0, 5))
-    if night.poll() is not None:
-        progress(f"the night ended with {night.returncode} before it was killed in {stage}")
-        return None
-    os.killpg(night.pid, signal.SIGKILL)
-    night.communicate()
+    place = folder_of(config.machine.state, EXPERT)
+    if _stage(place) > KILLED.index(stage):
+        return "over"  # a run of ours that was broken off has come further
+    with _night(file) as night:
+        while night.poll() is None and _stage(place) < KILLED.index(stage):
+            time.sleep(0.1)
+        time.sleep(random.Random(stage).uniform(0, 5))
+        if night.poll() is not None:
+            progress(f"the night ended with {night.returncode} before it was killed in {stage}")
+            return "over"
+        os.killpg(night.pid, signal.SIGKILL)
     given = AdapterStore(config.machine.state / "adapters").of(EXPERT)
     progress(f"killed in {stage}: live is {given or 'the old'}")
     return given is None and not (place / "live.json").exists()
