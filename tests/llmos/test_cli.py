@@ -20,7 +20,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 VERBS = (
     "ask", "shell", "up", "down", "status", "logs", "ps", "top", "pmap", "kill", "checkpoint", "resume", "journal",
     "replay", "serve", "next", "models", "app", "doctor", "expert", "talk", "run",
-    "zip", "unzip", "export", "learn", "adapter", "label",
+    "zip", "unzip", "export", "fill", "learn", "adapter", "label",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 
