@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import benchmarks, measure, table
+from benchmarks import poison, think, train
+from benchmarks import zip as zip_
+from benchmarks.__main__ import benchmarks, described, measure, table, write
+from benchmarks.figures import Figures
 from benchmarks.reference.kl import divergence, head, log_softmax
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +60,34 @@ def test_a_result_is_also_a_table() -> None:
     }  # fmt: skip
     text = table(result)
     assert "ours.m.128" in text and "41.5" in text and "some processor" in text and "a note" in text
+
+
+def test_a_result_is_left_in_a_folder_and_drawn(tmp_path: Path) -> None:
+    values = {f"acc.{n}x{end}": 0.1 * n for n in (1, 4) for end in ("", ".lo", ".hi")}
+    figures = Figures(values, ("m",), ("a note",), partial(think._draw, values, (1, 4)))
+    result = described("think", figures, {"cpu": "some processor"}, "python -m benchmarks think", 3.04)
+    paths = write(result, figures, tmp_path / "docs")
+    assert [path.name for path in paths] == ["think.json", "think.svg", "think.png"]
+    said = json.loads(paths[0].read_text())
+    assert said["figures"]["acc.4x"] == 0.4 and said["seconds"] == 3.0 and said["notes"] == ["a note"]
+    drawn = paths[1].read_bytes()
+    assert write(result, figures, tmp_path / "docs") == paths and paths[1].read_bytes() == drawn
+
+
+def test_every_picture_can_be_drawn(tmp_path: Path) -> None:
+    packed = {"xz": 3.5, "zstd": 3.4, "bits_per_byte.m": 1.2}
+    outcomes = [
+        poison.Outcome("a name", share, i > 0, i > 0, i == 0, ()) for i, share in enumerate(poison.SHARES)
+    ]
+    curves = {"lora": {"ours": [2.0, 1.5], "torch": [2.0, 1.5]}, "scratch": {"ours": [3.0, 2.0]}}
+    made = [*zip_._draw(packed, tmp_path), *poison._draw(outcomes, tmp_path), *train._draw(curves, tmp_path)]
+    assert {path.name for path in made if path.stat().st_size > 5000} >= {
+        "zip.png",
+        "poison.png",
+        "train.png",
+    }
+    text = (tmp_path / "poison.svg").read_text()
+    assert text.startswith("<?xml") and "</svg>" in text
 
 
 def test_a_benchmark_s_error_is_not_hidden() -> None:
