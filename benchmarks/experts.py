@@ -25,9 +25,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.experts_grounded import Question, python_manual
-from benchmarks.kept import Kept
 from benchmarks.experts_routed import QUESTIONS, handbook
 from benchmarks.figures import Figures, Progress
+from benchmarks.kept import Kept
 from examples.demo import questions as demo
 from examples.demo.corpus import policy_manual
 from llmos import connect
@@ -61,7 +61,6 @@ def run(quick: bool, progress: Progress) -> Figures:
     config = config.model_copy(
         update={"machine": config.machine.model_copy(update={"state": work / "state"})}
     )
-    notes = [f"{kept.before} outcomes are of a run that was broken off"] if kept.before else []
     values: dict[str, float] = {}
     for name in EXPERTS:
         passed = _tests(name, config, quick, progress, kept)
@@ -69,7 +68,7 @@ def run(quick: bool, progress: Progress) -> Figures:
     values |= _routed(config, quick, progress, kept)
     values |= _grounded(config, work, quick, progress, kept)
     kept.done()
-    return Figures(values, models=(config.kernel.model,), notes=tuple(notes))
+    return Figures(values, models=(config.kernel.model,), notes=tuple(kept.notes))
 
 
 def _tests(name: str, config: Config, quick: bool, progress: Progress, kept: Kept) -> list[bool]:

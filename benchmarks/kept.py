@@ -3,7 +3,8 @@
 What: outcomes by name, in a file of JSON lines, each on the disk before the next is looked for.
 Invariant: they are of this very setting, and of the last day, or the file is begun anew; a line that was cut off is
     none. A benchmark that came to its end leaves no file: the next one measures.
-Interface: `Kept(file, setting)`: `.get(name)`, `.put(name, outcome)`, `.before` (how many there were), `.done()`.
+Interface: `Kept(file, setting)`: `.get(name)`, `.put(name, outcome)`, `.before` (how many there were), `.notes` (what a
+    reader of the result should know of that), `.done()`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,13 @@ class Kept:
             file.write(
                 "\n" + json.dumps([name, outcome]) + "\n"
             )  # a line of its own, whatever was cut off before
+
+    @property
+    def notes(self) -> list[str]:
+        """Whether this is a whole run's result."""
+        if not self.before:
+            return []
+        return [f"{self.before} outcomes are of a run that was broken off; `seconds` are of its last part"]
 
     def done(self) -> None:
         """All was found."""

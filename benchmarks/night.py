@@ -102,7 +102,7 @@ def measure(model: str, count: int, half: Half, progress: Progress) -> Figures:
         "kills": len(killed), "kills_survived": sum(killed), "seconds_of_the_night": report["seconds"],
     }  # fmt: skip
     kept.done()
-    return Figures(values, (model,), (*([report["why"]] if report["why"] else []), *gates))
+    return Figures(values, (model,), (*filter(None, [report["why"]]), *gates, *kept.notes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,7 @@ def measure(seeds: range, deep: bool, progress: Progress) -> Figures:
     notes += [f"clean, and refused: {'; '.join(one.alarms)}" for one in outcomes if one.alarms]
     if not deep:
         notes.append("nothing was trained: what passes the scan counts as deployed")
-    if kept.before:
-        notes.append(f"{kept.before} results are of a run that was broken off")
+    notes += kept.notes
     kept.done()
     return Figures(values, (MODEL, "all-minilm-l6-v2"), tuple(notes), partial(_draw, outcomes))
 

@@ -70,6 +70,7 @@ def run(quick: bool, progress: Progress) -> Figures:
         found, curves[name], told = kept.get(name)
         values |= found
         notes += told
+    notes += kept.notes
     kept.done()
     return Figures(values, (MODEL,), tuple(notes), partial(_draw, curves))
 

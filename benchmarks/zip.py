@@ -55,10 +55,7 @@ def run(quick: bool, progress: Progress) -> Figures:
         values[f"bits_per_byte.{name}"] = 8 * sum(made.values()) / size
         values[f"of_xz.{name}"] = sum(made.values()) / sum(xz.values())
         values |= {f"of_xz.{name}.{text}": made[text] / xz[text] for text in prose}
-    notes = [
-        *_notes(prose),
-        *([f"{kept.before} results are of a run that was broken off"] if kept.before else []),
-    ]
+    notes = [*_notes(prose), *kept.notes]
     kept.done()
     return Figures(values, tuple(used), tuple(notes), partial(_draw, values))
 
