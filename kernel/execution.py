@@ -283,7 +283,7 @@ class Execution:
         self._within_quotas(finished.reason, len(tokens))
         return tokens, text, "stop" if stopped else finished.reason
 
-    def _within_quotas(self, reason: StopReason, written: int) -> None:
+    def _within_quotas(self, reason: str, written: int) -> None:
         """QuotaExceeded: what ended the words behind the window, of which so many were written, is a quota."""
         ledger = self.process.ledger
         if reason == "length" and ledger.left("tokens") < 1:

@@ -24,7 +24,7 @@ class Ledger:
         self.turns = self.tokens = self.prompt_tokens = self.cached_tokens = self.syscalls = 0
         self.pages = 0  # of its largest window
 
-    def limit(self, quota: Quota) -> int:
+    def limit(self, quota: str) -> int:
         """How much there may be in all."""
         return int(self.quotas.get(quota, NO_LIMIT))
 

@@ -44,7 +44,7 @@ from llmos.kernel.journal.records import (
     Signalled,
 )
 from llmos.kernel.journal.state import Exchange, Mail
-from llmos.kernel.ledger import Ledger, Quota
+from llmos.kernel.ledger import Ledger
 from llmos.kernel.mailbox import Mailbox
 from llmos.kernel.monitor import value_key
 from llmos.kernel.prompt import Message
@@ -321,7 +321,7 @@ class Process:
         left = self.ledger.limit("seconds") - (time() - self._born)
         asyncio.get_running_loop().call_later(max(left, 0), self.exceeded, "seconds")
 
-    def exceeded(self, quota: Quota) -> None:
+    def exceeded(self, quota: str) -> None:
         """On the loop: end, for a quota is used up."""
         if self.exit is None:
             limit = self.ledger.limit(quota)
