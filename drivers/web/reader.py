@@ -1,6 +1,7 @@
 """The light reader: a page as text without a browser, hidden text marked as far as its markup and styles tell.
 
-What: parses HTML as browsers do (lexbor), computes for each element what could hide its text, and tells a `Writer`.
+What: parses HTML as browsers do (lexbor), writes it out flat, computes for each element what could hide its text, and
+    tells a `Writer`.
 Invariant: depth costs no recursion. Where styles say something that cannot be judged without a layout, `Reading`
     says so in `doubts`; where the text is made by scripts, `empty` says so. Then Chromium reads the page.
 Interface: `style_sheets(html, base)`, `read_html(html, base, sheets) -> Reading`.
@@ -9,37 +10,48 @@ Interface: `style_sheets(html, base)`, `read_html(html, base, sheets) -> Reading
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from urllib.parse import urljoin
 
 import tinycss2.color4
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborHTMLParser
 
 from llmos.drivers.web import hidden
 from llmos.drivers.web.cascade import Cascade
 from llmos.drivers.web.errors import PageTooLarge
+from llmos.drivers.web.flat import VOID, quote, tell
 from llmos.drivers.web.hidden import BLACK, LINK, WHITE, Colour
 from llmos.drivers.web.sheets import Sheets, understood
 from llmos.drivers.web.writing import HIDDEN, MAX_OPTIONS, OPTIONS, Attributes, Writer, Written
 
 MAX_DEPTH = 8000  # elements in each other, and choices of a page: the parser's time grows with the square
 FEW = 200  # visible characters below which a page with scripts is one that its scripts have yet to write
-_NEVER = frozenset({"script", "style", "template", "head", "meta", "link", "base", "datalist", "param", "rp"})
+_RAW = ("xmp", "iframe", "noembed", "noframes", "plaintext")  # their text is written out as it is
+_UNQUOTED = re.compile(  # no comment holds its own end, no such element its own; <plaintext> goes on to the last
+    rf"<!--(.*?)-->|<\?[^>]*>|(<({'|'.join(_RAW[:-1])})(?: [^>]*)?>)(.*?)(?=</\3>)"
+    r"|(<plaintext(?: [^>]*)?>)(.*)(?=</plaintext>)",
+    re.DOTALL,
+)
+_FOREIGN_RAW = ", ".join(f"{root} {tag}" for root in ("svg", "math") for tag in _RAW)
+_FOREIGN_VOID = ", ".join(f"{root} {tag}" for root in ("svg", "math") for tag in sorted(VOID))
 _SIZES = {
     "xx-small": 9, "x-small": 10, "small": 13, "medium": 16, "large": 18, "x-large": 24, "xx-large": 32,
     "smaller": 13, "larger": 19,
 }  # fmt: skip
-_TAGS = re.compile(  # whatever is never closed reaches to the end, so this is linear
-    r"<!--(?:.*?-->|.*)|<(?:script|style|textarea|title)\b(?:.*?</(?:script|style|textarea|title)|.*)"
-    r"|<(/?)([a-zA-Z][^\s/>]*)(?:[^>\"']|\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z))*+(?:>|\Z)",
-    re.DOTALL | re.IGNORECASE,
-)
-_SHALLOW = frozenset(  # elements that have no contents, or whose end is usually left out
+_SHALLOW = "|".join(  # elements that have no contents, or whose end is usually left out
     """area base br col embed hr img input link meta source track wbr p li dt dd tr td th thead tbody tfoot option
     optgroup html head body a button""".split()
 )
+_TAGS = re.compile(  # whatever is never closed reaches to the end, so this is linear
+    r"<!--(?:.*?-->|.*)|<(?:script|style|textarea|title)\b(?:.*?</(?:script|style|textarea|title)|.*)"
+    rf"|<(?!/?(?:{_SHALLOW})[\s/>])(/?)[a-zA-Z][^\s/>]*(?:[^>\"']|\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z))*+(?:>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+_UNSEEN = frozenset({"dialog", "noembed", "noframes"})  # a dialog unless it is open
+_REPLACED = frozenset({"img", "input", "select", "textarea", "iframe", "frame", "embed", "object", "button"})
 _LENGTH = re.compile(r"(-?\d*\.?\d+)(px|pt|em|rem|ex|ch|%|vw|vh|in|cm|mm|pc|q|vmin|vmax)?")
 _UNITS = {
     "px": 1.0, "pt": 4 / 3, "em": 16.0, "rem": 16.0, "ex": 8.0, "ch": 8.0, "%": 12.8, "vw": 12.8, "vh": 9.0, "in": 96.0,
@@ -69,6 +81,7 @@ class _State:
     colour: Colour = BLACK
     ground: Colour | None = WHITE  # None: a picture
     opacity: float = 1.0
+    outside: _State | None = None  # of a closed <details>: what its summary goes by
 
     @cached_property
     def reason(self) -> str:
@@ -118,11 +131,13 @@ def _depth(html: str) -> int:
     """About how deeply elements are nested: the parser takes the square of it."""
     depth = deepest = 0
     for match in _TAGS.finditer(html):
-        name = match[2]
-        if name is None or name.lower() in _SHALLOW:
-            continue
-        depth = max(0, depth - 1) if match[1] else depth + 1
-        deepest = max(deepest, depth)
+        closing = match[1]
+        if closing:
+            depth = depth - 1 if depth else 0
+        elif closing is not None:
+            depth += 1
+            if depth > deepest:
+                deepest = depth
     return deepest
 
 
@@ -144,7 +159,9 @@ class _Walk:
 
     def __init__(self, tree: LexborHTMLParser, base: str, sheets: Sheets) -> None:
         self._tree, self._sheets = tree, sheets
-        self._cascade = Cascade(tree, sheets)
+        name = "m" + secrets.token_hex(8)  # of our own attributes: no page can know it
+        self._summary, self._options = name + "s", name + "o"
+        self._cascade = Cascade(tree, sheets, name)
         self._doubts = dict.fromkeys(self._cascade.doubts)
         node = tree.css_first("base[href]")
         self._base = urljoin(base, node.attributes.get("href") or "") if node is not None else base
@@ -162,15 +179,16 @@ class _Walk:
             self._writer.start("title", {})
             self._writer.text(title.text(deep=True))
             self._writer.end("title")
-        if tree.root is not None:
-            self._walk(tree.root)
+        scripts = any("json" not in (node.attributes.get("type") or "") for node in tree.css("script"))
+        templates, refresh = len(tree.css("template")), self._refresh()
+        tell(self._flat(), self._writer, self._styled, _State(), {self._options: OPTIONS})
         written = self._writer.finish()
-        templates, comments = len(tree.css("template")), self._comments
+        comments = self._comments
         left_out = [f"{comments} comments ({self._comment_characters} characters)"] if comments else []
         left_out += [f"{templates} templates"] if templates else []
-        scripts = any("json" not in (node.attributes.get("type") or "") for node in tree.css("script"))
+        left_out += [name for name in ("text within a drawing",) if name in self._doubts]
         empty = scripts and written.visible < FEW
-        return Reading(written, tuple(self._doubts), empty, tuple(left_out), self._refresh())
+        return Reading(written, tuple(self._doubts), empty, tuple(left_out), refresh)
 
     def _refresh(self) -> str:
         node = self._tree.css_first("meta[http-equiv=refresh i]")
@@ -178,89 +196,79 @@ class _Walk:
         match = re.match(r"\s*(\d+)[\d.]*\s*[;,]\s*(?:url\s*=\s*)?['\"]?([^'\"]+)", content, re.IGNORECASE)
         return urljoin(self._base, match[2].strip()) if match and int(match[1]) <= 10 else ""
 
-    def _walk(self, root: LexborNode) -> None:
-        writer = self._writer
-        stack: list[tuple[str, Iterator[LexborNode], _State]] = [("", iter((root,)), _State())]
-        while stack:
-            tag, children, state = stack[-1]
-            node = next(children, None)
-            if node is None:
-                stack.pop()
-                if tag:
-                    writer.end(tag)
-                continue
-            name = node.tag or ""
-            if name == "-text":
-                words = node.text_content or ""
-                if words.strip():
-                    writer.text(words, state.reason)
-                elif words:
-                    writer.text(" ")
-                continue
-            if name[:1] in "-!#" or name in _NEVER:
-                if name == "-comment":
-                    self._comments += 1
-                    self._comment_characters += len((node.comment_content or "").strip())
-                continue
-            attributes: Attributes = node.attributes
-            inner = self._styled(node, name, attributes, state)
-            if name in ("img", "input", "select", "textarea", "iframe", "button"):
-                attributes = self._replaced(node, name, attributes, inner)
-            if name == "title":
-                name = "g"  # within a picture: its words, not the page's title
-            writer.start(name, attributes)
-            if name in ("select", "textarea", "iframe"):
-                writer.end(name)
-                continue
-            if name == "details" and "open" not in attributes:
-                stack += self._folded(node, inner)
-                continue
-            stack.append((name, node.iter(include_text=True, skip_empty=False), inner))
+    def _flat(self) -> str:
+        """The page as flat markup. What only the contents of an element or its place say becomes an attribute."""
+        tree = self._tree
+        if tree.root is None:
+            return ""
+        html = tree.root.html or ""
+        if "<select" in html:
+            for node in tree.css("select"):
+                options = [" ".join(option.text(deep=True).split()) for option in node.css("option")]
+                chosen = node.css_first("option[selected]")
+                first = (options or [""])[0]
+                node.attrs["value"] = (
+                    " ".join(chosen.text(deep=True).split()) if chosen is not None else first
+                )
+                more = " / …" if len(options) > MAX_OPTIONS else ""
+                node.attrs[self._options] = " / ".join(options[:MAX_OPTIONS]) + more
+        if "<textarea" in html:
+            for node in tree.css("textarea"):
+                node.attrs["value"] = node.text(deep=True)
+        if "<details" in html:
+            for node in tree.css("details:not([open]) > summary:first-of-type"):
+                node.attrs[self._summary] = ""
+        raw = any("<" + tag in html for tag in _RAW)
+        if "<svg" in html or "<math" in html:
+            if tree.css_first(_FOREIGN_VOID) is not None:  # there they have contents
+                self._doubts["elements of a page within a drawing"] = None
+            for node in tree.css(_FOREIGN_RAW):
+                self._doubts["text within a drawing"] = None
+                node.decompose()
+        tree.strip_tags(["script", "style", "template"], recursive=True)
+        html = tree.root.html or ""
+        return _UNQUOTED.sub(self._quoted, html) if raw or "<!--" in html or "<?" in html else html
 
-    def _folded(self, node: LexborNode, state: _State) -> list[tuple[str, Iterator[LexborNode], _State]]:
-        """A closed <details>: its summary can be seen, the rest not until it is opened."""
-        children = list(node.iter(include_text=True, skip_empty=False))
-        summary = next((child for child in children if child.tag == "summary"), None)
-        rest = [child for child in children if summary is None or child.mem_id != summary.mem_id]
-        folded = self._states.setdefault(
-            ("folded", id(state)), replace(state, why=state.why or hidden.FOLDED)
-        )
-        return [("details", iter(rest), folded), ("", iter(() if summary is None else (summary,)), state)]
-
-    def _replaced(self, node: LexborNode, name: str, attributes: Attributes, state: _State) -> Attributes:
-        """Attributes of a control or a picture, with what only its contents say."""
-        more: dict[str, str | None] = {**attributes, HIDDEN: state.reason}
-        if name == "select":
-            options = [" ".join(option.text(deep=True).split()) for option in node.css("option")]
-            chosen = node.css_first("option[selected]")
-            more["value"] = (
-                " ".join(chosen.text(deep=True).split()) if chosen is not None else (options or [""])[0]
-            )
-            more[OPTIONS] = " / ".join(options[:MAX_OPTIONS]) + (" / …" if len(options) > MAX_OPTIONS else "")
-        elif name == "textarea":
-            more["value"] = node.text(deep=True)
-        return more
+    def _quoted(self, found: re.Match[str]) -> str:
+        if (comment := found[1]) is not None:
+            self._comments += 1
+            self._comment_characters += len(comment.strip())
+        return (found[2] or found[5] or "") + quote(found[4] or found[6] or "")
 
     # --- styles ---
 
-    def _styled(self, node: LexborNode, tag: str, attributes: Attributes, state: _State) -> _State:
-        declared = self._cascade.of(node, attributes.get("style"))
+    def _styled(self, tag: str, attributes: Attributes, state: _State) -> tuple[_State, Attributes]:
+        """What an element hands down, and what the writer is told of it."""
+        if state.outside is not None and tag == "summary" and self._summary in attributes:
+            state = state.outside
+        declared = self._cascade.of(tag, attributes)
         changes = _markup(tag, attributes, state)
-        if declared is None and not changes:
-            return state
-        key = (id(declared), id(state), *changes.items())
-        known = self._states.get(key)
-        if known is None:
-            base = replace(state, **changes) if changes else state  # type: ignore[arg-type]
-            if declared is not None:
-                values = self._values(declared)
-                if changes.get("why") == hidden.NOT_SHOWN and values.get("display", "none") != "none":
-                    base = replace(base, why=state.why)  # the sheet shows what the attribute `hidden` hid
-                base = self._applied(values, base, state)
-                if values.get("position") == "absolute" and not base.why and base.ground is not state.ground:
-                    self._doubts["a box that may lie over text"] = None
-            known = self._states[key] = base
-        return known
+        inner = state
+        if declared is not None or changes:
+            key = (id(declared), id(state), *changes.items())
+            known = self._states.get(key)
+            if known is None:
+                known = self._states[key] = self._changed(declared, changes, state)
+            inner = known
+        if tag in _REPLACED:
+            attributes = {**attributes, HIDDEN: inner.reason}
+        if tag == "details" and "open" not in attributes:
+            why = inner.why or hidden.FOLDED
+            inner = self._states.setdefault(("folded", id(inner)), replace(inner, why=why, outside=inner))
+        return inner, attributes
+
+    def _changed(self, declared: dict[str, str] | None, changes: dict[str, object], state: _State) -> _State:
+        """The state of an element that its kind, its attributes or its styles change."""
+        base = replace(state, **changes) if changes else state  # type: ignore[arg-type]
+        if declared is None:
+            return base
+        values = self._values(declared)
+        if changes.get("why") == hidden.NOT_SHOWN and values.get("display", "none") != "none":
+            base = replace(base, why=state.why)  # the sheet shows what the attribute `hidden` hid
+        base = self._applied(values, base, state)
+        if values.get("position") == "absolute" and not base.why and base.ground is not state.ground:
+            self._doubts["a box that may lie over text"] = None
+        return base
 
     def _values(self, declared: dict[str, str]) -> dict[str, str]:
         values: dict[str, str] = {}
@@ -361,13 +369,13 @@ def _markup(tag: str, attributes: Attributes, state: _State) -> dict[str, object
     """What an element's kind and its attributes say without any style."""
     changes: dict[str, object] = {}
     if not attributes:
-        if tag == "dialog" and not state.why:
+        if tag in _UNSEEN and not state.why:
             changes["why"] = hidden.NOT_SHOWN
         elif tag == "noscript" and not state.why:
             changes["why"] = hidden.NO_SCRIPTS
         return changes
     if not state.why:
-        if "hidden" in attributes or (tag == "dialog" and "open" not in attributes):
+        if "hidden" in attributes or (tag in _UNSEEN and (tag != "dialog" or "open" not in attributes)):
             changes["why"] = hidden.NOT_SHOWN
         elif tag == "noscript":
             changes["why"] = hidden.NO_SCRIPTS
