@@ -25,6 +25,7 @@ from llmos.abi.errors import DocumentError
 from llmos.abi.limits import MAX_DOCUMENT_BYTES, MAX_EXPANDED_BYTES
 from llmos.drivers.documents.code import SUFFIXES
 from llmos.drivers.documents.document import Document
+from llmos.drivers.documents.unseen import marked
 
 Format = Literal["plain", "markdown", "html", "pdf", "docx", "pptx", "xlsx", "epub", "csv", "json", "code"]
 _SUFFIXES: dict[str, Format] = {
@@ -75,6 +76,7 @@ def read_document(path: Path) -> Document:
     else:
         text, notes = decode(data, name, declared=form == "html")
         document = parse(text, name)
+    document = marked(document)
     if not document.blocks:
         raise DocumentError(
             f"{name} holds no text", why="nothing in it is shown to a reader", do="leave it out"

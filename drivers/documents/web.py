@@ -8,6 +8,7 @@ Interface: `parse_html(text, name) -> Document`.
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 from llmos.drivers.documents.document import Block, Document, Kind
@@ -33,7 +34,12 @@ _MARKS = frozenset(
     """a.footnote-reference a.footnote-ref a.fn-backref span.fn-backref span.backrefs span.brackets span.fn-bracket
     a.footnote-back a.reversefootnote sup.reference sup.footnote sup.footnote-ref""".split()
 )
-_INLINE = frozenset({"a", "span", "sup"})
+_ENDED = frozenset({"a", "span", "sup", "p"})  # by the next block
+# What a style of an element's own hides. Style sheets are not looked at.
+_UNSEEN = re.compile(
+    r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|(?:font-size|opacity)\s*:\s*0(?![.\d]*[1-9])",
+    re.I,
+)
 
 
 def parse_html(text: str, name: str) -> Document:
@@ -103,8 +109,8 @@ class _Reader(HTMLParser):
             self._open[tag] = self._open.get(tag, 0) + 1
 
     def _reveal(self, tag: str) -> None:
-        """A block ends an inline element that hides, closed or not."""
-        if self._hidden is not None and self._hidden[0] in _INLINE and tag in _BREAKS:
+        """A block ends a paragraph or an inline element that hides, closed or not."""
+        if self._hidden is not None and self._hidden[0] in _ENDED and tag in _BREAKS:
             self._hidden = None
 
     def handle_endtag(self, tag: str) -> None:
@@ -197,14 +203,17 @@ class _Reader(HTMLParser):
 
 
 def _is_chrome(tag: str, attrs: list[tuple[str, str | None]]) -> bool:
-    """Navigation and the like, by role or class, which says nothing of this page; the numbers of footnotes.
+    """Navigation and the like, by role or class, which says nothing of this page; the numbers of footnotes; what its own
+    style hides.
 
-    Tags whose end may be left out are never taken for it: they would hide what follows.
+    Tags whose end may be left out are never taken for it, but for a paragraph, which the next block ends: they would
+    hide what follows.
     """
-    if tag in _OPEN_ENDED:
-        return False
     values = dict(attrs)
-    if "hidden" in values or values.get("role") in _CHROME_ROLES:
+    unseen = "hidden" in values or _UNSEEN.search(values.get("style") or "") is not None
+    if tag in _OPEN_ENDED:
+        return tag == "p" and unseen
+    if unseen or values.get("role") in _CHROME_ROLES:
         return True
     classes = (values.get("class") or "").split()
     return not (
