@@ -203,7 +203,7 @@ class _Reader(HTMLParser):
 
 
 def _is_chrome(tag: str, attrs: list[tuple[str, str | None]]) -> bool:
-    """Navigation and the like, by role or class, which says nothing of this page; footnote numbers; what its own style hides.
+    """What says nothing of this page or is not seen: navigation and the like, footnote numbers, what a style hides.
 
     Tags whose end may be left out are never taken for it, but for a paragraph, which the next block ends: they would
     hide what follows.
