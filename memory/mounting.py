@@ -32,7 +32,7 @@ from llmos.drivers.documents.worker import DocumentReader
 from llmos.memory.chunking import Chunk, ChunkLimits, chunk
 from llmos.memory.store import ChunkRow, DocumentRow, Store
 
-RECIPE = 2  # of parsing, chunking and embedded text; another number makes the next mount start over
+RECIPE = 3  # of parsing, chunking and embedded text; another number makes the next mount start over
 HEADING_TOKENS = 50  # of the heading path that is embedded before a chunk's text
 _BATCH = 512  # chunks that are embedded together: enough to sort by length
 _RACY_SECONDS = 2.0  # what changed so shortly before it was read may change again under the same time stamp
