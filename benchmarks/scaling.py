@@ -25,7 +25,7 @@ from llmos.kernel.learn import scaling
 from llmos.kernel.learn.scaling import Design, study
 from llmos.kernel.learn.scaling_plot import draw, require
 
-LEARNT = ("scaling", "student", "trainer", "objective", "ops")  # modules that a result depends on
+LEARNT = ("scaling", "stream", "student", "trainer", "objective", "ops")  # modules that a result depends on
 
 
 def run(quick: bool, progress: Progress) -> Figures:

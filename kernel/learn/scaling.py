@@ -14,7 +14,6 @@ Parameters are counted without the vocabulary's (Kaplan et al. 2020, arXiv 2001.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -25,15 +24,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmos.abi.errors import BadExamples, CheckpointError, LearningError
 from llmos.kernel.learn.evaluation import measured
 from llmos.kernel.learn.law import Law, Seen, fit, spread
 from llmos.kernel.learn.objective import Likelihood
-from llmos.kernel.learn.packing import Batch, Example, pack
-from llmos.kernel.learn.pretrain import END, divide, texts, vocabulary
+from llmos.kernel.learn.packing import Batch, pack
 from llmos.kernel.learn.saved import keep
+from llmos.kernel.learn.stream import Stream, stream, windows
 from llmos.kernel.learn.student import Student, fresh
 from llmos.kernel.learn.trainer import Point, Recipe, Trainer
 from llmos.kernel.model.config import ModelConfig
@@ -42,7 +40,6 @@ HEAD = 32  # numbers a head
 PROBES = 5  # steps that a size's speed is measured on, the first (its compilation) aside
 AROUND = 5.0  # seconds a run takes beside its steps: compiling, measuring its loss
 LARGER = 8.0  # times the computing of the grid's largest run
-I32 = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,22 +184,6 @@ class Watching(Protocol):
         """Between the grid and the larger run."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """Streams of tokens: to learn from, in a fixed random order of windows, and held out."""
-
-    learnt_from: I32
-    order: NDArray[np.int64]
-    held_out: I32
-    bytes_a_token: float  # of the held-out text
-    vocab: int
-
-    @property
-    def digest(self) -> str:
-        """Of all tokens."""
-        return hashlib.sha256(self.learnt_from.tobytes() + self.held_out.tobytes()).hexdigest()
-
-
 def study(
     paths: Sequence[Path], out: Path, design: Design | None = None, watch: Watching | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -218,7 +199,7 @@ def study(
     """
     design = design or Design()
     out.mkdir(parents=True, exist_ok=True)
-    text = _read(paths, out, design)
+    text = stream(paths, out, design.vocab, design.window, design.seed)
     plan = _plan(text, out, design)
     if watch:
         watch.planned(plan)
@@ -248,37 +229,10 @@ def _foretell(grid: Sequence[Done], larger: Run) -> Foretold:
     return Foretold(law, law.loss(*at), *spread(seen, law, *at))
 
 
-def _read(paths: Sequence[Path], out: Path, design: Design) -> _Text:
-    learnt_from, held_out = divide(texts(paths))
-    if not learnt_from or not held_out:
-        raise BadExamples(
-            f"{len(learnt_from) + len(held_out)} documents are too few",
-            why="some are held out", do="name more",
-        )  # fmt: skip
-    tokenizer = vocabulary(learnt_from, design.vocab, out)
-    end = tokenizer.token_to_id(END)
-
-    def stream(documents: Sequence[str]) -> I32:
-        parts = [np.array([*e.ids, end], np.int32) for e in tokenizer.encode_batch(list(documents))]
-        return np.concatenate([np.array([end], np.int32), *parts])
-
-    learnt, held = stream(learnt_from), stream(held_out)
-    size = sum(len(t.encode()) for t in held_out)
-    order = np.random.default_rng(design.seed).permutation((len(learnt) - 1) // (design.window - 1))
-    return _Text(learnt, order, held, size / len(held), tokenizer.get_vocab_size())
-
-
-def _windows(stream: I32, at: Sequence[int] | NDArray[np.int64], length: int) -> list[Example]:
-    """Windows that overlap by a token: each token is foretold once."""
-    weights = np.ones(length, np.float32)
-    weights[0] = 0
-    return [Example(stream[i * (length - 1) :][:length], weights) for i in at]
-
-
 # -- the plan
 
 
-def _plan(text: _Text, out: Path, design: Design) -> Plan:
+def _plan(text: Stream, out: Path, design: Design) -> Plan:
     """The plan that lies there, else one from the speed of this machine."""
     path = out / "plan.json"
     wanted = {"text": text.digest, "design": json.loads(json.dumps(asdict(design)))}
@@ -299,7 +253,7 @@ def _plan(text: _Text, out: Path, design: Design) -> Plan:
     return Plan(grid, larger, tuple(run.windows * took[run.size] + AROUND for run in (*grid, larger)))
 
 
-def _unit(text: _Text, design: Design) -> tuple[int, list[float]]:
+def _unit(text: Stream, design: Design) -> tuple[int, list[float]]:
     """Windows of the shortest run, as many as text and minutes allow; and seconds a window of each size."""
     least = design.least * design.rows
     grid, larger = _runs(design, least)
@@ -339,7 +293,7 @@ def _runs(design: Design, unit: int) -> tuple[tuple[Run, ...], Run]:
     return tuple(grid), run(design.larger, 1.01 * ratio * grid[-1].windows)
 
 
-def _speed(size: Size, text: _Text, design: Design) -> float:
+def _speed(size: Size, text: Stream, design: Design) -> float:
     """Seconds a window."""
     run = Run(size, PROBES * design.rows + design.rows, 0)
     trainer = Trainer(_student(size, text, design), _objective(design), _recipe(run, design))
@@ -351,7 +305,7 @@ def _speed(size: Size, text: _Text, design: Design) -> float:
 
 
 def _trained(
-    run: Run, text: _Text, folder: Path, design: Design, watch: Callable[[Point, int], None],
+    run: Run, text: Stream, folder: Path, design: Design, watch: Callable[[Point, int], None],
     stop: Callable[[], bool],
 ) -> Done:  # fmt: skip
     """The result that lies there, else the run's."""
@@ -366,7 +320,7 @@ def _trained(
     )
     checked = min(design.checked, (len(text.held_out) - 1) // (design.window - 1))
     chosen = np.random.default_rng(design.seed).permutation((len(text.held_out) - 1) // (design.window - 1))
-    held_out = _windows(text.held_out, chosen[:checked], design.window)
+    held_out = windows(text.held_out, chosen[:checked], design.window)
     found = measured(replace(student, trained=learnt.trained), held_out, design.window, 8)
     bits = found.loss / math.log(2) / text.bytes_a_token
     done = Done(run, found.loss, bits, sum(p.seconds for p in learnt.curve))
@@ -375,7 +329,7 @@ def _trained(
     return done
 
 
-def _student(size: Size, text: _Text, design: Design) -> Student:
+def _student(size: Size, text: Stream, design: Design) -> Student:
     return fresh(size.config(text.vocab, design.window), design.seed, design.window)
 
 
@@ -393,7 +347,7 @@ def _recipe(run: Run, design: Design) -> Recipe:
     )
 
 
-def _batch(step: int, text: _Text, design: Design) -> list[Batch]:
+def _batch(step: int, text: Stream, design: Design) -> list[Batch]:
     rows = design.rows
-    examples = _windows(text.learnt_from, text.order[step * rows : (step + 1) * rows], design.window)
+    examples = windows(text.learnt_from, text.order[step * rows : (step + 1) * rows], design.window)
     return list(pack(examples, design.window, rows))

@@ -10,6 +10,7 @@ import pytest
 
 from llmos.abi.errors import BadExamples, Cancelled, CheckpointError, LearningError
 from llmos.kernel.learn import scaling_plot
+from llmos.kernel.learn import stream as streams
 from llmos.kernel.learn.scaling import (
     LARGER,
     SIZES,
@@ -23,6 +24,7 @@ from llmos.kernel.learn.scaling import (
     _runs,
     study,
 )
+from llmos.kernel.learn.stream import stream
 from llmos.kernel.learn.trainer import Point
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -143,3 +145,21 @@ def test_the_shipped_grid_is_wide_and_its_larger_run_far_away() -> None:
     assert max(tokens) >= 30 * min(tokens)
     assert larger.compute >= LARGER * max(r.compute for r in grid)
     assert sizes == {s.parameters for s in SIZES}
+
+
+def test_documents_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.jsonl"
+    page.write_text("\n".join(json.dumps({"text": f"This is page {n} of many."}) for n in range(200)))
+    first = stream([page], tmp_path, 300, 32, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(streams, "texts", None)  # nobody reads
+        again = stream([page], tmp_path, 300, 32, 0)
+        assert again.digest == first.digest and (again.order == first.order).all()
+        assert (again.vocab, again.bytes_a_token) == (first.vocab, first.bytes_a_token)
+        assert (stream([page], tmp_path, 300, 32, 1).order != first.order).any()
+    kept = tmp_path / streams.KEPT
+    kept.write_bytes(kept.read_bytes()[:-100])
+    assert stream([page], tmp_path, 300, 32, 0).digest == first.digest
+    page.write_text(json.dumps({"text": "One page alone."}))
+    with pytest.raises(BadExamples, match="too few"):
+        stream([page], tmp_path, 300, 32, 0)
