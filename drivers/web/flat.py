@@ -19,7 +19,7 @@ from llmos.drivers.web.writing import SPECIAL, Attributes, Writer
 VOID = frozenset(
     "area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr".split()
 )
-_CLOSED = frozenset(
+CLOSED = frozenset(
     {"select", "textarea", "iframe"}
 )  # told as one thing: their attributes say what they hold
 _NEVER = frozenset({"head", "script", "style", "template", "datalist", "rp"})
@@ -92,7 +92,7 @@ def tell(
                 attributes = {own.get(key, key): unquote(value) for key, value in found}
             state, attributes = style(name, attributes, level.state)
             told = name != "title" and (name in SPECIAL or "role" in attributes)
-            whole = name in VOID or name in _CLOSED or name in _NEVER
+            whole = name in VOID or name in CLOSED or name in _NEVER
             known = level.tags[shape] = _Tag(name, told, attributes, level_of(state), whole)
         if address:
             return known._replace(attributes={**known.attributes, "href": unquote(address[1])})

@@ -32,8 +32,18 @@ from llmos.drivers.web.errors import (
     WebError,
     bad_certificate,
 )
+from llmos.drivers.web.flat import CLOSED, tell
 from llmos.drivers.web.relay import BUDGET
-from llmos.drivers.web.writing import HIDDEN, MAX_OPTIONS, NODE, OPTIONS, SPECIAL, Writer, Written
+from llmos.drivers.web.writing import (
+    HIDDEN,
+    MAX_OPTIONS,
+    NODE,
+    OPTIONS,
+    SPECIAL,
+    Attributes,
+    Writer,
+    Written,
+)
 
 if TYPE_CHECKING:
     from playwright.async_api import CDPSession, Dialog, Download, Page, Request
@@ -55,13 +65,30 @@ _DO = f"function(what, ...rest) {{ return ({_ACT.strip().rstrip(';')})[what].app
 _LIMITS = {
     "nodes": MAX_NODES, "text": MAX_TEXT, "contrast": hidden.MIN_CONTRAST, "opacity": hidden.MIN_OPACITY,
     "size": hidden.MIN_SIZE, "far": hidden.FAR, "box": hidden.MIN_BOX, "choices": MAX_OPTIONS,
-    "special": sorted(SPECIAL), "node": NODE, "hidden": HIDDEN, "options": OPTIONS,
+    "special": sorted(SPECIAL), "whole": sorted(CLOSED),
     "words": {
         "notShown": hidden.NOT_SHOWN, "invisible": hidden.INVISIBLE, "transparent": hidden.TRANSPARENT,
         "tiny": hidden.TINY, "faint": hidden.FAINT, "away": hidden.AWAY, "cut": hidden.CUT, "folded": hidden.FOLDED,
         "covered": hidden.COVERED, "noScripts": hidden.NO_SCRIPTS,
     },
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Why Chromium does not show what stands in an element, or ""."""
+
+    reason: str
+
+
+_SEEN = _Shown("")
+_REASONS = tuple(_Shown(words) for words in _LIMITS["words"].values())  # type: ignore[attr-defined]
+_OWN = {"~n": NODE, "~h": HIDDEN, "~o": OPTIONS}  # as `walk.js` writes them
+
+
+def _shown(tag: str, attributes: Attributes, state: _Shown) -> tuple[_Shown, Attributes]:
+    """What an element of `walk.js` hands down: it has judged everything."""
+    return (_REASONS[int(tag[1:])] if tag[0] == "~" else state), attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,18 +229,7 @@ class Tab:
                 await asyncio.sleep(0.1)
                 found = await self._again(self._walk)
         writer = Writer(found["url"], found["labels"])
-        tags: list[str] = []
-        for event in found["events"]:
-            if event == 0:
-                writer.end(tags.pop())
-            elif isinstance(event, str):
-                tags.append(event)
-                writer.start(event, {})
-            elif len(event) == 2:
-                tags.append(event[0])
-                writer.start(event[0], event[1])
-            else:
-                writer.text(event[0] or event[1], event[2] if len(event) == 3 else "")
+        tell(found["markup"], writer, _shown, _SEEN, _OWN)
         writer.start("title", {})
         writer.text(found["title"])
         writer.end("title")

@@ -1,17 +1,20 @@
 // Runs inside Chromium, in a world of its own that the page's scripts cannot reach: walks what is displayed and says,
 // element by element, what a `Writer` needs. What hides a text is judged by computed styles and by where it lies.
-// Gives JSON of {events, title, url, ...}. An event is 0 for an end, "tag" or ["tag", {attributes}] for a start, [text] for
-// a text that is seen, ["", text, reason] for one that is not. Elements that mean nothing to a `Writer` are left out.
+// Gives JSON of {markup, title, url, ...}. The markup is flat (see flat.py); a text that is not seen stands in <~N>, where
+// N is the place of the reason among the limits' words. Elements that mean nothing to a `Writer` are left out. Large pages
+// have a hundred thousand elements: here nothing is made anew for each that could be made once.
 (limits) => {
   const NEVER = new Set(["script", "style", "template", "head", "meta", "link", "base", "datalist", "param"]);
   const KEPT = new Set(["href", "role", "alt", "src", "type", "name", "placeholder", "aria-label", "id", "colspan", "rowspan", "start"]);
-  const SPECIAL = new Set(limits.special);
+  const SPECIAL = new Set(limits.special), WHOLE = new Set(limits.whole), SOME = /\S/;
   // Elements that browsers give neither a ground nor a border that cuts.
   const PLAIN = new Set(("html body div p span a b i em strong u small ul ol li dl dt dd table thead tbody tfoot tr td th h1 h2 h3 h4"
     + " h5 h6 section article main nav header footer aside pre code blockquote br hr img label form figure font center").split(" "));
-  const nodes = [], events = [], labels = {};
+  const WORDS = Object.values(limits.words), NONE = {};
+  const nodes = [], out = [], labels = {};
   let left = limits.nodes, comments = 0, letters = 0, templates = 0;
   const view = document.documentElement, rtl = view && getComputedStyle(view).direction === "rtl";
+  const wide = view ? view.clientWidth : 0;
 
   // Reading a computed value is what costs here. One whose property's name occurs nowhere has its first value.
   const source = (() => {
@@ -47,6 +50,7 @@
     colours.set(text, found);
     return found;
   };
+  const white = colour("rgb(255, 255, 255)");
   const over = (top, ground, opacity) => [0, 1, 2].map((i) => top[i] * top[3] * opacity + ground[i] * (1 - top[3] * opacity));
   const light = (c) => {
     const [r, g, b] = c.map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
@@ -56,16 +60,7 @@
     const x = light(a), y = light(b);
     return (Math.max(x, y) + 0.05) / (Math.min(x, y) + 0.05);
   };
-  const faint = new Map();
-  const tooFaint = (text, ground, opacity) => {
-    const key = text + "|" + ground + "|" + opacity;
-    let known = faint.get(key);
-    if (known === undefined) {
-      known = contrast(over(text, ground, opacity), ground.slice(0, 3)) < limits.contrast;
-      faint.set(key, known);
-    }
-    return known;
-  };
+  const tooFaint = (text, ground, opacity) => contrast(over(text, ground, opacity), ground.slice(0, 3)) < limits.contrast;
 
   const clipped = (s, box) => {
     if (s.clip !== "auto" && (s.position === "absolute" || s.position === "fixed")) {
@@ -125,134 +120,162 @@
         cut = cut ? {left: Math.max(cut.left, inner.left), top: Math.max(cut.top, inner.top), right: Math.min(cut.right, inner.right), bottom: Math.min(cut.bottom, inner.bottom)} : inner;
       }
     }
-    return {why, opacity, ground, cut, style: s, held: position === "static" && state.held};
+    const held = position === "static" && state.held;
+    if (why === state.why && opacity === state.opacity && ground === state.ground && cut === state.cut && held === state.held) return state;
+    return {...state, why, opacity, ground, cut, held, looks: null};
   };
 
   const covers = [];  // opaque boxes that are taken out of the flow: what lies below them is not seen
-  const range = document.createRange();
-  const reason = (node, state) => {
-    const s = state.style;
-    if (state.why) return state.why;
-    if (state.look === undefined) {  // the same for all texts of one element
-      const shade = colour(may("text-fill") ? s.webkitTextFillColor : s.color);
-      state.look = may("visibility") && s.visibility !== "visible" ? limits.words.invisible
-        : parseFloat(s.fontSize) < limits.size ? limits.words.tiny
-        : shade[3] * state.opacity < limits.opacity ? limits.words.transparent
-        : state.ground && tooFaint(shade, state.ground, state.opacity) && s.textShadow === "none" ? limits.words.faint : "";
+  const range = document.createRange(), seen = [], places = [];  // texts that are seen, and where they are in `out`
+  const look = (s, state) => {  // what its colour and size say of a text: the same for all that are alike
+    if (may("visibility") && s.visibility !== "visible") return limits.words.invisible;
+    const shade = may("text-fill") ? s.webkitTextFillColor : s.color, key = shade + s.fontSize;
+    state.looks ||= new Map();
+    let known = state.looks.get(key);
+    if (known === undefined) {
+      const c = colour(shade);
+      known = parseFloat(s.fontSize) < limits.size ? limits.words.tiny
+        : c[3] * state.opacity < limits.opacity ? limits.words.transparent
+        : state.ground && tooFaint(c, state.ground, state.opacity) ? limits.words.faint : "";
+      state.looks.set(key, known);
     }
-    if (state.look) return state.look;
+    return known === limits.words.faint && s.textShadow !== "none" ? "" : known;
+  };
+  const reason = (node, top) => {
+    const state = top.state;
+    if (state.why) return state.why;
+    if (top.look === undefined) top.look = top.style ? look(top.style, state) : "";
+    if (top.look) return top.look;
     if (may("first-line") && state.ground) {
       const first = getComputedStyle(node.parentElement, "::first-line");
       if (tooFaint(colour(first.color), state.ground, state.opacity) || parseFloat(first.fontSize) < limits.size) return limits.words.faint;
     }
     range.selectNodeContents(node);
-    const box = range.getBoundingClientRect();
-    if (box.width === 0 && box.height === 0) return node.nodeType === 3 ? limits.words.notShown : "";
-    if (box.height < limits.size || box.width < 0.5) return limits.words.tiny;
-    const x = scrollX, y = scrollY;
-    if (box.bottom + y <= 0 || (rtl ? box.left >= view.clientWidth : box.right + x <= 0)) return limits.words.away;
-    if (rtl ? box.right + x < -10 * limits.far : box.left + x > view.clientWidth + 10 * limits.far) return limits.words.away;
+    const box = range.getBoundingClientRect(), width = box.width, height = box.height;
+    if (width === 0 && height === 0) return limits.words.notShown;
+    if (height < limits.size || width < 0.5) return limits.words.tiny;
+    const left = box.left, right = left + width, x = scrollX;
+    if (box.bottom + scrollY <= 0 || (rtl ? left >= wide : right + x <= 0)) return limits.words.away;
+    if (rtl ? right + x < -10 * limits.far : left + x > wide + 10 * limits.far) return limits.words.away;
     const c = state.cut;
-    if (c) {
-      const wide = Math.min(box.right, c.right) - Math.max(box.left, c.left), high = Math.min(box.bottom, c.bottom) - Math.max(box.top, c.top);
-      if (wide <= limits.box || high <= limits.box) return limits.words.cut;
-    }
-    events.boxes.push([events.length, node, box]);
+    if (c && (Math.min(right, c.right) - Math.max(left, c.left) <= limits.box || Math.min(box.bottom, c.bottom) - Math.max(box.top, c.top) <= limits.box)) return limits.words.cut;
     return "";
   };
-  events.boxes = [];
 
-  const attributes = (element, tag) => {
-    const found = {};
-    for (const {name, value} of element.attributes) if (KEPT.has(name)) found[name] = value.slice(0, 4096);
+  const ODD = /[&"<>]/;
+  const quote = (text) => ODD.test(text) ? text.replaceAll("&", "&amp;").replaceAll('"', "&quot;").replaceAll("<", "&lt;").replaceAll(">", "&gt;") : text;
+  const hide = (text, why) => `<~${WORDS.indexOf(why)}>${quote(text)}</~${WORDS.indexOf(why)}>`;
+  const attributes = (element) => {
+    if (!element.hasAttributes()) return NONE;
+    let found = NONE;
+    for (const name of element.getAttributeNames()) if (KEPT.has(name)) {
+      if (found === NONE) found = {};
+      found[name] = element.getAttribute(name).slice(0, 4096);
+    }
     return found;
   };
   const words = (element) => (element.textContent || "").replace(/\s+/g, " ").trim().slice(0, 200);
 
-  const stack = [];
+  const stack = [];  // of {child: the next one, state, style, end: what is written behind it}
+  const list = (children) => Array.prototype.map.call(children, (child) => child);
   const enter = (element, state) => {
     const tag = element.localName || "";
     if (tag === "template") templates++;
     if (NEVER.has(tag) || left-- <= 0) return;
     if (tag === "noscript") {  // its contents are markup that was not read
       const text = new DOMParser().parseFromString(element.textContent, "text/html").body.textContent;
-      if (/\S/.test(text)) events.push(["", text, limits.words.noScripts]);
+      if (/\S/.test(text)) out.push(hide(text, limits.words.noScripts));
       return;
     }
-    const s = getComputedStyle(element);
-    let inner;
-    if (s.display === "none" || (s.display === "" && !state.why)) inner = {...state, why: state.why || limits.words.notShown, style: s};
-    else if (state.why && state.unlaid) inner = {...state, style: s};
-    else inner = judge(element, state, s);
-    if (s.display === "none") inner.unlaid = true;
+    const s = getComputedStyle(element), display = s.display;
+    let inner = state;
+    if (display === "none" || (display === "" && !state.why)) inner = {...state, why: state.why || limits.words.notShown, unlaid: state.unlaid || display === "none"};
+    else if (!(state.why && state.unlaid)) inner = judge(element, state, s);
     if (!inner.why && !inner.unlaid && may("position") && s.position === "absolute") {
       const c = s.backgroundImage !== "none" ? 1 : colour(s.backgroundColor)[3] * inner.opacity;
       if (c > 0.95 && covers.length < 200) covers.push([element, element.getBoundingClientRect(), s]);
     }
-    const a = attributes(element, tag);
+    let a = attributes(element);
     const control = tag === "input" || tag === "select" || tag === "textarea" || tag === "button";
-    if (control || tag === "a" || (tag !== "body" && (element.onclick || a.role === "button"))) a[limits.node] = String(nodes.push(element) - 1);
-    if (tag === "a" && !a.href && !element.onclick && a.role !== "button") delete a[limits.node];
+    const handled = tag !== "body" && (a.role === "button" || !!element.onclick), link = tag === "a" && !!a.href;
+    if (a === NONE && (control || handled || tag === "img")) a = {};
+    if (control || handled || link) a["~n"] = String(nodes.push(element) - 1);
+    const button = tag === "a" ? !link : handled && !control;
     if (control || tag === "img") {
       let why = inner.why || (s.visibility !== "visible" ? limits.words.invisible : inner.opacity < limits.opacity ? limits.words.transparent : "");
       if (!why && tag !== "img") {
         const box = element.getBoundingClientRect();
         if (!box.width && !box.height) why = limits.words.notShown;
       }
-      a[limits.hidden] = why;
+      a["~h"] = why;
     }
     if (tag === "input") { a.value = element.value; if (element.checked) a.checked = ""; }
     if (tag === "textarea") a.value = element.value;
     if (tag === "select") {
       a.value = element.selectedOptions.length ? words(element.selectedOptions[0]) : "";
-      a[limits.options] = [...element.options].slice(0, limits.choices).map(words).join(" / ") + (element.options.length > limits.choices ? " / …" : "");
+      a["~o"] = [...element.options].slice(0, limits.choices).map(words).join(" / ") + (element.options.length > limits.choices ? " / …" : "");
     }
-    const name = tag === "title" ? "g" : (tag === "a" && !a.href) || (tag !== "button" && !control && tag !== "a" && a[limits.node]) ? "button" : tag;
     if (tag === "label" && element.htmlFor) labels[element.htmlFor] = words(element);
-    const told = SPECIAL.has(name) || "role" in a;
-    if (told) events.push(Object.keys(a).length ? [name, a] : name);
-    if (tag === "input" || tag === "select" || tag === "textarea") { events.push(0); return; }
+    const name = tag === "title" ? "g" : button ? "button" : tag;
+    let end = "";
+    if (SPECIAL.has(name) || "role" in a) {
+      const told = SPECIAL.has(name) ? name : "g";
+      let head = "<" + told;
+      for (const key in a) head += ` ${key}="${quote(a[key])}"`;
+      end = `</${told}>`;
+      if (WHOLE.has(told)) { out.push(head + ">" + end); end = ""; }
+      else out.push(head + ">");
+    }
+    if (tag === "input" || tag === "select" || tag === "textarea") { if (end) out.push(end); return; }
     shadows ||= !!element.shadowRoot;
-    let children = element.shadowRoot ? element.shadowRoot.childNodes : element.childNodes;
-    if (tag === "slot" && element.assignedNodes().length) children = element.assignedNodes();
+    const first = (element.shadowRoot || element).firstChild;
+    if (first === null && tag !== "slot" && tag !== "iframe" && tag !== "frame") { if (end) out.push(end); return; }
+    const frame = {child: first, among: null, at: 0, state: inner, style: s, look: undefined, end};
+    if (tag === "slot" && element.assignedNodes().length) frame.among = element.assignedNodes();
     if (tag === "iframe" || tag === "frame") {
       let inside = null;
       try { inside = element.contentDocument; } catch (e) { inside = null; }
-      children = inside && inside.documentElement && inside.body && inside.body.childNodes.length ? [inside.documentElement] : [];
+      frame.among = inside && inside.documentElement && inside.body && inside.body.childNodes.length ? [inside.documentElement] : [];
     }
+    stack.push(frame);
     if (tag === "details" && !element.open) {
       const summary = [...element.children].find((c) => c.localName === "summary");
-      const folded = {...inner, why: inner.why || limits.words.folded, unlaid: true};
-      stack.push({children: [...children].filter((c) => c !== summary), at: 0, state: folded, end: told});
-      if (summary) stack.push({children: [summary], at: 0, state: inner, end: false});
-      return;
+      frame.among = [...(element.shadowRoot || element).childNodes].filter((c) => c !== summary);
+      frame.state = {...inner, why: inner.why || limits.words.folded, unlaid: true};
+      if (summary) stack.push({...frame, among: [summary], state: inner, end: ""});
     }
-    stack.push({children, at: 0, state: inner, end: told});
   };
 
-  const white = [1, 1, 1, 1];
-  if (view) enter(view, {why: "", opacity: 1, ground: white, cut: null, style: null, held: true, unlaid: false});
   let size = 0, cutShort = false;
+  if (view) enter(view, {why: "", opacity: 1, ground: white, cut: null, held: true, unlaid: false, looks: null});
   while (stack.length) {
     const top = stack[stack.length - 1];
-    if (top.at >= top.children.length || cutShort) {
+    let child = null;
+    if (cutShort) child = null;
+    else if (top.among) child = top.among[top.at++] || null;
+    else if ((child = top.child)) top.child = child.nextSibling;
+    if (!child) {
       stack.pop();
-      if (top.end) events.push(0);
+      if (top.end) out.push(top.end);
       continue;
     }
-    const child = top.children[top.at++];
-    if (child.nodeType === 1) enter(child, top.state);
-    else if (child.nodeType === 3) {
+    const kind = child.nodeType;
+    if (kind === 1) enter(child, top.state);
+    else if (kind === 3) {
       const text = child.data;
-      if (!/\S/.test(text)) { events.push([" "]); continue; }
+      if (!SOME.test(text)) { out.push(" "); continue; }
       size += text.length;
       if (size > limits.text || left <= 0) { cutShort = true; continue; }
-      const why = top.state.unlaid ? top.state.why : reason(child, top.state);
-      events.push(why ? ["", text, why] : [text]);
-    } else if (child.nodeType === 8) { comments++; letters += child.data.trim().length; }
+      const why = top.state.unlaid ? top.state.why : reason(child, top);
+      if (why) out.push(hide(text, why));
+      else { seen.push(child); places.push(out.push(quote(text)) - 1); }
+    } else if (kind === 8) { comments++; letters += child.data.trim().length; }
   }
 
-  for (const [at, node, box] of covers.length ? events.boxes : []) {
+  for (let i = 0; covers.length && i < seen.length; i++) {
+    const node = seen[i];
+    range.selectNodeContents(node);
+    const box = range.getBoundingClientRect();
     for (const [cover, rect, s] of covers) {
       if (rect.left > box.left + 1 || rect.right < box.right - 1 || rect.top > box.top + 1 || rect.bottom < box.bottom - 1) continue;
       if (cover.contains(node)) continue;
@@ -264,9 +287,9 @@
         const o = getComputedStyle(own);
         if (o.position !== "static" && o.zIndex !== "auto" && (+o.zIndex > +s.zIndex || s.zIndex === "auto" && +o.zIndex > 0)) raised = true;
       }
-      if (!raised) { events[at] = ["", events[at][0], limits.words.covered]; break; }
+      if (!raised) { out[places[i]] = hide(node.data, limits.words.covered); break; }
     }
   }
   globalThis.llmosNodes = nodes;
-  return JSON.stringify({events, title: document.title, url: location.href, labels, comments, letters, templates, cutShort, scripts: document.scripts.length});
+  return JSON.stringify({markup: out.join(""), title: document.title, url: location.href, labels, comments, letters, templates, cutShort, scripts: document.scripts.length});
 }
