@@ -36,8 +36,11 @@ def add(verbs: options.Verbs[argparse.ArgumentParser]) -> None:
     parser.add_argument("--bytes", metavar="SIZE", required=True, help="of the page store, such as 200MiB")
     parser.add_argument("--cost", action="store_true", help="only say what it would cost")
     parser.add_argument("--json", action="store_true", help="print one JSON object: cost, filled")
+    parser.add_argument(
+        "--grant", metavar="SYSCALL", action="append", default=[],
+        help="what those processes may call, which stands in their windows; repeatable",
+    )  # fmt: skip
     options.mounts(parser)
-    options.grants(parser)
     options.expert(parser)
     options.config(parser)
     parser.set_defaults(run=run, model=None)
