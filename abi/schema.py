@@ -23,13 +23,13 @@ MAX_DEPTH = 40  # of nesting; deeper ones are attacks
 _KEPT = frozenset(
     "type enum const $ref properties required additionalProperties patternProperties items prefixItems minItems "
     "maxItems minLength maxLength pattern minimum maximum exclusiveMinimum exclusiveMaximum multipleOf anyOf allOf "
-    "minProperties maxProperties description default".split()
+    "minProperties maxProperties description default contentMediaType".split()
 )
 _NOISE = frozenset(
     "title $schema $id $comment $defs definitions examples example deprecated readOnly writeOnly nullable "
-    "discriminator contentMediaType contentEncoding".split()
+    "discriminator contentEncoding".split()
 )
-_ANNOTATIONS = _NOISE | {"description", "default"}
+_ANNOTATIONS = _NOISE | {"description", "default", "contentMediaType"}
 _FORMATS = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid uri".split())
 _OPEN = {"additionalProperties", "patternProperties", "allOf", "anyOf"}  # these speak of other properties
 _BY_NAME = ("properties", "patternProperties")

@@ -12,7 +12,8 @@ Interface: `settled(arguments, schema, asked, heard, about)`; `wanted(schema, as
 The rules, in this order:
     an optional argument that nothing heard supports is left out; of choices in a list those that nothing supports
         (a choice is said where those of its words were that no other choice has);
-    an optional text that only repeats a required one is left out: the same words do not support both;
+    an optional text that only repeats a required one is left out, and a number that was said in one alone: the same
+        words do not support both;
     a number with the user's digits and another number of zeros is the one that the user named;
     a quantity is counted in the unit that the parameter's description names;
     n per cent is n/100, but where the parameter says that it counts per cent;
@@ -67,7 +68,7 @@ def settled(
     """
     described = {n: _mapping(p) for n, p in schema.get("properties", {}).items()}
     required = frozenset(schema.get("required", ()))
-    kept = _supported(arguments, described, required, Heard(heard))
+    kept = _supported(arguments, described, required, Heard(heard), asked)
     own = stems(" ".join([about, *(f"{n} {p.get('description', '')}" for n, p in described.items())]))
     meant: dict[str, Any] = {}
     for name, value in kept.items():
@@ -107,6 +108,7 @@ def _supported(
     described: Mapping[str, Mapping[str, Any]],
     required: frozenset[str],
     known: Heard,
+    asked: str,
 ) -> dict[str, Any]:
     """What is required, and what stands on something that was said."""
     kept: dict[str, Any] = {}
@@ -125,8 +127,19 @@ def _supported(
                 kept[name] = found or value
         elif needed or known.holds(value, name) or _chosen(value, choices, known):
             kept[name] = value
-    texts = {_flat(v) for n, v in kept.items() if n in required and isinstance(v, str)}
-    return {n: v for n, v in kept.items() if n in required or not isinstance(v, str) or _flat(v) not in texts}
+    texts = [v for n, v in kept.items() if n in required and isinstance(v, str)]
+    return {n: v for n, v in kept.items() if n in required or not _repeats(v, texts, asked)}
+
+
+def _repeats(value: Any, texts: list[str], asked: str) -> bool:
+    """Whether a text is one of these, or a number was said in these alone."""
+    if isinstance(value, str):
+        return _flat(value) in map(_flat, texts)
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        return False
+    said = [float(found.replace(",", "")) for found in re.findall(NUMBER, asked)].count(abs(value))
+    used = [float(found.replace(",", "")) for text in texts for found in re.findall(NUMBER, text)]
+    return 0 < said <= used.count(abs(value))
 
 
 def _choices(parameter: Mapping[str, Any]) -> list[Any]:

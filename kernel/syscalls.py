@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from llmos.abi.errors import GrammarError
 from llmos.kernel.arguments import settled, wanted
 from llmos.kernel.engine.grammar import Rules
+from llmos.kernel.pythonic import MEDIA, python_rules
 from llmos.kernel.shown import narrowed
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class SyscallTable:
         `answer`, either calls or JSON that fits it. `asked`: the question, for a model that is helped: calls take up
         its words (`arguments.wanted`), and the forms that parameters describe (shown.py);
         `faults`: of calls that failed, which calls that have to be made do not have; where the last one's error says
-        what there is in its place, that call is made with it."""
+        what there is in its place, that call is made with it. A program that a helped model writes parses."""
         unsaid = tuple(like_calls(self.syscalls))
         if no_call and verbatim:
             return Rules(f"%llguidance {{}}\nstart: {_literal(verbatim)}\n")
@@ -135,11 +136,18 @@ class SyscallTable:
         if must_call and (mended := _mended(faults)):
             lines = [f"start: {opening} body {closing}", rf'body: "\n" {mended} "}}\n"']
             return Rules("%llguidance {}\n" + "\n".join(lines) + "\n")
+        programs = False
         for rule, syscall in zip(calls, self.syscalls.values(), strict=True):
             schema: Mapping[str, Any] = syscall.parameters
             if asked and not faults:
                 schema = wanted(narrowed(schema), asked)
-            lines.append(f"{rule}: {_literal(_head(syscall.name))} {_json(schema)} {_literal('}')}")
+            arguments = _program(schema) if asked else ""
+            programs = programs or bool(arguments)
+            lines.append(
+                f"{rule}: {_literal(_head(syscall.name))} {arguments or _json(schema)} {_literal('}')}"
+            )
+        if programs:
+            lines.append(python_rules())
         return Rules("%llguidance {}\n" + "\n".join(lines) + "\n", unsaid, None if faults else self.open)
 
     def read(self, tokens: Sequence[int]) -> tuple[str, list[Invocation]]:
@@ -243,6 +251,20 @@ def answer_lark(schema: Mapping[str, Any]) -> Rules:
 
 def _json(schema: Mapping[str, Any]) -> str:
     return f"%json {json.dumps({'x-guidance': _STYLE, **schema})}"
+
+
+def _program(schema: Mapping[str, Any]) -> str:
+    """Arguments whose first is a program, of which the grammar knows more than that it is text; "" for others."""
+    (first, about), *others = list(schema.get("properties", {}).items()) or [("", {})]
+    needed = schema.get("required", ())
+    if about.get("contentMediaType") != MEDIA or first not in needed:
+        return ""
+    rest = (
+        f"({_literal(f', {json.dumps(name)}: ')} {_json(given)}){'' if name in needed else '?'}"
+        for name, given in others
+    )
+    opening, closing = _literal(f'{{{json.dumps(first)}: "'), _literal('"')
+    return " ".join([opening, "python", closing, *rest, _literal("}")])
 
 
 def _mended(faults: Sequence[Fault]) -> str:

@@ -34,6 +34,15 @@ Numbers = Annotated[
 ]
 
 
+def _degrees(unit: str, other: str) -> str:
+    """Degrees that become Celsius, or are made of it, are Fahrenheit, and the other way round."""
+    if re.fullmatch(r"(?i)deg|degrees?|°", unit.strip()):
+        for one, another in (("celsius", "Fahrenheit"), ("fahrenheit", "Celsius")):
+            if one in other.lower():
+                return another
+    return unit
+
+
 class Point(BaseModel):
     """A value at a date."""
 
@@ -72,6 +81,7 @@ class Calculator(App, pure=True):
         digits: Digits = 15,
     ) -> str:
         """Convert an amount of one unit to another unit."""
+        unit, to = _degrees(unit, to), _degrees(to, unit)
         return f"{amount} {unit} = {evaluate(f'{amount} {unit} to {to}').show(digits)}"
 
     @syscall(effect="none", retry="safe", deadline=5)

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from llmos.abi.app import App, Call, Image, Text, query, syscall
 from llmos.abi.errors import AppError, AppUnavailable
 from llmos.abi.settings import settings
@@ -48,6 +50,7 @@ class Interpreter(App, stateful=True, settings=Limits):
         code: Annotated[
             str,
             'a program that reads files, such as "data.csv", with pandas, and prints the answer',
+            Field(json_schema_extra={"contentMediaType": "text/x-python"}),
         ],
         call: Call,
     ) -> Parts:

@@ -150,6 +150,16 @@ def test_an_optional_text_that_repeats_a_required_one_goes() -> None:
     assert settle("time in Oslo", {"city": "Oslo", "zone": "Oslo"}, both, ("city",)) == {"city": "Oslo"}
 
 
+def test_an_optional_number_that_a_required_text_has_goes() -> None:
+    properties = {"equation": TEXT, "low": {"type": "number"}}
+    given = {"equation": "2x + 3 = 7", "low": 3.0}
+    assert settle("solve 2x + 3 = 7", given, properties, ("equation",)) == {"equation": "2x + 3 = 7"}
+    assert settle("solve 2x + 3 = 7 from 3 on", given, properties, ("equation",)) == given
+    assert settle("solve 2x + 3 = 7 from three on", given, properties, ("equation",)) != given, (
+        "said in it alone"
+    )
+
+
 @pytest.mark.parametrize(
     ("asked", "written", "meant"),
     [
