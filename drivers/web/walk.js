@@ -14,24 +14,48 @@
   const nodes = [], out = [], labels = {};
   let left = limits.nodes, comments = 0, letters = 0, templates = 0;
   const view = document.documentElement, rtl = view && getComputedStyle(view).direction === "rtl";
-  const wide = view ? view.clientWidth : 0;
+  const wide = view ? view.clientWidth : 0, x = scrollX, y = scrollY;
 
-  // Reading a computed value is what costs here. One whose property's name occurs nowhere has its first value.
-  const source = (() => {
+  // Reading a computed value is what costs here. One whose property's name stands neither in the element's own style nor
+  // in a rule that selects it has its first value, or its parent's.
+  const rules = [];  // [selector, text in lower case]
+  const known = (() => {
+    const read = (list) => {
+      for (const rule of list) {
+        if (rule.cssText.includes("@import") || rule.selectorText && rule.cssRules && rule.cssRules.length) return false;
+        if (rule.selectorText) rules.push([rule.selectorText, rule.cssText.slice(rule.selectorText.length).toLowerCase()]);
+        else if (rule.cssRules && !read(rule.cssRules)) return false;
+      }
+      return true;
+    };
     try {
-      if (document.getAnimations().length || document.querySelector("iframe, frame")) return null;
-      const sheets = [...document.styleSheets, ...document.adoptedStyleSheets];
-      const text = sheets.map((sheet) => [...sheet.cssRules].map((rule) => rule.cssText).join(" ")).join(" ");
-      if (text.includes("@import")) return null;
-      const styles = [...document.querySelectorAll("[style]")].map((e) => e.getAttribute("style")).join(" ");
-      return styles.includes("\\") || document.querySelector("svg, math") ? null : (text + " " + styles).toLowerCase();
+      if (document.getAnimations().length || document.querySelector("iframe, frame, svg, math")) return false;
+      return [...document.styleSheets, ...document.adoptedStyleSheets].every((sheet) => read(sheet.cssRules));
     } catch (e) {
-      return null;  // a sheet of another origin cannot be read
+      return false;  // a sheet of another origin cannot be read
     }
   })();
-  let shadows = false;
-  const used = {};
-  const may = (name) => shadows || source === null || (used[name] ??= source.includes(name));
+  let shadows = false, style = "";  // of the element that is looked at: its own style
+  const selected = {};  // name -> the elements that rules with it select; null: nobody knows
+  const select = (name) => {
+    const selectors = rules.filter(([, text]) => text.includes(name)).map(([selector]) => selector);
+    try {
+      return new Set(selectors.length ? document.querySelectorAll(selectors.join(", ")) : []);
+    } catch (e) {
+      return null;
+    }
+  };
+  const may = (name, element) => {
+    if (shadows || !known || style.includes("\\")) return true;
+    if (selected[name] === undefined) selected[name] = select(name);
+    return selected[name] === null || selected[name].has(element) || style.includes(name);
+  };
+  const styles = known ? [...document.querySelectorAll("[style]")].map((e) => e.getAttribute("style")).join(" ").toLowerCase() : "";
+  const named = {};  // name -> whether it stands anywhere: for what elements inherit
+  const anywhere = (name) => shadows || !known || (named[name] ??= styles.includes("\\") || styles.includes(name) || rules.some((rule) => rule.join(" ").toLowerCase().includes(name)));
+  const JUDGED = ["content-visibility", "opacity", "filter", "background", "mask", "position", "overflow", "clip", "transform", "scale", "all:"];
+  const judged = known && JUDGED.map(select).every((found, i) => (selected[JUDGED[i]] = found) !== null)
+    ? new Set(JUDGED.flatMap((name) => [...selected[name]])) : null;
 
   const colours = new Map();
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
@@ -86,24 +110,26 @@
 
   // The state that an element hands down: why it is hidden, opacity, ground (null: a picture), the box that cuts it.
   const judge = (element, state, s) => {
+    if (judged && !shadows && style === "" && PLAIN.has(element.localName) && !judged.has(element)
+      && !(element.hasAttributes() && (element.hasAttribute("bgcolor") || element.hasAttribute("background")))) return state;
     let {why, opacity, ground, cut} = state;
-    if (may("content-visibility") && s.contentVisibility === "hidden") why = why || limits.words.notShown;
-    if (may("opacity") && s.opacity !== "1") opacity *= +s.opacity;
-    const filter = may("filter") && /opacity\(([\d.]+)\)/.exec(s.filter);
+    if (may("content-visibility", element) && s.contentVisibility === "hidden") why = why || limits.words.notShown;
+    if (may("opacity", element) && s.opacity !== "1") opacity *= +s.opacity;
+    const filter = may("filter", element) && /opacity\(([\d.]+)\)/.exec(s.filter);
     if (filter) opacity *= +filter[1];
-    if ((may("background") || element.hasAttribute("background")) && s.backgroundImage !== "none") ground = null;
-    else if (may("background") || element.hasAttribute("bgcolor") || !PLAIN.has(element.localName)) if (s.backgroundColor !== "rgba(0, 0, 0, 0)") {
+    if ((may("background", element) || element.hasAttribute("background")) && s.backgroundImage !== "none") ground = null;
+    else if (may("background", element) || element.hasAttribute("bgcolor") || !PLAIN.has(element.localName)) if (s.backgroundColor !== "rgba(0, 0, 0, 0)") {
       const c = colour(s.backgroundColor);
       if (c[3] >= 0.999) ground = c;
       else if (ground) ground = [...over(c, ground, 1), 1];
     }
-    if (!why && may("mask") && s.maskImage && s.maskImage !== "none" && /gradient/.test(s.maskImage) && !/rgba?\((?!0, 0, 0, 0\))/.test(s.maskImage)) why = limits.words.transparent;
+    if (!why && may("mask", element) && s.maskImage && s.maskImage !== "none" && /gradient/.test(s.maskImage) && !/rgba?\((?!0, 0, 0, 0\))/.test(s.maskImage)) why = limits.words.transparent;
     // Out of the flow, an element is not cut by boxes between it and what it is placed against.
-    const position = may("position") ? s.position : "static", out = position === "fixed" || position === "absolute";
+    const position = may("position", element) ? s.position : "static", out = position === "fixed" || position === "absolute";
     if (position === "fixed" || (out && state.held)) cut = null;
-    const cuts = (may("overflow") || !PLAIN.has(element.localName)) && s.overflow !== "visible";
-    const placed = may("clip") && ((out && s.clip !== "auto") || s.clipPath !== "none");
-    const moved = (may("transform") && s.transform !== "none") || (may("scale") && s.scale !== "none");
+    const cuts = (may("overflow", element) || !PLAIN.has(element.localName)) && s.overflow !== "visible";
+    const placed = may("clip", element) && ((out && s.clip !== "auto") || s.clipPath !== "none");
+    const moved = (may("transform", element) && s.transform !== "none") || (may("scale", element) && s.scale !== "none");
     if (cuts || placed || moved) {
       const box = element.getBoundingClientRect();
       if (!why && clipped(s, box)) why = limits.words.cut;
@@ -128,8 +154,8 @@
   const covers = [];  // opaque boxes that are taken out of the flow: what lies below them is not seen
   const range = document.createRange(), seen = [], places = [];  // texts that are seen, and where they are in `out`
   const look = (s, state) => {  // what its colour and size say of a text: the same for all that are alike
-    if (may("visibility") && s.visibility !== "visible") return limits.words.invisible;
-    const shade = may("text-fill") ? s.webkitTextFillColor : s.color, key = shade + s.fontSize;
+    if (anywhere("visibility") && s.visibility !== "visible") return limits.words.invisible;
+    const shade = anywhere("text-fill") ? s.webkitTextFillColor : s.color, key = shade + s.fontSize;
     state.looks ||= new Map();
     let known = state.looks.get(key);
     if (known === undefined) {
@@ -146,7 +172,7 @@
     if (state.why) return state.why;
     if (top.look === undefined) top.look = top.style ? look(top.style, state) : "";
     if (top.look) return top.look;
-    if (may("first-line") && state.ground) {
+    if (anywhere("first-line") && state.ground) {
       const first = getComputedStyle(node.parentElement, "::first-line");
       if (tooFaint(colour(first.color), state.ground, state.opacity) || parseFloat(first.fontSize) < limits.size) return limits.words.faint;
     }
@@ -154,8 +180,8 @@
     const box = range.getBoundingClientRect(), width = box.width, height = box.height;
     if (width === 0 && height === 0) return limits.words.notShown;
     if (height < limits.size || width < 0.5) return limits.words.tiny;
-    const left = box.left, right = left + width, x = scrollX;
-    if (box.bottom + scrollY <= 0 || (rtl ? left >= wide : right + x <= 0)) return limits.words.away;
+    const left = box.left, right = left + width;
+    if (box.bottom + y <= 0 || (rtl ? left >= wide : right + x <= 0)) return limits.words.away;
     if (rtl ? right + x < -10 * limits.far : left + x > wide + 10 * limits.far) return limits.words.away;
     const c = state.cut;
     if (c && (Math.min(right, c.right) - Math.max(left, c.left) <= limits.box || Math.min(box.bottom, c.bottom) - Math.max(box.top, c.top) <= limits.box)) return limits.words.cut;
@@ -187,11 +213,12 @@
       if (/\S/.test(text)) out.push(hide(text, limits.words.noScripts));
       return;
     }
+    style = element.hasAttributes() ? (element.getAttribute("style") || "").toLowerCase() : "";
     const s = getComputedStyle(element), display = s.display;
     let inner = state;
     if (display === "none" || (display === "" && !state.why)) inner = {...state, why: state.why || limits.words.notShown, unlaid: state.unlaid || display === "none"};
     else if (!(state.why && state.unlaid)) inner = judge(element, state, s);
-    if (!inner.why && !inner.unlaid && may("position") && s.position === "absolute") {
+    if (!inner.why && !inner.unlaid && may("position", element) && s.position === "absolute") {
       const c = s.backgroundImage !== "none" ? 1 : colour(s.backgroundColor)[3] * inner.opacity;
       if (c > 0.95 && covers.length < 200) covers.push([element, element.getBoundingClientRect(), s]);
     }
