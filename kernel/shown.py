@@ -19,9 +19,14 @@ _CHOICES = re.compile(  # a list of quoted texts behind words that call it compl
     r"(?i:\b(?:choices|options|(?:valid|possible|allowed|accepted) values|either|one of|(?:can|must|should|may) be)\b"
     rf"[^.'\"]{{0,24}}|\w: ?)({_CHOICE}(?:(?: \([^)]*\)| for [\w ]+)?,? ?(?:\b(?:or|and) )?{_CHOICE})+)"
 )
-_EXAMPLES = re.compile(r"(?i)\b(?:e\.?g|for (?:example|instance)|such as|like|examples?|etc)\b|\.\.\.|…")
+_EXAMPLES = re.compile(  # a form is shown by examples, too
+    r"(?i)\b(?:e\.?g|for (?:example|instance)|such as|like|examples?|etc|in the form(?:at)?)\b|\.\.\.|…"
+)
 _DEFAULT = re.compile(rf"(?i)\bdefaults?\b[^.'\"]*({_CHOICE})")
-_PLACE = re.compile(r"(?i:\bcity(?: and|,) (?:state|country)\b)|\b[A-Z]\w+, [A-Z]{2}\b")
+_PLACE = re.compile(  # "Boston, MA" shows one where places are spoken of; "Vinyl, CD" does not
+    r"(?i:\bcity(?: and|,) (?:state|country)\b)"
+    r"|(?i:\b(?:city|town|location|place|address|destination|where|area)\b).*(?<!, )\b[A-Z]\w+, [A-Z]{2}\b"
+)
 _WITH_STATE = r'^[^,"\\]+(?:, [^,"\\]+){1,2}$'
 
 

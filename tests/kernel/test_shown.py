@@ -33,6 +33,7 @@ def keyword(description: str, **more: Any) -> dict[str, Any]:
         ("The notes, for example: 'do', 're'", None),
         ("It's the cook's choice.", None),
         ("A colour. It must be said.", None),
+        ("The host. It should be in the format 'a.example' or '10.0.0.1'.", None),
     ],
 )
 def test_a_list_of_choices_is_one(description: str, choices: list[str] | None) -> None:
@@ -48,6 +49,8 @@ def test_a_list_of_choices_is_one(description: str, choices: list[str] | None) -
         ("The city", False),
         ("The state, e.g. Texas", False),
         ("Styles, e.g. Rock, Pop", False),
+        ("The medium, e.g. Vinyl, CD", False),
+        ("The area of print, e.g. Books, Posters, TV", False),
     ],
 )
 def test_a_place_has_its_state_or_country(description: str, is_place: bool) -> None:
