@@ -4,15 +4,13 @@ What: keeps a conversation, mounts, grants, quotas and a mailbox; takes question
     signals; is forked, waited for and reaped.
 Invariant: one turn at a time, the others queue or are refused. All state changes on the kernel's loop or under
     `_lock`; whatever must outlive the kernel is journalled before it is seen.
-Interface: `ask`, `aask`, `expect`, `fork`, `send`, `receive`, `signal`, `wait`, `close`, `checkpoint`; `stat`, `state`,
-    `holdings`; for its owner: `mount`, `unmount`, `grant`, `withdraw`, `place`, `forget`, and `correct`, `prefer`,
-    `good`, `bad` for what the user thought of a turn.
+Interface: `ask`, `aask`, `expect`, `fork`, `send`, `receive`, `signal`, `wait`, `close`, `checkpoint`; `stat`, `state`;
+    what its owner does: owned.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,25 +18,17 @@ from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmos.abi.errors import ProcessError, QuotaExceeded, TurnRefused
+from llmos.abi.errors import QuotaExceeded, TurnRefused
 from llmos.abi.labels import USER, Label
-from llmos.abi.machine import Exit, Holdings, Place, Signal, Stat, State
+from llmos.abi.machine import Exit, Signal, Stat, State
 from llmos.abi.manifest import Syscall
-from llmos.abi.progress import Progress, silent
 from llmos.kernel.ahead import Ahead
 from llmos.kernel.execution import Asking
-from llmos.kernel.grants import Grant, check, covers
+from llmos.kernel.grants import Grant, covers
 from llmos.kernel.journal.records import (
-    Adapted,
-    Approval,
     Asked,
     Exceeded,
     Exited,
-    Feedback,
-    Forgot,
-    Granted,
-    Mounted,
-    Placed,
     Received,
     Sent,
     Signalled,
@@ -47,6 +37,7 @@ from llmos.kernel.journal.state import Exchange, Mail
 from llmos.kernel.ledger import Ledger
 from llmos.kernel.mailbox import Mailbox
 from llmos.kernel.monitor import value_key
+from llmos.kernel.owned import Owned
 from llmos.kernel.prompt import Message
 from llmos.kernel.questions import Question, Questions
 from llmos.kernel.scheduler import Priority
@@ -63,7 +54,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Process:
+class Process(Owned):
     """Made by `Kernel.spawn` and `fork`."""
 
     def __init__(self, kernel: Kernel, pid: int, spawned: Spawned, mounts: Sequence[Mount] = ()) -> None:
@@ -203,95 +194,6 @@ class Process:
         """`ask` for async programs: the window is laid out on another thread."""
         return await asyncio.to_thread(self.ask, question, **options)
 
-    def mount(self, mount: Mount, progress: Progress = silent) -> None:
-        """Put a body of documents within this process's reach."""
-        self.kernel.library.mount(mount, progress)
-        self._mounted([*self.mounts, mount])
-
-    def unmount(self, path: str | Path) -> None:
-        """Take a body of documents out of this process's reach. ProcessError: it was not within it."""
-        gone = Path(path).expanduser().resolve()
-        left = [mount for mount in self.mounts if mount.path.resolve() != gone]
-        if len(left) == len(self.mounts):
-            names = ", ".join(str(mount.path) for mount in self.mounts) or "nothing"
-            raise ProcessError(f"{path} is not mounted", why=f"mounted is {names}", do="name one of these")
-        self._mounted(left)
-
-    def _mounted(self, mounts: list[Mount]) -> None:
-        dumped = tuple(known.dump() for known in mounts)
-        self.kernel.append(self.pid, Mounted(dumped))
-        self.mounts, self.spawned = mounts, self.spawned.mounting(dumped)
-
-    def grant(self, grants: Sequence[str]) -> None:
-        """Change what this process may call: to this, by its owner's word. Children keep what they have.
-
-        Raises:
-            ConfigError: a grant that no syscall answers to.
-            ProcessError: its parent, which is an agent, may not do that itself.
-            TurnRefused: a turn is running.
-        """
-        self._between_turns("grant")
-        parsed = tuple(map(Grant.parse, grants))
-        if parsed:
-            check(parsed, self.kernel.syscalls)
-        if self.parent and not self.kernel.process(self.parent).may_grant(parsed):
-            raise ProcessError(
-                f"process {self.pid} cannot be granted that", why=f"its parent {self.parent} has less",
-                do="grant it to the parent first",
-            )  # fmt: skip
-        self.kernel.append(self.pid, Granted(tuple(grants)))
-        self.grants, self.spawned = parsed, replace(self.spawned, grants=tuple(grants))
-
-    def withdraw(self, syscall: str = "") -> None:
-        """Take back what has been approved for a syscall, or for all of them: from here on it is asked about again."""
-        for name, argument, value in sorted(self.approved):
-            if syscall in ("", name):
-                self.approved.discard((name, argument, value))
-                self.kernel.append(self.pid, Approval(0, 0, argument, json.loads(value), False, syscall=name))
-
-    def place(self, reference: str, place: Place) -> None:
-        """Say where something stands from the next question on: `pinned` in every window, `in` every window that has
-        room, `out` of all, or "" wherever retrieval and memory put it.
-
-        Args:
-            reference: `turn 3`, a document's name as the window's map shows it, or its name and a position.
-
-        Raises:
-            ProcessError: nothing of that name is within its reach.
-        """
-        if place and not self.view.knows(reference):
-            raise ProcessError(
-                f"there is no {reference!r} within the reach of process {self.pid}",
-                why="it is no turn of its conversation, and nothing that its mounts hold",
-                do="take a source that `pmap` shows, or `turn N` of its history",
-            )
-        self.kernel.append(self.pid, Placed(reference, place))
-        self.spawned = self.spawned.placing(reference, place)
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """Versions of the adapters that it was given, the last one in use; "" is the model alone."""
-        return tuple(self.spawned.settings.get("adapters", ()))
-
-    @property
-    def adapter(self) -> str:
-        """The version of the adapter that its next turn begins with; "" for none."""
-        return (self.adapters or ("",))[-1]
-
-    def adapt(self, adapters: Sequence[str]) -> None:
-        """Be given these, of which the last is in use from the next turn on. See `Kernel.adapters` for who decides."""
-        self.kernel.journal.wait(self.kernel.append(self.pid, Adapted(tuple(adapters))))
-        self.spawned = self.spawned.adapting(adapters)
-
-    def forget(self, since: int = 0) -> None:
-        """Empty the conversation, from turn `since` on; mounts stay."""
-        self.conversation[:] = [exchange for exchange in self.conversation if exchange.turn < since]
-        self.kernel.append(self.pid, Forgot(since))
-
-    def _between_turns(self, what: str) -> None:
-        if not self.questions.idle:
-            raise TurnRefused(f"process {self.pid} is answering", do=f"{what} between two turns")
-
     def served(self) -> None:
         """On the loop: nothing is asked any more."""
         if self._ending:
@@ -413,36 +315,6 @@ class Process:
         """Whether a child may have these: at most what its parent has."""
         return all(covers(self.grants, grant) for grant in grants)
 
-    # -- what the user thought of it -----------------------------------------------------------------------------
-
-    def correct(self, turn: int, text: str) -> None:
-        """What turn `turn` should have answered. ProcessError: there was no such turn."""
-        self._feedback(Feedback(turn, "correct", text))
-
-    def prefer(self, turn: int, over: int, of: int = 0) -> None:
-        """The answer of `turn` was better than that of `over`, a turn of process `of` or of this one."""
-        self._feedback(Feedback(turn, "prefer", over=over, of=0 if of == self.pid else of))
-
-    def good(self, turn: int) -> None:
-        """The answer of `turn` was good."""
-        self._feedback(Feedback(turn, "good"))
-
-    def bad(self, turn: int) -> None:
-        """The answer of `turn` was bad."""
-        self._feedback(Feedback(turn, "bad"))
-
-    def _feedback(self, feedback: Feedback) -> None:
-        judged = [(self, feedback.turn)]
-        if feedback.over is not None:
-            judged.append((self.kernel.process(feedback.of) if feedback.of else self, feedback.over))
-        for process, turn in judged:
-            if not 0 < turn <= process.questions.count:
-                raise ProcessError(
-                    f"process {process.pid} has had no turn {turn}", why=f"it has had {process.questions.count}",
-                    do="name one by its number (`turn.number`)",
-                )  # fmt: skip
-        self.kernel.journal.wait(self.kernel.append(self.pid, feedback))
-
     # -- mail ----------------------------------------------------------------------------------------------------
 
     async def asend(self, to: int, content: Any, label: Label = USER, timeout: float | None = None) -> None:
@@ -493,16 +365,6 @@ class Process:
         return Stat(
             self.pid, self.parent, self.expert or "agent", self.state, self.priority.name.lower(), self.questions.count,
             ledger.tokens, ledger.syscalls, ledger.pages, time() - self._born, self.adapter,
-        )  # fmt: skip
-
-    def keep(self) -> None:
-        """It does not end with the program that spawned it; one of a kernel in this process ends with the kernel."""
-
-    def holdings(self) -> Holdings:
-        """What its owner has given it, and where."""
-        return Holdings(
-            grants=self.spawned.grants, mounts=tuple(self.mounts), work=str(self.kernel.workspace(self.pid)),
-            placed=dict(self.spawned.settings.get("placed", {})), turn=self.questions.count,
         )  # fmt: skip
 
     def checkpoint(self, path: str | Path) -> Path:
