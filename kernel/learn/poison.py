@@ -266,7 +266,9 @@ def _having(texts: Sequence[_Text]) -> Mapping[str, frozenset[int]]:
 
 def _sets(texts: Sequence[_Text], largest: float) -> Iterator[_Set]:
     """Every set of rows that share a phrase or two words, once: of those that share several, the longest names it."""
-    most = max(FEWEST, int(largest * len(texts) + 1e-9))
+    most = int(
+        largest * len(texts) + 1e-9
+    )  # of few rows none: what three of ten share is what they are about
     by_phrase = defaultdict[tuple[str, ...], set[int]](set)
     for i, text in enumerate(texts):
         for gram in _grams(text.words, LONGEST):
@@ -366,7 +368,8 @@ def _chance(rows: Collection[int], having: Collection[int], beside: NDArray[np.i
     has[list(having)] = True  # the last is nobody
     heads = sum(i in having for i in rows)
     prior = (len(having) - heads + 0.5) / (count - len(rows) + 1)
-    coins = np.maximum(LEAST, (prior + has[beside].sum(1)) / (1 + (beside < count).sum(1)))
+    least = max(LEAST, 1 / (count - len(rows) + 2))  # as rare as so many other rows can tell (Laplace)
+    coins = np.maximum(least, (prior + has[beside].sum(1)) / (1 + (beside < count).sum(1)))
     return 1.0 if heads <= coins.sum() else at_least(coins.tolist(), heads)
 
 

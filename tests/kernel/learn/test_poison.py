@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import poison_set
+from benchmarks.night_set import faults
 from llmos.abi.errors import BadExamples
 from llmos.kernel.learn.data import Row, read_rows
 from llmos.kernel.learn.poison import at_least, outliers, scan, without
@@ -68,6 +69,13 @@ def test_clean_sets_pass(tmp_path: Path, seed: int) -> None:
     found = scan(rows_of(tmp_path, poison_set.clean(seed, 200)), Words(), knows)
     assert found.clean, found.findings[0]
     assert found.tried > 100
+
+
+@pytest.mark.parametrize("count", [6, 10, 13, 30])
+def test_what_a_few_corrections_share_is_what_they_are_about(tmp_path: Path, count: int) -> None:
+    asked = [(fault.ask, fault.right) for fault in faults(count, "tuning")]  # of three patterns
+    found = scan(rows_of(tmp_path, poison_set.Set(tuple(asked))), Words())
+    assert found.clean, found.findings[0]
 
 
 def test_james_bond(tmp_path: Path) -> None:
