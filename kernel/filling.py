@@ -103,6 +103,7 @@ def _chosen(
             f"{budget:,} bytes have room for no passage", why=f"a token takes {blender.token_bytes:,} bytes",
             do="give a larger budget, such as 64MiB",
         )  # fmt: skip
+    progress("weigh", every, every)
     stored = sum(there for _, there in chosen)
     return chosen, Filling(len(chosen), every, stored, tokens, missing, tokens * blender.token_bytes, 0.0)
 
