@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,10 @@ def test_who_is_killed_stops_it_and_the_next_goes_on(tiny_kernel: Make, house: P
     def stop(task: str, done: int, total: int, *_: object) -> None:
         if (task, done) == ("fill", 2):
             process.signal("KILL")
+            deadline = time.monotonic() + 60
+            while process.exit is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
 
     assert kernel.fill(process.pid, GIB, progress=stop).stopped
     later = kernel.spawn([Mount(house)], fidelity="blend")
