@@ -45,7 +45,7 @@ def measured(student: Student, examples: Sequence[Example], window: int, rows: i
     """The same of a student that is there."""
     measure = _measure(student.config, student.scale, window)
     loss = right = weight = 0.0
-    for batch in pack(examples, window, rows):
+    for batch in pack(examples, window, rows, share=True):
         sums = measure(student.trained, student.frozen, batch)
         loss, right = loss + float(sums.loss), right + float(sums.seen["accuracy"])
         weight += float(sums.weight)

@@ -116,7 +116,8 @@ def _wanted(student: Student, parameters: Tree, batch: Batch, length: int, remem
     """What the last layer leaves of the tokens whose successors are wanted, f32 [W, D]."""
     tokens_T, positions_T, slots_T = map(jnp.asarray, (batch.tokens_T, batch.positions_T, batch.slots_T))
     attention = AttentionBatch(positions_T, slots_T, jnp.zeros((1, 1), jnp.int32), jnp.int32(len(tokens_T)))
-    ops = TrainingOps(length)
+    shared = (batch.hosts_T, batch.shared_T)
+    ops = TrainingOps(length, *(None if part is None else jnp.asarray(part) for part in shared))
     return hidden(student.config, parameters, tokens_T, attention, ops, remember)[batch.wanted_W]
 
 

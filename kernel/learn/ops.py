@@ -2,8 +2,9 @@
 
 What: the four operations of `kernel.model.decoder.Ops` on T = R * S tokens, R rows of S, each row holding several
     sequences one behind the other; and the forms that a weight takes while it is trained or stands still.
-Invariant: a token sees the tokens of its own segment up to itself, and no other. A frozen matrix in blocks is widened
-    for one product at a time, inside the layer that uses it; under rematerialisation nothing wide outlives a layer.
+Invariant: a token sees the tokens of its own segment up to itself, those of a beginning that it shares, and no other. A
+    frozen matrix in blocks is widened for one product at a time, inside the layer that uses it; under rematerialisation
+    nothing wide outlives a layer.
 Interface: `TrainingOps(length)`; the weights `Dense`, `Blocks`, `Adapted`; `blocks_of(values)`.
 """
 
@@ -75,8 +76,9 @@ def blocks_of(values_NK: NDArray[np.float32]) -> Blocks:
 class TrainingOps:
     """Operations over rows of `length` tokens; slots of the batch are segments, and -1 is padding."""
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, length: int, hosts_T: Array | None = None, shared_T: Array | None = None) -> None:
+        """`hosts_T`, `shared_T`: as `packing.Batch` has them."""
+        self.length, self._hosts_T, self._shared_T = length, hosts_T, shared_T
 
     def embed(self, tokens_T: Array, table: Any, rows: Array) -> Array:
         """Rows of the table, f32 [T, D]; of one in blocks only these rows are widened."""
@@ -124,10 +126,11 @@ class TrainingOps:
         q_TNH, k_TKH, v_TKH = xla_ops.rotated(qkv_TC, jnp.float32, batch, spec, cos, sin, q_norm, k_norm)
         q_RSKGH = q_TNH.reshape(T // S, S, K, G, H) * jnp.float32(spec.scale)
         k_RSKH, v_RSKH = k_TKH.reshape(T // S, S, K, H), v_TKH.reshape(T // S, S, K, H)
-        seen_RSS = seen(batch, S, spec.window)
+        seen_RSS = seen(batch, S, spec.window, self._hosts_T, self._shared_T)
+        near = spec.window if self._hosts_T is None else 0  # a shared beginning may stand far before
         parts = []
         for first in range(0, S, QUERIES):  # what no query of a block can see is not computed
-            end, least = min(first + QUERIES, S), max(0, first - spec.window + 1) if spec.window else 0
+            end, least = min(first + QUERIES, S), max(0, first - near + 1) if near else 0
             score = jnp.einsum("rtkgh,rskh->rkgts", q_RSKGH[:, first:end], k_RSKH[:, least:end])
             if spec.softcap:
                 score = jnp.tanh(score / spec.softcap) * spec.softcap
@@ -139,13 +142,24 @@ class TrainingOps:
         return jnp.concatenate(parts, axis=1).reshape(T, N * H), pool
 
 
-def seen(batch: AttentionBatch, length: int, window: int) -> Array:
+def seen(
+    batch: AttentionBatch,
+    length: int,
+    window: int,
+    hosts_T: Array | None = None,
+    shared_T: Array | None = None,
+) -> Array:
     """Which tokens each token sees, bool [R, S, S]. Padding sees itself, so that nothing is divided by 0."""
     segments_RS = batch.slots_T.reshape(-1, length)
     positions_RS = batch.positions_T.reshape(-1, length)
     order = jnp.arange(length)
     earlier_1SS = order[None, :, None] >= order[None, None, :]
-    mask = (segments_RS[:, :, None] == segments_RS[:, None, :]) & earlier_1SS
+    mask = segments_RS[:, :, None] == segments_RS[:, None, :]
+    if hosts_T is not None and shared_T is not None:
+        hosts_RS, shared_RS = hosts_T.reshape(-1, length), shared_T.reshape(-1, length)
+        begins = positions_RS[:, None, :] < shared_RS[:, :, None]
+        mask |= (hosts_RS[:, :, None] == segments_RS[:, None, :]) & begins
+    mask &= earlier_1SS
     if window:
         mask &= positions_RS[:, None, :] > positions_RS[:, :, None] - window
     return mask

@@ -13,7 +13,7 @@ Interface: `Grouped()`, `Chosen()`, both `Strategy`; `Lesson`, an answer and its
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
 import jax
@@ -90,7 +90,7 @@ class Chosen:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged(Batch):
     """A batch of answers: of each prediction what its answer is worth, and its log-probability when it was drawn."""
 
@@ -109,15 +109,13 @@ def batches(lessons: Sequence[Lesson], length: int, rows: int, share: Share = "t
         examples.append(Example(np.asarray(lesson.tokens, np.int32), weights))
         drawn.append(before)
     first = 0
-    for batch in pack(examples, length, rows):
+    for batch in pack(examples, length, rows, share=True):
         owners_W = batch.owners_W + first
         places_W = batch.positions_T[batch.wanted_W] + 1  # of the target in its own sequence
         worth_W = np.asarray([lessons[i].worth for i in owners_W], np.float32)
         drawn_W = np.asarray([drawn[i][p] for i, p in zip(owners_W, places_W, strict=True)], np.float32)
-        yield Judged(
-            batch.tokens_T, batch.positions_T, batch.slots_T, batch.wanted_W, batch.targets_W, batch.weights_W,
-            batch.owners_W, worth_W, drawn_W,
-        )  # fmt: skip
+        packed = {part.name: getattr(batch, part.name) for part in fields(batch)}
+        yield Judged(**packed, worth_W=worth_W, drawn_W=drawn_W)
         first += int(batch.slots_T.max()) + 1
 
 

@@ -58,7 +58,7 @@ def measure(student: Student, window: int, rows: int = 2) -> Any:
 
     def measured(examples: Sequence[Example], trained: Any) -> tuple[Floats, NDArray[np.bool_]]:
         losses, chosen = list[Floats](), list[Floats]()
-        for batch in pack(examples, window, rows):
+        for batch in pack(examples, window, rows, share=True):
             found_W, best_W = jax.device_get(found(trained, student.frozen, batch))
             owners, weights = batch.owners_W, batch.weights_W
             count = int(batch.slots_T.max()) + 1

@@ -212,7 +212,7 @@ def test_answers_come_from_the_policy_that_learns_and_share_their_question(
     assert shared
     assert all(one.drawn.cached >= (len(one.prompt) - 1) // 16 * 16 for group in groups for one in group[1:])
     assert computed < 5 * prompt + 100 * (prompt - shared + arena.domain.tokens) + 100
-    assert len({one.text for one in every}) > 50
+    assert len({one.text for one in every}) > 30
     ends = weights.tokenizer().eos_ids
     for one in every:
         assert one.drawn.ended == (one.drawn.tokens[-1] in ends)

@@ -110,6 +110,60 @@ def test_packed_sequences_do_not_see_each_other(student: Student, remember: Any)
     assert together[1] == alone[1] == sum(e.weights[1:].sum() for e in examples)
 
 
+def _alike(rng: np.random.Generator) -> list[Example]:
+    """Examples of which several begin alike; all tokens of some count, of one its own beginning is all there is."""
+    begins = [rng.integers(0, 64, n) for n in (9, 12)]
+    made = []
+    for i, n in enumerate((6, 3, 8, 1, 5, 4, 7)):
+        tokens = np.concatenate([begins[i % 3 == 0], rng.integers(0, 64, n)]).astype(np.int32)
+        weights = rng.random(len(tokens)).astype(np.float32)
+        weights[: 1 if i % 2 else len(tokens) - n] = 0
+        made.append(Example(tokens, weights))
+    return [*made, made[0], Example(made[0].tokens[:10], made[1].weights[:10]), example(rng, 11)]
+
+
+def test_a_beginning_that_is_shared_is_computed_once_and_nothing_else_changes(student: Student) -> None:
+    examples = _alike(np.random.default_rng(5))
+    objective = Likelihood(length=WINDOW)
+    alone, shared = (list(pack(examples, WINDOW, 2, share=share)) for share in (False, True))
+    assert sum(b.tokens for b in shared) < 0.7 * sum(b.tokens for b in alone)
+    assert len(shared) < len(alone)
+
+    @jax.jit
+    def taught(trained: Any, batch: Batch) -> Any:
+        def loss(trained: Any) -> Any:
+            sums = objective(student, trained, student.frozen, batch)
+            return sums.loss, sums.weight
+
+        (value, weight), slope = jax.value_and_grad(loss, has_aux=True)(trained)
+        return value, weight, slope
+
+    slopes = []
+    for batches in (alone, shared):
+        found = [taught(student.trained, batch) for batch in batches]
+        slopes.append(jax.tree.map(lambda *parts: sum(parts), *found))
+    for a, b in zip(*map(jax.tree.leaves, slopes), strict=True):
+        assert np.allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_each_prediction_keeps_its_owner_where_beginnings_are_shared() -> None:
+    examples = _alike(np.random.default_rng(6))
+    first, found = 0, []
+    for batch in pack(examples, WINDOW, 1, share=True):
+        counts = batch.weights_W > 0
+        places = batch.positions_T[batch.wanted_W] + 1
+        found += list(zip(batch.owners_W[counts] + first, places[counts], batch.targets_W[counts],
+                          batch.weights_W[counts], strict=True))  # fmt: skip
+        first += int(batch.slots_T.max()) + 1
+    wanted = [
+        (i, at, e.tokens[at], e.weights[at])
+        for i, e in enumerate(examples)
+        for at in range(1, len(e))
+        if e.weights[at]
+    ]
+    assert sorted(found) == sorted(wanted) and first == len(examples)
+
+
 def test_a_group_stays_in_one_batch() -> None:
     rng = np.random.default_rng(3)
     examples = [example(rng, int(n)) for n in rng.integers(4, 20, 24)]
