@@ -19,15 +19,14 @@ from llmos.drivers.web.writing import SPECIAL, Attributes, Writer
 VOID = frozenset(
     "area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr".split()
 )
-CLOSED = frozenset(
-    {"select", "textarea", "iframe"}
-)  # told as one thing: their attributes say what they hold
+CLOSED = frozenset({"select", "textarea", "iframe"})  # told as one thing: their attributes say what they hold
 _NEVER = frozenset({"head", "script", "style", "template", "datalist", "rp"})
 _NAMES = re.compile(r"<([^<>]*<[^<>]*(?:<[^<>]*)*)>")
 _TAG = re.compile(r"[^\s/>]+")
 _ATTRIBUTE = re.compile(r' (=?[^=\s/>]*)="([^"]*)"')
 _HREF = re.compile(' href="([^"]*)"')
 _CELL, _ROW = "\0", "\1"  # between two plain cells, and two rows of them: most tags of a large table
+_SPACED, _SPACED_ROWS = re.compile(r"</td>\s+<td>"), re.compile(r"</td>\s*</tr>\s*<tr>\s*<td>")
 _SEPARATORS = re.compile(f"[{_CELL}{_ROW}]")
 _NO_ATTRIBUTES: dict[str, str] = {}
 
@@ -105,6 +104,8 @@ def tell(
     stack: list[tuple[str, bool, _Level[State]]] = []
     if _SEPARATORS.search(markup):  # of the page's own
         markup = _SEPARATORS.sub("\ufffd", markup)
+    if _SPACED.search(markup):
+        markup = _SPACED.sub("</td><td>", _SPACED_ROWS.sub("</td></tr><tr><td>", markup))
     markup = markup.replace("</td><td>", _CELL).replace("</td></tr><tr><td>", _ROW)
     pieces = iter(markup.replace(">", "<").split("<"))
     next(pieces)

@@ -28,6 +28,7 @@ from llmos.drivers.web.sheets import Sheets, understood
 from llmos.drivers.web.writing import HIDDEN, MAX_OPTIONS, OPTIONS, Attributes, Writer, Written
 
 MAX_DEPTH = 8000  # elements in each other, and choices of a page: the parser's time grows with the square
+MAX_OPEN = 20_000  # elements that may nest, of a page that is not looked at for how deeply they do
 FEW = 200  # visible characters below which a page with scripts is one that its scripts have yet to write
 _RAW = ("xmp", "iframe", "noembed", "noframes", "plaintext")  # their text is written out as it is
 _UNQUOTED = re.compile(  # no comment holds its own end, no such element its own; <plaintext> goes on to the last
@@ -41,13 +42,29 @@ _SIZES = {
     "xx-small": 9, "x-small": 10, "small": 13, "medium": 16, "large": 18, "x-large": 24, "xx-large": 32,
     "smaller": 13, "larger": 19,
 }  # fmt: skip
-_SHALLOW = "|".join(  # elements that have no contents, or whose end is usually left out
-    """area base br col embed hr img input link meta source track wbr p li dt dd tr td th thead tbody tfoot option
-    optgroup html head body a button""".split()
+_SHALLOW = "|".join(  # elements that have no contents, or that by themselves do not stand in each other
+    """area base br col embed hr img input link meta source track wbr p tr td th thead tbody tfoot option html head
+    body a button""".split()
 )
+_NESTING = re.compile(rf"<(?!/|(?:{_SHALLOW})[\s/>])[a-z]", re.IGNORECASE)
+_INLINE = frozenset(
+    "b i em strong span u s small big font code kbd tt sub sup abbr cite label mark time".split()
+)
+_DRAWN = frozenset("path rect circle ellipse line polyline polygon use stop image g".split())
+_ITEMS = {
+    "li": frozenset({"li"}),
+    "dt": frozenset({"dt", "dd"}),
+    "dd": frozenset({"dt", "dd"}),
+}  # ended by the next
+_LISTS = {
+    "ul": _ITEMS["li"],
+    "ol": _ITEMS["li"],
+    "menu": _ITEMS["li"],
+    "dl": _ITEMS["dt"],
+}  # whose end ends them
 _TAGS = re.compile(  # whatever is never closed reaches to the end, so this is linear
     r"<!--(?:.*?-->|.*)|<(?:script|style|textarea|title)\b(?:.*?</(?:script|style|textarea|title)|.*)"
-    rf"|<(?!/?(?:{_SHALLOW})[\s/>])(/?)[a-zA-Z][^\s/>]*(?:[^>\"']|\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z))*+(?:>|\Z)",
+    rf"|<(?!/?(?:{_SHALLOW})[\s/>])(/?)([a-zA-Z][^\s/>]*)(?:[^>\"']|\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z))*+(?:>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 _UNSEEN = frozenset({"dialog", "noembed", "noframes"})  # a dialog unless it is open
@@ -116,9 +133,7 @@ def style_sheets(tree: LexborHTMLParser, base: str) -> list[tuple[str, str]]:
 
 def parse_page(html: str) -> LexborHTMLParser:
     """The page's tree, as a browser without scripts builds it; PageTooLarge where that would take for ever."""
-    if html.count("<") > MAX_DEPTH and (
-        _depth(html) > MAX_DEPTH or html.lower().count("<option") > MAX_DEPTH
-    ):
+    if html.count("<") > MAX_DEPTH and (_deep(html) or html.lower().count("<option") > MAX_DEPTH):
         raise PageTooLarge(
             "the page is nested too deeply",
             why=f"more than {MAX_DEPTH} elements in each other",
@@ -127,18 +142,30 @@ def parse_page(html: str) -> LexborHTMLParser:
     return LexborHTMLParser(html)
 
 
-def _depth(html: str) -> int:
-    """About how deeply elements are nested: the parser takes the square of it."""
-    depth = deepest = 0
+def _deep(html: str) -> bool:
+    """Whether elements may stand in each other more than MAX_DEPTH deep. An end counts only where a browser surely
+    closes the element at it, so that no stray ends hide how deep a page is."""
+    if len(_NESTING.findall(html)) <= MAX_OPEN:
+        return False
+    nested: list[str] = []
     for match in _TAGS.finditer(html):
-        closing = match[1]
-        if closing:
-            depth = depth - 1 if depth else 0
-        elif closing is not None:
-            depth += 1
-            if depth > deepest:
-                deepest = depth
-    return deepest
+        if match[2] is None:
+            continue
+        name = match[2].lower()
+        if match[1]:
+            for back in range(1, min(len(nested), 8) + 1):
+                if nested[-back] == name:
+                    del nested[-back:]
+                    break
+                if name in _INLINE or nested[-back] not in _INLINE | _LISTS.get(name, frozenset()):
+                    break
+        elif nested and nested[-1] in _ITEMS.get(name, ()):
+            nested[-1] = name
+        elif name not in _DRAWN or not match[0].endswith("/>"):
+            nested.append(name)
+            if len(nested) > MAX_DEPTH:
+                return True
+    return False
 
 
 def read_html(tree: LexborHTMLParser, base: str, css: Sequence[str] = ()) -> Reading:

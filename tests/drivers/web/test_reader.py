@@ -160,10 +160,45 @@ def test_every_word_is_there_in_any_tag_soup(pieces: list[str]) -> None:
     assert shown.count("word") >= len([w for w in wanted if "word" in w])
 
 
-@pytest.mark.parametrize("piece", ["<div>", "<div title='</div>'>", "<b><!--</b>-->"])
+@pytest.mark.parametrize("piece", [
+    "<div>", "<div title='</div>'>", "<b><!--</b>-->", "<div></b>", "<div><object></div></object>", "<dd><li>",
+])  # fmt: skip
 def test_what_is_nested_for_ever_is_refused(piece: str) -> None:
     with pytest.raises(PageTooLarge, match="nested"):
         parse_page(piece * 60_000)
+
+
+def test_many_elements_side_by_side_are_not_nested() -> None:
+    unclosed = (
+        "<section><h2>a</h2><ul><li>b<li><span>c</ul><dl><dt>d<dd>e<dt>f</dl><b>g</section><svg><path/></svg>"
+    )
+    assert parse_page(unclosed * 5_000).body is not None
+
+
+def test_what_a_page_writes_by_itself_is_not_taken_for_ours() -> None:
+    page = text(
+        "<table><tr><td>a\1b</td><td>&lt;/td&gt;&lt;td&gt;</td></tr></table>"
+        "<p ~h='' ' node'=1 <x=2 y\"=3>one<x<y>two</x<y>"
+        "<input alt='\"><b>' title='</p>' ~n=7><!-- <p>no</p> --><?no <b>?><xmp></b>three</xmp>"
+    )
+    assert page == "| a\ufffdb | </td><td> |\n\nonetwo [F1 text: text] ?>\n\n</b>three"
+
+
+@pytest.mark.parametrize("between", ["", "\n  "])
+def test_cells_told_together_are_those_told_one_by_one(between: str) -> None:
+    def table(extra: str) -> str:  # an attribute that means nothing keeps a cell from being told with others
+        rows = [["1", "a | b", ""], [" x  y ", "⟦z⟧", "<a href=/q>ü</a>"], ["<b>p</b>", "q\u200br", "<br>"]]
+        cells = [between.join(f"<td{extra}>{cell}</td>" for cell in row) for row in rows]
+        return f"<table>{between.join(f'<tr{extra}>{row}</tr>' for row in cells)}</table>"
+
+    hiding = "<style>td{color:#fff}</style>"
+    assert text(table("")) == text(table(" title=t"))
+    assert text(hiding + table("")) == text(hiding + table(" title=t")) != text(table(""))
+
+
+@pytest.mark.parametrize("tag", ["frame", "input", "link", "xmp", "plaintext", "iframe"])
+def test_what_is_no_page_within_a_drawing_is_left_to_chromium(tag: str) -> None:
+    assert read(f"<p>x</p><svg><{tag} style='color:#fff'>hidden</{tag}></svg>").doubts
 
 
 # --- characters and parts ---
