@@ -49,7 +49,7 @@ class Interpreter(App, stateful=True, settings=Limits):
         self,
         code: Annotated[
             str,
-            'a program that reads files, such as "data.csv", with pandas, and prints the answer',
+            'a program that prints the answer; a file such as "data.csv" is read with pandas',
             Field(json_schema_extra={"contentMediaType": "text/x-python"}),
         ],
         call: Call,
