@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   llmos learn rl --domain arithmetic --model smollm2-135m --imitate 400 --out sums/
+  llmos learn rl --domain calls --imitate 400 --window 384 --out errands/
   llmos learn rl --domain my_package.puzzles:Anagrams --start helper/adapter --out puzzles/
   llmos ask --model smollm2-135m --adapter sums/adapter "What is 48 + 27 - 16?"
 """

@@ -44,9 +44,9 @@ GRANTS = (
     "files.write", "files.append", "files.edit",
 )  # fmt: skip
 HINT = (
-    'Answer with calls alone, one a line, such as {"name": "calculator.weekday", "arguments": {"date": "2100-01-31"}}. '
-    "There are calculator.weekday(date), calculator.days_between(start, end), calculator.add_to_date(date, amount, "
-    "unit), files.write(path, text), files.append(path, text) and files.edit(path, old, new)."
+    'Answer with calls, one a line, as {"name": "calculator.weekday", "arguments": {"date": "2100-01-31"}}. There are '
+    "calculator: weekday(date), days_between(start, end), add_to_date(date, amount, unit); files: write(path, text), "
+    "append(path, text), edit(path, old, new)."
 )
 ALMOST = 0.1  # what calls are worth that could all be made, and did something else
 LONGEST = 2000  # characters of an answer
