@@ -153,11 +153,11 @@ class Signature:
         try:
             if inspect.isasyncgenfunction(method) or inspect.iscoroutinefunction(method):
                 return await self._on_the_loop(method, arguments, ended)
-            return await in_thread(lambda: self.reply(method(**arguments)), ended)
+            return await in_thread(lambda: self.reply(_let_go(method, arguments)), ended)
         except AppError:
             raise
         except (Exception, SystemExit) as error:
-            traceback.clear_frames(error.__traceback__)  # what they hold may be all the memory there is
+            traceback.clear_frames(error.__traceback__)
             traceback.print_exception(error, file=sys.stderr)
             words = _words(error)
             raise AppFailed(f"{self.name} failed: {words}", type=type(error).__name__) from None
@@ -171,6 +171,15 @@ class Signature:
             return Reply(parts=tuple([self._part(part) async for part in method(**arguments)]))
         finally:
             ended()
+
+
+def _let_go(method: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Call a method; where it fails, what it held may be all the memory there is, which others need to say so."""
+    try:
+        return method(**arguments)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _words(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from llmos.abi.app import App, Call, Image, Text, query, syscall
-from llmos.abi.errors import AppError, AppUnavailable
+from llmos.abi.errors import AppError, AppFailed
 from llmos.abi.settings import settings
 from llmos.apps.interpreter.session import Cell, Session
 from llmos.drivers.sandbox import Limits
@@ -125,7 +125,7 @@ class Interpreter(App, stateful=True, settings=Limits):
 
 def _volume(call: Call) -> Path:
     if call.volume is None:
-        raise AppUnavailable("there is no folder to work in", do="call it from a process of the kernel")
+        raise AppFailed("there is no folder to work in", do="call it from a process of the kernel")
     return call.volume
 
 

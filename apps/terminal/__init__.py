@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 from llmos.abi.app import App, Call, syscall
-from llmos.abi.errors import AppError, AppUnavailable
+from llmos.abi.errors import AppError, AppFailed
 from llmos.abi.settings import settings
 from llmos.drivers.beneath import Beneath
 from llmos.drivers.sandbox import Clip, Limits, Mirror, Sandbox, SandboxEnded
@@ -54,7 +54,7 @@ class Terminal(App, settings=Limits):
         """Run a shell command: find, search, sort or pack files, count how many files there are, lines and words;
         git."""
         if call.volume is None:
-            raise AppUnavailable("there is no folder to work in", do="call it from a process of the kernel")
+            raise AppFailed("there is no folder to work in", do="call it from a process of the kernel")
         ended = run(command, call.volume, self._limits, lambda: call.cancelled)
         if ended.failed:
             raise CommandFailed(ended.text)
