@@ -71,9 +71,9 @@ def measure(model: str, count: int, half: Half, progress: Progress) -> Figures:
     machine = {"machine": {"state": str(state)}, "kernel": {"model": model, "window": WINDOW}}
     file.write_text(json.dumps(machine), "utf-8")
     config = load_config(file)
-    test = Test(config, planted, regression(folder, half), kept)
-    test.ask("before")
-    before = test.answered("before")
+    asking = Asking(config, planted, regression(folder, half), kept)
+    asking.ask("before")
+    before = asking.answered("before")
     progress(f"before: {_shares(before)}")
     for stage in KILLED:
         if kept.get(f"killed in {stage}") is None:
@@ -88,8 +88,8 @@ def measure(model: str, count: int, half: Half, progress: Progress) -> Figures:
     report = kept.get("report")
     gates = tuple(f"gate {gate['name']}: {gate['why']}" for gate in report["gates"])
     progress("; ".join([report["stage"], report["why"], *gates]))
-    test.ask("behind")
-    behind = test.answered("behind")
+    asking.ask("behind")
+    behind = asking.answered("behind")
     progress(f"behind: {_shares(behind)}")
     lost = [100.0 * (a - b) for a, b in zip(before.elsewhere, behind.elsewhere, strict=True)]
     gone_low, gone_high = interval(behind.faults)
@@ -106,7 +106,7 @@ def measure(model: str, count: int, half: Half, progress: Progress) -> Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Asking:
     """What is asked before a night and behind it."""
 
     config: Config

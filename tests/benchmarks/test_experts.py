@@ -8,8 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.kept import DAY_S, Kept
 from benchmarks.experts_routed import QUESTIONS, handbook
+from benchmarks.kept import DAY_S, Kept
 from llmos.abi.config import Config
 from llmos.apps.experts.shelf import Shelf
 from llmos.drivers.yamlfile import check
