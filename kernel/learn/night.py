@@ -202,26 +202,33 @@ class Night:
                 learnt = self.parts.teach(place, _path(self.live.adapter), place / ADAPTER)
                 return {**state, "stage": "taught", "facts": {**state["facts"], **learnt}}
             case "taught":
-                gates = list(self._judge(place))
+                gates = list(self._judge(place, state))
                 refused = [f"{g.name}: {g.why}" for g in gates if not g.passed]
-                told = [asdict(g) for g in gates]
                 return {
                     **state,
                     "stage": "refused" if refused else "gated",
                     "why": "; ".join(refused),
-                    "gates": told,
+                    "gates": [asdict(g) for g in gates],
                 }
         self._go_live(number, place / ADAPTER)
         return {**state, "stage": "live"}
 
-    def _judge(self, place: Path) -> Iterator[Gate]:
-        """All gates; one that fails by an error has not said yes."""
+    def _judge(self, place: Path, state: Mapping[str, Any]) -> Iterator[Gate]:
+        """All gates; one that fails by an error has not said yes. What one said is kept: it is not asked again."""
         old, new = _path(self.live.adapter), place / ADAPTER
+        against = {"against": str(old or "")}  # somebody may have gone back in between
+        same = state.get("against") == against["against"]
+        said = {gate["name"]: Gate(**gate) for gate in state["gates"] if same}
         for name, gate in self.parts.gates(place):
-            try:
-                yield gate(old, new)
-            except LLMOSError as error:
-                yield Gate(name, False, f"{type(error).__name__}: {error}")
+            if name not in said:
+                try:
+                    said[name] = gate(old, new)
+                except LLMOSError as error:
+                    said[name] = Gate(name, False, f"{type(error).__name__}: {error}")
+                _write(
+                    place / "state.json", {**state, **against, "gates": [asdict(g) for g in said.values()]}
+                )
+            yield said[name]
 
     def _go_live(self, number: int, adapter: Path) -> None:
         """The record first, in one rename, then whoever serves: killed in between, the next run tells them."""

@@ -128,6 +128,38 @@ def test_an_error_ends_the_run_and_the_next_goes_on(tmp_path: Path) -> None:
     assert report.run == 1 and report.stage == "live"
 
 
+class TwoGates(Machine):
+    """Counts how often each gate is asked; the second is broken off where `stops` says so."""
+
+    def gates(self, folder: Path) -> Sequence[tuple[str, Callable[[Path | None, Path], Gate]]]:
+        def asked(name: str) -> Callable[[Path | None, Path], Gate]:
+            def judge(old: Path | None, new: Path) -> Gate:
+                with (self.folder / "asked").open("a") as file:
+                    file.write(f"{name} ")
+                if name == "second" and self.says.get("stops"):
+                    raise KeyboardInterrupt
+                return Gate(name, True, "well")
+
+            return judge
+
+        return [(name, asked(name)) for name in ("first", "second")]
+
+
+@pytest.mark.parametrize("went_back", [False, True])
+def test_a_gate_that_has_spoken_is_not_asked_again_but_of_another_adapter(
+    tmp_path: Path, went_back: bool
+) -> None:
+    one, _ = night(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Night(tmp_path / "night", TwoGates(tmp_path, stops=True)).run()
+    if went_back:
+        one.back()
+    report = Night(tmp_path / "night", TwoGates(tmp_path)).run()
+    assert report.stage == "live" and [gate.name for gate in report.gates] == ["first", "second"]
+    asked = "first second first second " if went_back else "first second second "
+    assert (tmp_path / "asked").read_text() == asked
+
+
 CHILD = """
 import sys
 from pathlib import Path
