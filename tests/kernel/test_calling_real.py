@@ -51,11 +51,13 @@ def test_each_part_of_a_question_is_called_for_once(
 
 def test_code_that_is_asked_for_is_written_not_called_for(kernel: Kernel) -> None:
     """Both answers begin with a fence; what stands behind it tells them apart."""
-    coder = {
-        "grants": ["interpreter.run", "files.read", "files.list", "files.search"],
-        "instructions": "You are a programmer. Write short, working code, in Python unless told otherwise.",
-    }
-    turn = kernel.spawn(**coder).ask("Write a Python class Point with x and y.", max_tokens=60)
+    instructions = (
+        "You are a programmer. Begin every answer with the words Here is. Write short, working code, in Python unless "
+        "another language is asked for."
+    )
+    grants = ["interpreter.run", "files.read", "files.list", "files.search"]
+    process = kernel.spawn(grants=grants, instructions=instructions)
+    turn = process.ask("Write a Python class Point with x and y.", max_tokens=60)
     assert "class Point" in turn.answer and turn.usage.syscalls == 0
 
 
