@@ -109,6 +109,7 @@ class Tab:
         self._world = 0  # the isolated world of the last reading
         self._busy = 0  # requests that are under way
         self._follow = False  # a click may open a window
+        self._renewing = False  # the next page is ours
         self.crashed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.notes: list[str] = []
@@ -158,7 +159,7 @@ class Tab:
             await dialog.dismiss()
 
     def _opened(self, page: Page) -> None:
-        if page is self._page:
+        if page is self._page or self._renewing:
             return
         if self._follow:
             self._follow = False
@@ -192,8 +193,54 @@ class Tab:
     async def goto(self, url: str) -> None:
         """Go to an address that was parsed, and wait until the page has settled."""
         async with self._doing("it"):
-            await self._page.goto(url, wait_until="domcontentloaded", timeout=LOAD_SECONDS * 1000)
+            await self._go(url)
             await self._settle()
+
+    async def _go(self, url: str) -> None:
+        """Until its markup has come, or the file that it is instead."""
+        from playwright.async_api import Error
+
+        for again in (True, False):
+            try:
+                await self._leave()
+                await self._page.goto(url, wait_until="domcontentloaded", timeout=LOAD_SECONDS * 1000)
+                return
+            except Error as error:
+                if again and "interrupted by another navigation" in str(error):
+                    await self._renew()
+                    continue
+                if "Download is starting" in str(error):  # it is told a moment before there is one
+                    async with asyncio.timeout(SETTLE_SECONDS):
+                        while not self.downloads:
+                            await asyncio.sleep(0.02)
+                raise
+
+    async def _leave(self) -> None:
+        """Away from what is open: it could go elsewhere by itself while the next page comes."""
+        from playwright.async_api import Error
+
+        if self._page.url == "about:blank":
+            return
+        with contextlib.suppress(Error):
+            await self._page.goto("about:blank", timeout=LOAD_SECONDS * 1000)
+            await self._page.evaluate("0")  # what it had begun before has taken effect by then
+            if self._page.url == "about:blank":
+                return
+        await self._renew()
+
+    async def _renew(self) -> None:
+        """Another page in place of one that cannot be left."""
+        self._renewing = True
+        try:
+            page = await self._chromium.context.new_page()
+        finally:
+            self._renewing = False
+        old, self._page, self._cdp, self._busy = self._page, page, None, 0
+        self._watch(page)
+        self._later(old.close())
+        for other in self._chromium.context.pages:
+            if other not in (page, old):
+                self._later(self._shut(other))
 
     async def _settle(self) -> None:
         """Wait until it makes no more requests, but not for ever."""

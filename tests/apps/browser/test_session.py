@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 from collections.abc import Awaitable, Callable
@@ -87,6 +88,29 @@ def test_nothing_inside_of_chromium_reaches_what_must_not_be_reached() -> None:
         browse(site, visit)
         assert len(site.hits) >= len(SUBRESOURCES)
         assert not canary.hits
+
+
+@chromium
+def test_a_page_that_failed_or_goes_on_by_itself_does_not_spoil_the_next(tmp_path: Path) -> None:
+    def broken(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"\0\xffnoise\r\n\r\n")
+
+    binary = (200, {"Content-Type": "application/octet-stream"}, b"data")
+    pages = {
+        "/broken": broken, "/restless": "<p>hi</p><script>setTimeout(() => location.reload(), 20)</script>",
+        "/plain": "<p>plain</p>", "/file": binary,
+    }  # fmt: skip
+
+    async def visit(session: Session) -> None:
+        for before in ("/broken", "/restless", "/broken", "/file"):
+            with contextlib.suppress(WebError):
+                await session.open(site.url + before, tmp_path, scripts=True)
+            assert text(await session.open(f"{site.url}/plain", tmp_path, scripts=True)) == "plain"
+        await session.open(f"{site.url}/restless", tmp_path, scripts=True)
+        assert "is a file" in text(await session.open(f"{site.url}/file", tmp_path, scripts=True))
+
+    with Site(pages) as site:
+        browse(site, visit)
 
 
 @chromium
