@@ -3,8 +3,8 @@
 What: neutralises text that a model or a document wrote, draws bars, charts and tables.
 Invariant: text that came from outside cannot move the cursor, change colours, set the clipboard or the
     window's title, or reorder what stands beside it.
-Interface: `neutralise(text)`, `Bar(stream)` (a `Progress`), `chart(rows)`, `table(rows)`, `columns(text)`,
-    `dim(text)`.
+Interface: `neutralise(text)`, `Bar(stream)` (a `Progress`), `chart(rows)`, `table(rows, room)`,
+    `wrapped(text, room)`, `columns(text)`, `width()`, `dim(text)`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from llmos.abi.progress import Unit
 _HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _REFRESH = 0.1  # seconds between two drawings of a bar
 _LOG = 15.0  # seconds between two lines about one task in a log
+_NARROW = 20  # columns: fewer are none to read in
 _WORTH = 1.0  # seconds that a task must take to be worth a line in a log
 
 
@@ -131,12 +133,36 @@ def _amount(number: int, unit: Unit) -> str:
     return f"{value:.0f} {name}" if name == "B" else f"{value:.1f} {name}"
 
 
-def table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns padded to their widest cell, two spaces apart."""
+def table(rows: Iterable[Sequence[str]], room: int = 0) -> list[str]:
+    """Columns padded to their widest cell, two spaces apart; the words of the last one stay within `room` columns,
+    where that is given and leaves a few."""
     cells = [[neutralise(cell) for cell in row] for row in rows]
     widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(c + " " * (w - columns(c)) for c, w in zip(row, widths, strict=True)) for row in cells)
-    return [line.rstrip() for line in lines]
+    before = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    lines = []
+    for *row, last in cells:
+        head = "".join(c + " " * (w - columns(c) + 2) for c, w in zip(row, widths, strict=False))
+        for part in wrapped(last, room - before):
+            lines.append((head + part).rstrip())
+            head = " " * before
+    return lines
+
+
+def wrapped(text: str, room: int) -> list[str]:
+    """The words of a text in lines of `room` columns; as it is where these are too few to read in."""
+    if room < _NARROW or columns(text) <= room:
+        return [text]
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and columns(lines[-1]) + 1 + columns(word) > room:
+            lines.append("")
+        lines[-1] += f"{' ' * bool(lines[-1])}{word}"
+    return lines
+
+
+def width() -> int:
+    """The columns of the terminal that is written to; 0 where the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def columns(text: str) -> int:

@@ -123,6 +123,7 @@ class Execution:
             ("prompt", "cached", "completion", "pages", "faults", "lost", "syscalls", "thinking"), 0
         )
         self._first = self._last = 0.0
+        self._steps = 0  # tokens that the model chose: what a grammar wrote alone has no speed
         self._cached: int | None = None  # tokens that were there before this turn chose how to answer
         self._chosen = False  # how to answer, for the words that come next
         self._expected: tuple[int, ...] = ()  # words of the next burst, as far as they can be guessed
@@ -338,6 +339,7 @@ class Execution:
         async for item in stream:
             self._last = perf_counter()
             self._first = self._first or self._last
+            self._steps += item.logprob is not None
             tokens.append(item.id)
             if self.table is not None and item.id == self.table.open:
                 speech.met = True
@@ -419,6 +421,6 @@ class Execution:
                 first_token_s=fill,
                 total_s=now - self._started,
                 prefill_tokens_per_s=max(usage["prompt"] - usage["cached"], 0) / fill,
-                decode_tokens_per_s=(count - 1) / (last - first) if count > 1 and last > first else 0.0,
+                decode_tokens_per_s=(count - 1) / (last - first) if self._steps > 1 and last > first else 0.0,
             ),
         )

@@ -85,7 +85,7 @@ def ledger(done: Done) -> str:
         f"{usage.faults} faults" if usage.faults else "",
         f"{usage.syscalls} syscalls" if usage.syscalls else "",
         f"first token {timings.first_token_s:.2f} s",
-        f"{timings.decode_tokens_per_s:.1f} tokens/s",
+        f"{timings.decode_tokens_per_s:.1f} tokens/s" if timings.decode_tokens_per_s else "",
         f"{usage.citations_dropped} citations dropped" if usage.citations_dropped else "",
         {"length": "cut at the token limit", "cancelled": "cancelled", "error": "failed"}.get(
             done.reason, ""

@@ -26,7 +26,7 @@ from llmos.abi.loading import GROUP
 from llmos.abi.manifest import Manifest, Syscall
 from llmos.cli.app_new import make
 from llmos.connect import load_config
-from llmos.drivers.terminal import neutralise, table
+from llmos.drivers.terminal import neutralise, table, width
 
 if TYPE_CHECKING:
     from llmos.abi.config import Config
@@ -49,7 +49,7 @@ def list_(arguments: argparse.Namespace) -> int:
             print(neutralise(f"{name}: broken: {one}"))
             continue
         print(neutralise(f"{name}: {_first(one.doc)}"))
-        for line in table([(f"  {s.name}", s.effect, _first(s.description)) for s in one.syscalls]):
+        for line in table([(f"  {s.name}", s.effect, _first(s.description)) for s in one.syscalls], width()):
             print(line)
     for name, source in foreign.items():
         print(neutralise(f"{name}: a foreign MCP server ({source}); its tools are listed once it is granted"))
@@ -69,7 +69,7 @@ def info(arguments: argparse.Namespace) -> int:
     rows += [("secrets", ", ".join(manifest.secrets))] if manifest.secrets else []
     rows += [("memory", f"up to {manifest.max_memory >> 20} MiB a process")] if manifest.max_memory else []
     rows += [("fingerprint", manifest.fingerprint[:16])]
-    print("\n".join(table(rows)))
+    print("\n".join(table(rows, width())))
     for one in manifest.syscalls:
         print()
         print(neutralise(_syscall(one)))

@@ -25,7 +25,7 @@ from llmos.apps.experts.grants import Consents, granted, syscalls, wanted
 from llmos.apps.experts.manifest import schema as manifest_schema
 from llmos.apps.experts.shelf import Shelf
 from llmos.connect import connect, load_config
-from llmos.drivers.terminal import Bar, neutralise, table
+from llmos.drivers.terminal import Bar, neutralise, table, width
 
 if TYPE_CHECKING:
     from llmos.apps.experts.evaluation import Outcome, Report
@@ -45,7 +45,7 @@ def list_(arguments: argparse.Namespace) -> int:
         rows.append((one.name, m.version if m else "", one.origin, " ".join(about.split())))
         found.append({"name": one.name, "version": m and m.version, "origin": one.origin, "file": str(one.file),
                       "description": m and m.description, "error": str(one.error) if one.error else None})  # fmt: skip
-    print(json.dumps({"experts": found}) if arguments.json else "\n".join(table(rows)))
+    print(json.dumps({"experts": found}) if arguments.json else "\n".join(table(rows, width())))
     return 0
 
 
@@ -76,7 +76,7 @@ def info(arguments: argparse.Namespace) -> int:
         *(("try", starter) for starter in m.starters),
         ("tests", str(len(m.tests))),
     ]
-    print("\n".join(table(rows)))
+    print("\n".join(table(rows, width())))
     if wants:
         print(f"it may call{' (not agreed to yet: llmos expert allow)' if missing else ''}:")
         print("\n".join(agreeing.grant_lines(wants)))

@@ -21,7 +21,7 @@ from llmos.apps.experts.shelf import Shelf
 from llmos.apps.experts.signing import Key, short
 from llmos.apps.experts.unpacking import MAX_PACK_BYTES, SUFFIX, Pack
 from llmos.cli.expert_actions import shelf, tested, tested_before
-from llmos.drivers.terminal import neutralise, table
+from llmos.drivers.terminal import neutralise, table, width
 from llmos.drivers.whole import write_whole
 
 
@@ -88,7 +88,7 @@ def search(arguments: argparse.Namespace) -> int:
         return 0
     rows = [("name", "version", "tests", "signed by", "about")]
     rows += [(e.expert, e.version, f"{e.passed}/{e.tests}", short(e.signer), e.description) for e in found]
-    print("\n".join(table(rows)))
+    print("\n".join(table(rows, width())))
     return 0
 
 

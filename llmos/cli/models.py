@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from llmos.cli import parser as options
-from llmos.drivers.terminal import Bar, table
+from llmos.drivers.terminal import Bar, table, width
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ def _list(cache: Path, as_json: bool) -> int:
     for s in rows:
         here = "yes" if s.verified else "unverified" if s.path else _partly(s)
         cells.append((s.entry.name, f"{s.entry.bytes / 1e6:,.0f} MB", here, s.entry.licence, s.entry.about))
-    for line in table(cells):
+    for line in table(cells, width()):
         print(line)
     return 0
 

@@ -77,6 +77,17 @@ def test_a_bar_in_a_log_tells_what_takes_long() -> None:
     ]
 
 
+def test_a_table_keeps_its_last_column_within_the_terminal() -> None:
+    rows = [("name", "about"), ("ann", "one two three four five six"), ("漢字", "漢字 漢字 漢字 漢字 漢字")]
+    lines = table(rows, 26)
+    assert lines == [
+        "name  about", "ann   one two three four", "      five six", "漢字  漢字 漢字 漢字 漢字", "      漢字",
+    ]  # fmt: skip
+    assert all(columns(line) <= 26 for line in lines)
+    assert table(rows, 12) == table(rows), "too narrow to read in: the terminal wraps it"
+    assert table([("a", "x" * 99)], 40) == ["a  " + "x" * 99], "a word is never cut"
+
+
 def test_a_table_is_aligned() -> None:
     assert table([("a", "bb"), ("ccc", "d\x07")]) == ["a    bb", "ccc  d␇"]
 

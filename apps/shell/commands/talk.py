@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llmos.abi.errors import TurnRefused
 from llmos.apps.shell.commands import command, table_of, unquoted, wrong
 from llmos.apps.shell.shell import Leave
-from llmos.drivers.terminal import neutralise, table
+from llmos.drivers.terminal import neutralise, table, wrapped
 
 if TYPE_CHECKING:
     from llmos.apps.shell.shell import Shell
@@ -112,7 +112,7 @@ def help_(shell: Shell, rest: str) -> None:
     room = max(shell.face.width - 34, 30)
     rows = [(f"/{c.name} {c.usage}".rstrip(), c.help) for c in found.values()]
     for usage, text in rows:
-        lines = _wrapped(" ".join(text.split()), room)
+        lines = wrapped(" ".join(text.split()), room)
         if len(usage) > 31:
             shell.say(f"  {usage}")
             usage = ""
@@ -136,9 +136,3 @@ def _last(shell: Shell) -> int:
     if not turn:
         raise TurnRefused("nothing was answered yet", do="ask something first")
     return turn
-
-
-def _wrapped(text: str, room: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, room) or [""]

@@ -22,7 +22,7 @@ def test_a_conversation(terminal: Spawn, weights_path: Callable[[str], Path], tm
     )  # fmt: skip
     shell.sees("Ask anything", "the model is loading")
     shell.types(f"What is the parrot called? See @{tmp_path}/notes.txt")
-    shell.sees("notes.txt (shared)", "tokens/s")
+    shell.sees("notes.txt (shared)", "first token")
     shell.types("/pmap")
     shell.sees("knowledge")
     shell.types("/why")
@@ -39,7 +39,7 @@ def test_a_conversation(terminal: Spawn, weights_path: Callable[[str], Path], tm
         shell.types(line)
         shell.sees(said)
     shell.types("What is the cook called?")
-    shell.sees("tokens/s")
+    shell.sees("first token")
     shell.types("/pmap")
     shell.sees("crew.txt", "crew.txt stays in every window")
     shell.types(f"/umount {tmp_path}/crew.txt")
