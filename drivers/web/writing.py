@@ -280,7 +280,8 @@ class Writer:
     def _joined(self, pieces: list[tuple[str, str]]) -> str:
         """The pieces of one block, hidden stretches marked."""
         if len(pieces) == 1 and not pieces[0][1] and not self._pre:
-            return " ".join(pieces[0][0].split())
+            words = pieces[0][0]
+            return _tidy(words) if words.isascii() else " ".join(words.split())
         out: list[str] = []
         run: list[str] = []
         reason = ""
@@ -575,7 +576,9 @@ def _fill(table: _Table, row: list[str]) -> None:
 
 def _tidy(text: str) -> str:
     """With single spaces; spaces that do not break stay."""
-    return " ".join(text.split()) if text.isascii() else _SPACE.sub(" ", text).strip()
+    if not text.isascii():
+        return _SPACE.sub(" ", text).strip()
+    return " ".join(text.split()) if "  " in text or not text.isprintable() else text.strip()
 
 
 def _plain(text: str) -> str:
