@@ -52,6 +52,7 @@ class Connection:
         self.child: Child | None = None
         self._on_ask = on_ask
         self._session: ClientSession | None = None
+        self._over = False  # it has failed somebody
         self._stop = asyncio.Event()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
@@ -134,6 +135,7 @@ class Connection:
                 yield streams
 
     def _unavailable(self, what: str, why: str) -> AppUnavailable:
+        self._over = True
         words = self.child.words() if self.child else ""
         said = f"{why}; its last words: {words[-500:]}" if words else why
         return AppUnavailable(f"{self.name}: {what}", why=said)
@@ -142,7 +144,7 @@ class Connection:
     def alive(self) -> bool:
         """Whether calls can be made."""
         gone = self.child is not None and self.child.code is not None
-        return self._session is not None and not gone
+        return self._session is not None and not gone and not self._over
 
     async def tools(self, seconds: float = START_SECONDS) -> list[dict[str, Any]]:
         """Everything that the server lists, as it lists it; clears `changed`."""

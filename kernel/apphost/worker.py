@@ -90,7 +90,8 @@ class Worker:
             self._follow(self._see_it_end(connection, meta.id))
             raise
         except AppUnavailable:
-            await self._lost(connection)
+            if not connection.alive:  # else the app itself said it: something that it needs is not there
+                await self._lost(connection)
             raise
         except AppError as error:
             self._failures = 0

@@ -112,11 +112,13 @@ def labels(subject: Subject) -> Iterator[Finding]:
         if one.effect in ("read", "execute", "fetch") and one.returns == "user":
             tell = fault if one.effect == "fetch" else advice
             yield tell(one.name, f'{says} and returns="user"', 'say at most "store", or nothing: untrusted')
-        if one.effect in LEAVES and not one.targets and texts:
+        open_ = [name for name in texts if one.effect != "fetch" or name not in one.payload]  # to a place of its own
+        if one.effect in LEAVES and not one.targets and open_:
             yield fault(
                 one.name,
-                f"{says} and no target: nobody is asked, whatever {texts[0]!r} says",
-                f"mark what decides where it goes: `{texts[0]}: Annotated[str, Target]`",
+                f"{says} and no target: nobody is asked, whatever {open_[0]!r} says",
+                f"mark what decides where it goes: `{open_[0]}: Annotated[str, Target]`; what always goes to one place "
+                "is a `Payload`",
             )
         if one.effect in ("write", "destroy") and not one.targets and texts:
             yield advice(one.name, f"{says} and no target", "mark the argument that decides what is changed")

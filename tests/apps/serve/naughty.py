@@ -14,6 +14,7 @@ from typing import Annotated, cast
 from pydantic import BaseModel
 
 from llmos.abi.app import App, Call, File, Image, Payload, Target, Text, query, syscall
+from llmos.abi.errors import AppUnavailable
 
 
 class Verdict(BaseModel):
@@ -22,6 +23,11 @@ class Verdict(BaseModel):
 
 class Naughty(App, secrets=("door",)):
     """Misbehaves as it is told."""
+
+    @syscall(effect="none", retry="safe")
+    def unplugged(self) -> str:
+        """What it needs is not there."""
+        raise AppUnavailable("there is no camera", do="plug one in")
 
     @syscall(effect="execute", deadline=1.0)
     def hang(self) -> int:

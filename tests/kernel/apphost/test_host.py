@@ -247,6 +247,16 @@ def test_a_crash_is_an_outcome_and_restarts_slow_down(make: Make) -> None:
     assert (line.state, line.os_pid, line.restarts, line.words) == ("waiting", 0, 3, "my last words")
 
 
+def test_an_app_that_lacks_something_keeps_its_process(make: Make) -> None:
+    host = make(ours("naughty"))
+    error = call(host, "naughty.unplugged").error
+    assert isinstance(error, AppUnavailable) and "no camera" in str(error)
+    [before] = host.ps()
+    assert isinstance(call(host, "naughty.unplugged").error, AppUnavailable)
+    assert [line.os_pid for line in host.ps()] == [before.os_pid] and before.os_pid
+    assert before.state == "ready" and host.ps()[0].restarts == 0
+
+
 def test_a_crashed_app_comes_back(make: Make) -> None:
     host = make(ours("naughty"))
     assert isinstance(call(host, "naughty.crash").error, AppUnavailable)
