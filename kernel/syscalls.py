@@ -40,9 +40,9 @@ _NAMES, _ARGUMENTS = (
 _SIGNS = r"<>{}()\[\]`|&%~^\\\/=:;,!?@"  # of code: who may not begin a call with `{` begins it with `>{`
 # Who speaks of the question, or of the call, does not answer.
 _ASIDE = (
-    r"\s*((The|This|Your) (question|user|request|tool|response|function)|(Here|This) is the result)(?s:.*)"
+    r"\s*((The|This|Your) (question|user|request|tool|response|function)|(Here|This) is the (result|response))(?s:.*)"
 )
-_TOLD = ("Tell the user",)  # what the model is told behind results (`prompt.TELL`) is nothing to tell
+_TOLD = ("Tell", "the", "user")  # what the model is told behind results (`prompt.TELL`) is nothing to tell
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.

@@ -73,7 +73,7 @@ NOTHING = Lines("", frozenset())
 
 def nearest(question: str, result: str) -> Lines:
     """The lines of a result that share most with the question and say something beside, those of tables with their
-    heads; all of a short result where no line does."""
+    heads; of a short result all that say something."""
     asked = frozenset(words(question))
     lines = [unit for line in result.splitlines() if line.strip() for unit in _units(line)]
     heads = [_head(lines, at) for at in range(len(lines))]
@@ -83,10 +83,11 @@ def nearest(question: str, result: str) -> Lines:
     ]
     held = Counter(word for line in said for word in line)
     shared = [sum(1 / held[word] for word in line & asked) if line - asked else 0.0 for line in said]
-    best, short = max(shared, default=0.0), len(lines) <= _FEW
+    few = len(result.split()) <= MOST
+    best, short = max(shared, default=0.0), few and len(lines) <= _FEW
     chosen = [at for at, share in enumerate(shared) if share == best]
-    if not best:
-        if len(result.split()) > MOST:
+    if short or not best:
+        if not few:
             return NOTHING
         chosen = [at for at, line in enumerate(said) if line - asked]
     quoted: list[int] = []

@@ -38,6 +38,14 @@ def test_lines_that_only_say_the_question_again_are_not_quoted() -> None:
     assert nearest("What is in notes.txt?", "notes.txt\nbuy milk").text == "buy milk"
 
 
+def test_a_short_result_is_quoted_whole() -> None:
+    assert nearest("What does the recording say?", "Said in the recording:\nIt rains.").text.endswith(
+        "It rains."
+    )
+    long = "\n".join(["Said in the recording:", "It rains. " * MOST])
+    assert nearest("What does the recording say?", long).text == "Said in the recording:"
+
+
 def test_a_long_result_without_such_a_line_is_not_quoted() -> None:
     assert nearest("How old is Ann?", "word " * (MOST + 1)).text == ""
     assert nearest("How old is Ann?", "").text == ""
