@@ -112,7 +112,8 @@ def labels(subject: Subject) -> Iterator[Finding]:
         if one.effect in ("read", "execute", "fetch") and one.returns == "user":
             tell = fault if one.effect == "fetch" else advice
             yield tell(one.name, f'{says} and returns="user"', 'say at most "store", or nothing: untrusted')
-        open_ = [name for name in texts if one.effect != "fetch" or name not in one.payload]  # to a place of its own
+        # What is fetched by a payload alone comes from a place of the app's own.
+        open_ = [name for name in texts if one.effect != "fetch" or name not in one.payload]
         if one.effect in LEAVES and not one.targets and open_:
             yield fault(
                 one.name,
