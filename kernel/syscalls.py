@@ -39,7 +39,10 @@ _NAMES, _ARGUMENTS = (
 )  # the keys under which models give a function and what it is called with
 _SIGNS = r"<>{}()\[\]`|&%~^\\\/=:;,!?@"  # of code: who may not begin a call with `{` begins it with `>{`
 # Who speaks of the question, or of the call, does not answer.
-_ASIDE = r"\s*((The|This|Your) (question|user|request|tool|response|function)|(Here|This) is the (result|response))(?s:.*)"
+_ASIDE = (
+    r"\s*((The|This|Your) (question|user|request|tool|response|function)"
+    r"|(Here|This) is the (result|response))(?s:.*)"
+)
 _TOLD = ("Tell", "the", "user")  # what the model is told behind results (`prompt.TELL`) is nothing to tell
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
