@@ -57,14 +57,14 @@ class Apps:
         config = kernel.config.apps
         entries = [
             _entry(name, config.get(name), kernel.config.machine.state)
-            for name in _installed() | config.keys()
+            for name in sorted(_installed() | config.keys())  # windows are the same at every boot
         ]
         folder = kernel.config.machine.state / "apps"
         self._host = AppHost(kernel.loop.asyncio, entries, folder, kernel.config.machine.cache)
         self._system = {Manifest.of(app).app: app(kernel) for app in SYSTEM}
         self.manifests: dict[str, Manifest] = {Manifest.of(app).app: Manifest.of(app) for app in SYSTEM}
         self.broken: dict[str, AppError] = {}
-        for name, found in self._host.manifests().result().items():
+        for name, found in sorted(self._host.manifests().result().items()):
             if isinstance(found, Manifest):
                 self.manifests[name] = found
             else:

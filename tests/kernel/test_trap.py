@@ -17,6 +17,7 @@ from llmos.kernel.journal.records import Approval, Intent
 from llmos.kernel.journal.records import Result as ResultRecord
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.prompt import Message, Part
+from llmos.kernel.system import SYSTEM
 from llmos.testing import call
 from tests.kernel.shop import Shop
 
@@ -49,6 +50,14 @@ def run(kernel: Kernel, question: str = "go", **spawn: object) -> tuple[list[Eve
     turn = process.ask(question, max_tokens=2000)
     events = list(turn)
     return events, turn.answer
+
+
+def test_syscalls_stand_in_the_same_order_at_every_boot(scripted_kernel: Make) -> None:
+    """A window that is laid out anew has the pages of the one before."""
+    kernel = scripted_kernel(lambda _: "", apps={"warehouse": SHOP["shop"], **SHOP})
+    first = [Manifest.of(app).app for app in SYSTEM]  # the kernel's own
+    own = list(kernel.apps.manifests)[len(first) :]
+    assert own == sorted(own) and {"shop", "calculator", "files"} <= set(own)
 
 
 def test_a_call_runs_and_its_result_is_read(scripted_kernel: Make) -> None:
