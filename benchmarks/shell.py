@@ -62,6 +62,7 @@ def _session(state: str) -> tuple[float, list[float], list[float]]:
     answering = [_key(shell, key) for key in KEYS]
     shell.send("\x03")
     shell.expect_exact("tokens/s")
+    shell.expect_exact("\u203a")  # the line is there again, with what was typed into it
     shell.send("\x15\x04")
     shell.expect(pexpect.EOF)
     shell.close()
