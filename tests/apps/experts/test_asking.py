@@ -81,5 +81,5 @@ def test_a_new_expert_is_drafted_from_answers(expert: Spawn, tmp_path: Path) -> 
     asked.sees("wrote mine/harbour.yaml")
     assert asked.ends() == 0
     checked = expert("info", "mine/harbour.yaml")
-    checked.sees("harbour", "papers (mine)", "calculator.evaluate")
+    checked.sees("harbour", "papers", "(mine)", "calculator.evaluate")
     assert checked.ends() == 0
