@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmos.kernel.learn import scaling_plot
 from llmos.kernel.learn.scaling_plot import require
 
 if TYPE_CHECKING:
@@ -25,16 +26,4 @@ def picture(folder: Path, name: str, paint: Callable[[Axes], None]) -> list[Path
     Raises:
         LearningError: matplotlib is missing.
     """
-    require()
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": "llmos", "font.size": 9}):
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        paint(figure.subplots())
-        paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-        figure.savefig(paths[0], metadata={"Date": None})
-        figure.savefig(paths[1], dpi=110)
-    return paths
+    return scaling_plot.picture(folder, name, lambda figure: paint(figure.subplots()))

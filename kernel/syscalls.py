@@ -43,7 +43,7 @@ _ASIDE = (
     r"\s*((The|This|Your) (question|user|request|tool|response|function)"
     r"|(Here|This) is the (result|response))(?s:.*)"
 )
-_TOLD = ("Tell", "the", "user")  # what the model is told behind results (`prompt.TELL`) is nothing to tell
+_TOLD = ("Tell", "the", "user")  # what the model is told behind results (`telling.TELL`) is nothing to tell
 MAX_CALLS = 16  # in one answer; a model that wants more sees results first
 
 # One space after separators, as models write it; a grammar that allowed any whitespace would let them ramble.

@@ -76,7 +76,7 @@ def nearest(question: str, result: str) -> Lines:
     heads; of a short result all that say something."""
     asked = frozenset(words(question))
     lines = [unit for line in result.splitlines() if line.strip() for unit in _units(line)]
-    heads = [_head(lines, at) for at in range(len(lines))]
+    heads = _heads(lines)
     said = [
         frozenset(words(line)) if at not in head else frozenset()
         for at, (line, head) in enumerate(zip(lines, heads, strict=True))
@@ -107,20 +107,23 @@ def _units(line: str) -> list[str]:
     return [unit for unit in _SENTENCE.split(line.strip()) if len(unit.split()) <= MOST]
 
 
-def _head(lines: Sequence[str], at: int) -> range:
-    """Where the head of the table stands in which a line stands, itself included: with Markdown's rule under it, or the
-    first line where it alone is indented, as of a data frame."""
-    begin = at
-    while begin > 0 and _ROW.match(lines[begin]) and not _RULE.match(lines[begin]):
-        begin -= 1
-    if _RULE.match(lines[begin]) and begin > 0:
-        return range(begin - 1, begin + 1)
-    if at + 1 < len(lines) and _ROW.match(lines[at]) and _RULE.match(lines[at + 1]):
-        return range(at, at + 2)
+def _heads(lines: Sequence[str]) -> list[range]:
+    """Where the head of the table stands in which each line stands, the head's own lines included: with Markdown's rule
+    under it, or the first line where it alone is indented, as of a data frame."""
     framed = (
         len(lines) > 1 and lines[0].startswith("  ") and not any(line.startswith(" ") for line in lines[1:])
     )
-    return range(framed)
+    heads, rule = [], 0
+    for at, line in enumerate(lines):
+        row = _ROW.match(line) is not None
+        rule = at if _RULE.match(line) else rule if row else 0
+        if rule:
+            heads.append(range(rule - 1, rule + 1))
+        elif row and at + 1 < len(lines) and _RULE.match(lines[at + 1]):
+            heads.append(range(at, at + 2))
+        else:
+            heads.append(range(framed))
+    return heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +189,10 @@ class HoldingGrammar:
         """The tokens taken in place of the one that ends the answer, already advanced over; None where it ends."""
         if token not in self._tokenizer.eos_ids or not self._near.text or self._holds():
             return None
-        written = self._tokenizer.vocabulary.encode(f"\n\n{_quoted(self._near.text)}", start=False)
-        self._inner.take(written)
+        quotation = self._tokenizer.vocabulary.encode(f"\n\n{_quoted(self._near.text)}", start=False)
+        self._inner.take(quotation)
         self.finished = True
-        return written
+        return quotation
 
     def _holds(self) -> bool:
         """Whether the answer has something of what these lines say beside the question's own words, and no number that

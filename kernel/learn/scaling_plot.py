@@ -2,11 +2,13 @@
 
 What: two panels: the loss of each size against its text, with the law's lines; and the law against the measured losses,
     the run that was foretold among them.
-Interface: `draw(study, folder) -> [path]` (SVG and PNG); `require()` raises where matplotlib is missing.
+Interface: `draw(study, folder) -> [path]` (SVG and PNG); `picture(folder, name, paint)`, by which benchmarks draw too;
+    `require()` raises where matplotlib is missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from llmos.abi.errors import LearningError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from llmos.kernel.learn.scaling import Study
 
@@ -34,8 +37,10 @@ def require() -> None:
         ) from None
 
 
-def draw(study: Study, folder: Path) -> list[Path]:
-    """Draws `scaling.svg` and `scaling.png`; the same study gives the same files.
+def picture(
+    folder: Path, name: str, paint: Callable[[Figure], None], width: float = 7, dpi: int = 110
+) -> list[Path]:
+    """Has `paint` draw a figure `width` inches wide, as `name`.svg and `name`.png: the same figure, the same files.
 
     Raises:
         LearningError: matplotlib is missing.
@@ -46,15 +51,28 @@ def draw(study: Study, folder: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "llmos", "font.size": 9}):
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        figure = Figure(figsize=(width, 4.2), layout="constrained")
         FigureCanvasAgg(figure)
+        paint(figure)
+        paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+        figure.savefig(paths[0], metadata={"Date": None})
+        figure.savefig(paths[1], dpi=dpi)
+    return paths
+
+
+def draw(study: Study, folder: Path) -> list[Path]:
+    """Draws `scaling.svg` and `scaling.png`.
+
+    Raises:
+        LearningError: matplotlib is missing.
+    """
+
+    def paint(figure: Figure) -> None:
         by_text, by_law = figure.subplots(1, 2)
         _by_text(by_text, study)
         _by_law(by_law, study)
-        paths = [folder / "scaling.svg", folder / "scaling.png"]
-        figure.savefig(paths[0], metadata={"Date": None})
-        figure.savefig(paths[1], dpi=150)
-    return paths
+
+    return picture(folder, "scaling", paint, width=10, dpi=150)
 
 
 def _by_text(axes: Axes, study: Study) -> None:

@@ -12,14 +12,25 @@ from typing import Any
 import pytest
 
 from llmos.abi.config import Config
+from llmos.drivers.weights import find, open_weights
 from llmos.drivers.yamlfile import check
 from llmos.kernel.engine.scripted import byte_tokenizer, chat_template
 from llmos.kernel.kernel import Kernel
+from llmos.kernel.prompt import ChatPrompt
 from llmos.testing import scripted_kernel
 
-__all__ = ["scripted_kernel", "tiny_kernel"]
+__all__ = ["prompt", "scripted_kernel", "tiny_kernel"]
 
 Make = Callable[..., Kernel]
+
+
+@pytest.fixture(scope="module", params=["qwen2.5-coder-0.5b", "smollm2-135m", "scripted"])
+def prompt(request: pytest.FixtureRequest) -> ChatPrompt:
+    """How each of these models has a conversation written down."""
+    if request.param == "scripted":
+        return ChatPrompt(byte_tokenizer(), chat_template())
+    weights = open_weights(find(request.param))
+    return ChatPrompt(weights.tokenizer(), weights.template())
 
 
 @pytest.fixture

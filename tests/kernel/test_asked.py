@@ -6,9 +6,9 @@ import pytest
 
 from llmos.abi.events import Call
 from llmos.abi.labels import STORE, UNTRUSTED, USER, Label
-from llmos.drivers.weights import ChatTemplate, find, open_weights
+from llmos.drivers.weights import ChatTemplate
 from llmos.kernel.asked import asked_in
-from llmos.kernel.engine.scripted import byte_tokenizer, chat_template
+from llmos.kernel.engine.scripted import byte_tokenizer
 from llmos.kernel.layout import Layout
 from llmos.kernel.prompt import ChatPrompt, Message, Part
 
@@ -23,14 +23,6 @@ FIRST, ANSWER, LAST = (
     Message.of("assistant", "Hello."),
     Message.of("user", "And?"),
 )
-
-
-@pytest.fixture(scope="module", params=["qwen2.5-coder-0.5b", "smollm2-135m", "scripted"])
-def prompt(request: pytest.FixtureRequest) -> ChatPrompt:
-    if request.param == "scripted":
-        return ChatPrompt(byte_tokenizer(), chat_template())
-    weights = open_weights(find(request.param))
-    return ChatPrompt(weights.tokenizer(), weights.template())
 
 
 def laid_out(prompt: ChatPrompt, messages: list[Message]) -> Layout:

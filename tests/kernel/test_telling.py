@@ -5,22 +5,12 @@ from __future__ import annotations
 import pytest
 
 from llmos.abi.labels import UNTRUSTED, USER
-from llmos.drivers.weights import find, open_weights
-from llmos.kernel.engine.scripted import byte_tokenizer, chat_template
 from llmos.kernel.prompt import ChatPrompt, Part
 from llmos.kernel.syscalls import error_text
 from llmos.kernel.telling import AGAIN, MOST, TELL, Result, nearest, told, written
 
 TABLE = "# Boats\n\nA page.\n\n| Boat | Leaves |\n|---|---|\n| Heron | 9:15 |\n| Osprey | 11:40 |\n"
 FRAME = "   name  kg\n0   elk  400\n1   fox    6\n2  hare    4\n3  seal  120"
-
-
-@pytest.fixture(scope="module", params=["qwen2.5-coder-0.5b", "smollm2-135m", "scripted"])
-def chat(request: pytest.FixtureRequest) -> ChatPrompt:
-    if request.param == "scripted":
-        return ChatPrompt(byte_tokenizer(), chat_template())
-    weights = open_weights(find(request.param))
-    return ChatPrompt(weights.tokenizer(), weights.template())
 
 
 def test_the_line_of_a_table_comes_with_its_head() -> None:
@@ -73,14 +63,14 @@ def test_results_keep_their_label_in_what_is_told() -> None:
 
 @pytest.mark.parametrize("text", ["300", "two\nlines", TABLE.strip(), "This is the result."])
 @pytest.mark.parametrize("follows", ["words", "call", ""])
-def test_a_result_is_read_back_from_the_window(chat: ChatPrompt, text: str, follows: str) -> None:
+def test_a_result_is_read_back_from_the_window(prompt: ChatPrompt, text: str, follows: str) -> None:
     results = [Part("result", text)]
     for more in ((), (Part("result", "and another"),)):
-        segments = chat.results([*more, *results], told("Osprey?", results, follows))  # type: ignore[arg-type]
+        segments = prompt.results([*more, *results], told("Osprey?", results, follows))  # type: ignore[arg-type]
         tokens = [token for segment in segments for token in segment.tokens]
-        behind = b"".join(map(chat._tokenizer.token_bytes, tokens)).decode()
-        assert written(behind, chat.frame).endswith(text)
-        assert more or written(behind, chat.frame) == text
+        behind = b"".join(map(prompt._tokenizer.token_bytes, tokens)).decode()
+        assert written(behind, prompt.frame).endswith(text)
+        assert more or written(behind, prompt.frame) == text
 
 
 def test_where_nothing_but_errors_came_the_last_is_told() -> None:
