@@ -37,6 +37,10 @@ packages = command -v apt-get >/dev/null || exit 0; \
   { apt-get update -qq; $$get $$missing; } >/dev/null 2>&1 || \
     for p in $$missing; do $$get $$p >/dev/null 2>&1 || echo "no $$p: what needs it will say so"; done
 
+# What failed is run once more, by itself: other work on a machine can make what takes its time late.
+tested = $(BIN)/python -m pytest -n $(WORKERS) --dist $(1) $(2) || { echo "what failed is run once more, by itself"; \
+  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(2); }
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -93,14 +97,12 @@ lint: install $(VENV)/.installed-dev
 test: lint outside
 	@$(BIN)/llmos models pull $(TEST_MODELS)
 	@$(BIN)/llmos models pull $(SENSES) || echo "eyes, ears and voice are tested as far as their models are here"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST) || { \
-	  echo "what failed is run once more, by itself: other work on a machine can make what takes its time late"; \
-	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST); }
+	@$(call tested,loadfile,$(PYTEST))
 
 test-slow: install $(VENV)/.installed-dev outside
 	@$(BIN)/llmos models pull $(TEST_MODELS)
 	@$(BIN)/llmos models pull $(SENSES) || echo "eyes, ears and voice are tested as far as their models are here"
-	@$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST)
+	@$(call tested,worksteal,-m slow --timeout 1800 $(PYTEST))
 
 bench: install $(VENV)/.installed-bench
 	@$(BIN)/llmos models pull $(TEST_MODELS)
