@@ -107,8 +107,9 @@ class ExpertNight:
         if marked:
             # Regular answers are gone through REPLAYED times, marked ones as often as the course says.
             times = max(1, round(self.course.epochs / REPLAYED))
-            course = replace(self.course, epochs=self.course.epochs / times)
             rows = [*marked * times, *kept]
+            room = self._room(rows)
+            course = replace(self.course, epochs=self.course.epochs / times, window=room, batch=room)
             report = sft(self.weights, rows, folder / "sft", course, self.watch, before, self.stop)
             adapter = read_adapter(report.out / "adapter")
             facts |= {"loss_before": report.curve[0].loss, "loss_behind": report.curve[-1].loss}
@@ -237,6 +238,12 @@ class ExpertNight:
             machine = config.machine.model_copy(update={"state": folder / "machine"})
             with boot(config.model_copy(update={"machine": machine}), state=state) as kernel:
                 yield kernel, sites
+
+    def _room(self, rows: Sequence[Row]) -> int:
+        """Tokens of the longest row, in 64s: a step learns from so many, as few rows are learnt by many small steps."""
+        conversations = Conversations(self.weights, self.course.window)
+        longest = max(len(conversations.example(row)) for row in rows)
+        return min(self.course.window, -(-longest // 64) * 64)
 
     def _with(self, adapter: Path | None) -> Specialist:
         """The expert with an adapter, or with its file's."""
