@@ -39,7 +39,7 @@ def test_twenty_crashes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_two_thousand_crashes(seed: int) -> None:
-    report = crashes(500, seed=100 + seed, timeout=1700)
-    assert report["answered"] > 50 and report["parked"] > 0
+    report = crashes(250, seed=100 + seed, timeout=1700)
+    assert report["answered"] > 25 and report["parked"] > 0
