@@ -8,9 +8,10 @@ Interface: `load(name)`; `GROUP`.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from llmos.abi.app import App
+from llmos.abi.entries import entries
 from llmos.abi.errors import LLMOSError, ManifestError
 
 GROUP = "llmos.apps"
@@ -34,9 +35,8 @@ def load(name: str) -> type[App]:
 
 
 def _entry(name: str) -> EntryPoint:
-    known = entry_points(group=GROUP)
-    for entry in known:
-        if entry.name == name:
-            return entry
-    names = ", ".join(sorted({entry.name for entry in known})) or "none"
+    known = entries(GROUP)
+    if name in known:
+        return known[name]
+    names = ", ".join(sorted(known)) or "none"
     raise ManifestError(f"there is no app {name!r}", do=f"installed apps: {names}")

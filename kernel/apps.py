@@ -14,11 +14,11 @@ import shlex
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmos.abi.app import syscalls_of
+from llmos.abi.entries import entries
 from llmos.abi.errors import AppError, AskRefused, ConfigError, LLMOSError
 from llmos.abi.labels import STORE, USER, Label, join
 from llmos.abi.limits import MAX_APP_BYTES
@@ -55,12 +55,12 @@ class Apps:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         config = kernel.config.apps
-        entries = [
+        named = [
             _entry(name, config.get(name), kernel.config.machine.state)
-            for name in sorted(_installed() | config.keys())  # windows are the same at every boot
+            for name in sorted(entries(GROUP).keys() | config.keys())  # windows are the same at every boot
         ]
         folder = kernel.config.machine.state / "apps"
-        self._host = AppHost(kernel.loop.asyncio, entries, folder, kernel.config.machine.cache)
+        self._host = AppHost(kernel.loop.asyncio, named, folder, kernel.config.machine.cache)
         self._system = {Manifest.of(app).app: app(kernel) for app in SYSTEM}
         self.manifests: dict[str, Manifest] = {Manifest.of(app).app: Manifest.of(app) for app in SYSTEM}
         self.broken: dict[str, AppError] = {}
@@ -164,10 +164,6 @@ class Apps:
             return Answer(None, error_told(e), call.label)
 
 
-def _installed() -> set[str]:
-    return {entry.name for entry in entry_points(group=GROUP)}
-
-
 def _entry(name: str, config: AppConfig | None, state: Path) -> Entry:
     """An app as the host takes it: one of ours, or a foreign server that llmos.yaml names."""
     if config is None or (config.mcp is None and config.url is None):
@@ -177,10 +173,10 @@ def _entry(name: str, config: AppConfig | None, state: Path) -> Entry:
             return Entry(
                 name=name, source=Ours(config.app), inside=config.inside, settings=said, max_memory=memory
             )
-        if name not in _installed():
+        if name not in entries(GROUP):
             raise ConfigError(
                 f"there is no app {name!r}", key=f"apps.{name}", why="it is not installed, and has no `mcp:`",
-                do=f"installed are {', '.join(sorted(_installed())) or 'none'}",
+                do=f"installed are {', '.join(sorted(entries(GROUP))) or 'none'}",
             )  # fmt: skip
         inside = config is not None and config.inside
         return Entry(name=name, source=Ours(name), inside=inside, settings=said, max_memory=memory)

@@ -30,7 +30,7 @@ from llmos.kernel.ledger import exceeded
 from llmos.kernel.stops import StopText
 from llmos.kernel.streams import ProcessStream
 from llmos.kernel.syscalls import OPEN, Invocation, SyscallTable, answer_lark
-from llmos.kernel.telling import HoldingGrammar
+from llmos.kernel.telling import HoldingGrammar, remembered
 
 if TYPE_CHECKING:
     from llmos.abi.labels import Label
@@ -382,7 +382,10 @@ class Execution:
             )  # fmt: skip
         if self._calling is not None and self._calling.result is not None:
             return HoldingGrammar(self._calling.question, self._calling.result, kernel.tokenizer, grammar)
-        return grammar
+        said = remembered(self.question, self.layout) if asking.schema is None else None
+        if said is None or (self.table is not None and self.table.reads_as_call(said.text)):
+            return grammar
+        return HoldingGrammar(self.question, said, kernel.tokenizer, grammar)
 
     async def tell(self, event: Event) -> None:
         """Hand an event to the reader, when there is room; nobody waits for the reader of a turn that was given up."""

@@ -20,10 +20,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol
 
 from llmos.abi.app import App, Call, Effect, syscall
+from llmos.abi.entries import entries
 from llmos.abi.errors import CallDenied
 from llmos.abi.labels import join
 from llmos.abi.specialist import Specialist
@@ -75,7 +75,7 @@ class Directory(Protocol):
 
 def directory(config: Config) -> Directory:
     """Who knows the experts here. CallDenied: nobody does."""
-    for entry in entry_points(group=GROUP):
+    for entry in entries(GROUP).values():
         found: Directory = entry.load()(config)
         return found
     raise CallDenied(

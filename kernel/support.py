@@ -4,7 +4,7 @@ What: content words (stop words out, endings cut), sentences, the excerpt of a p
     question, and the passages that support a claim.
 Invariant: pure functions of text, no model: the same words give the same verdict on every machine. A number,
     path or identifier counts only where it stands letter for letter.
-Interface: `words`, `names`, `about`, `excerpt`, `supporting`, `answerable`.
+Interface: `words`, `names`, `about`, `about_what`, `excerpt`, `supporting`, `answerable`.
 """
 
 from __future__ import annotations
@@ -242,6 +242,11 @@ def _share(some: Sequence[str] | set[str], held: set[str]) -> float:
     return sum(w in held for w in some) / len(some) if some else 1.0
 
 
+def about_what(question: str) -> set[str]:
+    """The content words of a question but for what it asks for: of "which colour has my car" it is `car`."""
+    return set(words(_ASKING.sub(r"\1", question)))
+
+
 def answerable(question: str, passages: Sequence[Text]) -> bool:
     """Whether what was retrieved is near enough to the question to hold an answer: near in meaning, or in
     meaning and words together, where no name that the question turns on is missing. Where it names code, what speaks
@@ -256,5 +261,4 @@ def answerable(question: str, passages: Sequence[Text]) -> bool:
     held = set().union(*(words(f"{p.heading} {p.text}") for p in passages))
     if any(w not in held for name in _NAME.findall(question) for w in words(name)):
         return False
-    told = set(words(_ASKING.sub(r"\1", question)))
-    return nearest + 0.5 * _share(told, held) >= _KNOWN
+    return nearest + 0.5 * _share(about_what(question), held) >= _KNOWN

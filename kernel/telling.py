@@ -1,12 +1,13 @@
 """Telling results: what a small model reads behind the results of its calls, and what its answer has to hold.
 
 What: behind a result a small model is told what to write, with the lines of the result that are nearest to the
-    question. An answer that does not hold what these lines say gets them written behind it; what another expert
-    answered, or that a call failed, is told word for word.
-Invariant: pure functions of the question and the results' text, so a turn that is resumed is told the same and tells
-    the same. The model's own words stand: only the end of an answer is added to.
-Interface: `told(question, results, follows) -> parts`; `Result.of(...)` of what is `written(...)`; `HoldingGrammar`;
-    `nearest(question, result) -> Lines`.
+    question. An answer that does not hold what these lines say gets them written behind it, and so does one that has
+    nothing of what the user said of the same thing before; what another expert answered, or that a call failed, is
+    told word for word.
+Invariant: pure functions of the question, the window and the results' text, so a turn that is resumed is told the same
+    and tells the same. The model's own words stand: only the end of an answer is added to.
+Interface: `told(question, results, follows) -> parts`; `Result.of(...)` of what is `written(...)`; `remembered(...)`;
+    `HoldingGrammar`; `nearest(question, result) -> Lines`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llmos.kernel.heard import NUMBER
 from llmos.kernel.prompt import Part
-from llmos.kernel.support import words
+from llmos.kernel.support import about_what, words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from llmos.drivers.weights import Tokenizer
     from llmos.kernel.engine.grammar import InnerGrammar
+    from llmos.kernel.layout import Layout
 
 Follows = Literal["", "words", "call"]
 """What the model is to write behind results: whatever it likes, words, or a call in place of one that failed."""
@@ -41,6 +43,7 @@ MOST = 40  # words of a result that are quoted
 _FEW = 3  # lines of a result of which an answer may tell any
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _ROW = re.compile(r"\s*\|")
+_OWN = re.compile(r"\b(I|me|my|mine|we|us|our|ours)\b", re.IGNORECASE)
 _RULE = re.compile(r"\s*\|[\s|:-]+$")  # of a table, under its head
 
 
@@ -144,6 +147,16 @@ class Result:
         return cls("\n".join(good), last if syscall in _ANSWERS and good[-1] == last else "")
 
 
+def remembered(question: str, layout: Layout) -> Result | None:
+    """What the user told of his own in turns that stand in the window, where he asks for it now in the same words."""
+    asked = about_what(question)
+    if not asked or not _OWN.search(question):
+        return None
+    before = [m.parts[-1].text for m in layout.messages[:-1] if m.role == "user"]
+    said = [text for text in before if not text.rstrip().endswith("?") and asked <= set(words(text))]
+    return Result("\n".join(said)) if said else None
+
+
 def written(behind: str, frame: tuple[str, str]) -> str:
     """A result, read back from what stands in a window behind its call; `frame` is what the template writes around
     one."""
@@ -166,8 +179,8 @@ def _error(text: str) -> str:
 
 
 class HoldingGrammar:
-    """Words that tell what came of a call. Where the model would stop and has not told what the result says of the
-    question, the lines that say it are written behind its words."""
+    """Words that tell what came of a call, or what was said before. Where the model would stop and has not told what
+    that says of the question, the lines that say it are written behind its words."""
 
     def __init__(self, question: str, result: Result, tokenizer: Tokenizer, inner: InnerGrammar) -> None:
         self._question, self._result = question, result.text

@@ -17,10 +17,10 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmos.abi.entries import entries
 from llmos.abi.errors import AppError
 from llmos.abi.loading import GROUP
 from llmos.abi.manifest import Manifest, Syscall
@@ -191,7 +191,7 @@ def syscalls(config: Config) -> dict[str, Syscall]:
     found = {s.name: s for app in SYSTEM for s in Manifest.of(app).syscalls}
     folder = config.machine.state / "apps"
     ours, confirmed = [], Confirmed(folder)
-    for name in {entry.name for entry in entry_points(group=GROUP)} | config.apps.keys():
+    for name in entries(GROUP).keys() | config.apps.keys():
         entry = config.apps.get(name)
         if entry is not None and (entry.mcp or entry.url):
             foreign = Entry(

@@ -15,13 +15,13 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from llmos.abi.entries import entries
 from llmos.abi.errors import AppError, AppUnavailable, ManifestError
 from llmos.abi.loading import GROUP, load
 from llmos.abi.manifest import Manifest
@@ -132,8 +132,8 @@ def stamp(source: str) -> str:
     """What changes when the files of an app (a name, or `module:Class`) do; "" where they cannot be found without
     importing anything."""
     if ":" not in source:
-        values = [entry.value for entry in entry_points(group=GROUP) if entry.name == source]
-        source = values[0] if values else ""
+        entry = entries(GROUP).get(source)
+        source = "" if entry is None else entry.value
     try:
         files = _files(source.partition(":")[0].split("."))
         newest = max(file.stat().st_mtime_ns for file in files)

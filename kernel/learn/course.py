@@ -86,25 +86,32 @@ class Report:
 
 
 class Order:
-    """Micro-batches by step: shuffled anew each epoch, groups of examples that belong together kept side by side."""
+    """Micro-batches by step: shuffled anew each epoch, groups of examples that belong together kept side by side;
+    beginnings that examples share are computed once, where that makes fewer batches."""
 
     def __init__(self, groups: Sequence[Sequence[Example]], course: Course) -> None:
         self._groups, self._course = groups, course
-        self._accumulate = max(1, course.batch // (course.micro * course.window))
-        self._epoch = lru_cache(2)(self._pack)
-        self.steps_an_epoch = len(self._epoch(0))
-        self.steps = course.steps or max(1, round(course.epochs * self.steps_an_epoch))
+        share = len(self._packed(0, True)) < len(self._packed(0, False))
+        self._epoch = lru_cache(2)(lambda epoch: self._steps(epoch, share))
+        first = self._epoch(0)
+        self.steps_an_epoch = len(first)
+        self.steps = course.steps or max(1, round(course.epochs * len(first)))
+        self.tokens = round(self.steps / len(first) * sum(batch.tokens for step in first for batch in step))
 
     def __call__(self, step: int) -> Sequence[Batch]:
         epoch, at = divmod(step, self.steps_an_epoch)
         return self._epoch(epoch)[at % len(self._epoch(epoch))]
 
-    def _pack(self, epoch: int) -> list[tuple[Batch, ...]]:
+    def _steps(self, epoch: int, share: bool) -> list[list[Batch]]:
+        batches, course = self._packed(epoch, share), self._course
+        accumulate = max(1, course.batch // (course.micro * course.window))
+        return [batches[at : at + accumulate] for at in range(0, len(batches), accumulate)]
+
+    def _packed(self, epoch: int, share: bool) -> list[Batch]:
         order = np.random.default_rng((self._course.seed, epoch)).permutation(len(self._groups))
         examples = [e for i in order for e in self._groups[i]]
         together = len(self._groups[0])
-        batches = tuple(pack(examples, self._course.window, self._course.micro, together))
-        return [batches[at : at + self._accumulate] for at in range(0, len(batches), self._accumulate)]
+        return list(pack(examples, self._course.window, self._course.micro, together, share))
 
 
 def sft(
@@ -189,10 +196,9 @@ def run(
         raise BadExamples("there is nothing to learn from", do="name a data set with rows")
     watch = watch or Silent()
     order = Order(groups, course)
-    tokens = round(order.steps / order.steps_an_epoch * sum(len(e) for g in groups for e in g))
-    planned = budget(student, tokens, course.micro * course.window, course.window)
+    planned = budget(student, order.tokens, course.micro * course.window, course.window)
     check(planned)
-    watch.planned(planned, order.steps, tokens)
+    watch.planned(planned, order.steps, order.tokens)
     recipe = Recipe(steps=order.steps, rate=course.rate, save_every=course.save_every)
     trainer = Trainer(student, objective(planned.remember), recipe, out / "checkpoints")
     learnt = trainer.run(order, lambda point: watch.learnt(point, order.steps), stop)

@@ -234,7 +234,7 @@ def run(folder: Path, crashes: int, seed: int) -> Report:
     while True:
         last = report.crashes >= crashes
         wanted = 0 if last else 1 << 30
-        told, killed = live(folder, wanted, None if last else rng.uniform(-0.1, 0.4))
+        told, killed = live(folder, wanted, None if last else rng.uniform(-0.1, 0.8))
         texts: dict[int, str] = {}
         for line in told:
             kind, _, rest = line.partition(" ")

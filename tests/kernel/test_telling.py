@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from llmos.abi.labels import UNTRUSTED, USER
-from llmos.kernel.prompt import ChatPrompt, Part
+from llmos.kernel.engine.scripted import byte_tokenizer
+from llmos.kernel.kernel import Kernel
+from llmos.kernel.layout import Layout
+from llmos.kernel.prompt import ChatPrompt, Message, Part
 from llmos.kernel.syscalls import error_text
-from llmos.kernel.telling import AGAIN, MOST, TELL, Result, nearest, told, written
+from llmos.kernel.telling import AGAIN, MOST, TELL, Result, nearest, remembered, told, written
 
 TABLE = "# Boats\n\nA page.\n\n| Boat | Leaves |\n|---|---|\n| Heron | 9:15 |\n| Osprey | 11:40 |\n"
 FRAME = "   name  kg\n0   elk  400\n1   fox    6\n2  hare    4\n3  seal  120"
@@ -90,3 +95,43 @@ def test_what_an_expert_answers_is_the_answer() -> None:
     assert not Result.of([("experts.ask", "Three months."), ("calculator.evaluate", "3")]).verbatim
     failed = error_text({"type": "AppFailed", "message": "there is no such expert"})
     assert not Result.of([("experts.list", "analyst"), ("experts.ask", failed)]).verbatim
+
+
+def talk(*said: str) -> Layout:
+    """A window behind a conversation in which a user said this, the last of it now."""
+    messages = [m for text in said for m in (Message.of("user", text), Message.of("assistant", "I see."))]
+    return Layout.of([], byte_tokenizer(), messages=tuple(messages[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ("What colour is my car?", "I drive a green car."),
+        ("When does my train leave?", "Note this: my train leaves at 7:42."),
+        ("What should I feed my dog?", None),  # he did not speak of feeding
+        ("What is a car?", None),  # nothing of his own
+        ("Who am I?", None),  # no word to find it by
+        ("Is my sister well?", None),  # a question is no statement
+    ],
+)
+def test_what_the_user_told_of_his_own_is_found_by_his_words(question: str, told: str | None) -> None:
+    before = (
+        "I drive a green car.", "Note this: my train leaves at 7:42.", "My dog is called Rufus.",
+        "Is my sister well?",
+    )  # fmt: skip
+    found = remembered(question, talk(*before, question))
+    assert (found and found.text) == told
+
+
+def test_an_answer_that_forgets_what_the_user_said_quotes_it(scripted_kernel: Callable[..., Kernel]) -> None:
+    said = {"I drive": "I see.", "What colour": "Your car is red.", "Which colour": "It is green."}
+
+    def script(window: str) -> str:
+        asked = window.rpartition("user\n")[2]
+        return next(answer for words, answer in said.items() if words in asked)
+
+    with scripted_kernel(script) as kernel:
+        p = kernel.spawn()
+        p.ask("I drive a green car.").result
+        assert p.ask("What colour is my car?").answer == "Your car is red.\n\n> I drive a green car."
+        assert p.ask("Which colour is my car?").answer == "It is green."
