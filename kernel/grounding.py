@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmos.abi.events import Citation
+from llmos.kernel.engine.grammar import OuterGrammar
 from llmos.kernel.heard import Heard
 from llmos.kernel.support import answerable, excerpt, supporting, weights, words
 
@@ -105,7 +106,7 @@ def answer_grammar(
     return CitingGrammar(question, passages, tokenizer, inner, opens_call, alone)
 
 
-class CitingGrammar:
+class CitingGrammar(OuterGrammar):
     """Free text, in which each claim is closed with the `[n]` of what supports it.
 
     A claim ends where the model begins another sentence or line, begins a citation of its own, or stops. In that
@@ -125,23 +126,21 @@ class CitingGrammar:
         opens_call: int | None,
         alone: bool = True,
     ) -> None:
+        super().__init__(inner, tokenizer)
         self._question, self._passages = question, passages
-        self._inner, self._opens_call = inner, opens_call
+        self._opens_call = opens_call
         self._calling = False
-        self._tokenizer = tokenizer
-        self._bytes = b""
         self._claim = 0  # where in the text the open claim begins
         self._said: list[str] = []
         self._grounded = False  # some claim was supported, or the answer is that the documents do not say
         self._alone = alone
         self._refuse = alone and opens_call is None and not answerable(question, passages)
         self._pressed = False  # a claim that only restated the question was made to go on
-        self.finished = False
 
     def masks(self, draft: Sequence[int], out: NDArray[np.uint32]) -> None:
         """Every token is allowed (see `instead`), but an answer does not open with a bare yes or no, and does not
         stop behind the words that asked for more."""
-        self._inner.masks(draft, out)
+        super().masks(draft, out)
         if self._calling:
             return
         forbidden: list[int] = []
@@ -154,15 +153,10 @@ class CitingGrammar:
             out[0, token // 32] &= ~(1 << token % 32) & 0xFFFFFFFF
 
     def accept(self, token: int) -> list[int]:
-        """Advance by `token`; returns what must follow it."""
         self._calling = self._calling or token == self._opens_call
-        forced = self._inner.accept(token)
-        self._bytes += b"".join(map(self._tokenizer.visible_bytes, (token, *forced)))
-        self.finished = self.finished or self._inner.finished
-        return forced
+        return super().accept(token)
 
     def instead(self, token: int) -> list[int] | None:
-        """The tokens taken in place of `token`, already advanced over; None where `token` stands."""
         if self._calling or token == self._opens_call:
             return None
         written = self._written(token)

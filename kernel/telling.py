@@ -19,14 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from llmos.kernel.engine.grammar import OuterGrammar
 from llmos.kernel.heard import NUMBER
 from llmos.kernel.prompt import Part
 from llmos.kernel.support import about_what, words
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from llmos.drivers.weights import Tokenizer
     from llmos.kernel.engine.grammar import InnerGrammar
     from llmos.kernel.layout import Layout
@@ -178,28 +176,16 @@ def _error(text: str) -> str:
     return "\n".join(line for line in last.splitlines() if line and not line.startswith(" "))
 
 
-class HoldingGrammar:
+class HoldingGrammar(OuterGrammar):
     """Words that tell what came of a call, or what was said before. Where the model would stop and has not told what
     that says of the question, the lines that say it are written behind its words."""
 
     def __init__(self, question: str, result: Result, tokenizer: Tokenizer, inner: InnerGrammar) -> None:
+        super().__init__(inner, tokenizer)
         self._question, self._result = question, result.text
         self._near = nearest(question, result.text)
-        self._inner, self._tokenizer = inner, tokenizer
-        self._bytes = b""
-        self.finished = False
-
-    def masks(self, draft: Sequence[int], out: NDArray[np.uint32]) -> None:
-        self._inner.masks(draft, out)
-
-    def accept(self, token: int) -> list[int]:
-        forced = self._inner.accept(token)
-        self._bytes += b"".join(map(self._tokenizer.visible_bytes, (token, *forced)))
-        self.finished = self.finished or self._inner.finished
-        return forced
 
     def instead(self, token: int) -> list[int] | None:
-        """The tokens taken in place of the one that ends the answer, already advanced over; None where it ends."""
         if token not in self._tokenizer.eos_ids or not self._near.text or self._holds():
             return None
         quotation = self._tokenizer.vocabulary.encode(f"\n\n{_quoted(self._near.text)}", start=False)

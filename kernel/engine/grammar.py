@@ -48,6 +48,29 @@ class InnerGrammar(Grammar, Protocol):
         """Advance by tokens that the outer grammar has written."""
 
 
+class OuterGrammar:
+    """Stands around another, and knows what has been written (`_bytes`)."""
+
+    def __init__(self, inner: InnerGrammar, tokenizer: Tokenizer) -> None:
+        self._inner, self._tokenizer = inner, tokenizer
+        self._bytes = b""
+        self.finished = False
+
+    def masks(self, draft: Sequence[int], out: NDArray[np.uint32]) -> None:
+        self._inner.masks(draft, out)
+
+    def accept(self, token: int) -> list[int]:
+        """Advance by `token`; returns what must follow it."""
+        forced = self._inner.accept(token)
+        self._bytes += b"".join(map(self._tokenizer.visible_bytes, (token, *forced)))
+        self.finished = self.finished or self._inner.finished
+        return forced
+
+    def instead(self, token: int) -> list[int] | None:
+        """The tokens taken in place of `token`, already advanced over; None where `token` stands."""
+        return self._inner.instead(token)
+
+
 class PlainText:
     """Free text: no control token but those that end it. Without it a model could write the token that opens a
     syscall; nobody would answer, but its own later turns would read it."""
