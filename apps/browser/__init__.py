@@ -21,7 +21,7 @@ from llmos.apps.browser.options import Settings
 from llmos.apps.browser.page import Page
 from llmos.apps.browser.session import Session
 from llmos.drivers.web.errors import NoPage
-from llmos.drivers.web.writing import Link
+from llmos.drivers.web.written import Link
 
 __all__ = ["Browser"]
 

@@ -18,7 +18,7 @@ from llmos.drivers.documents.worker import DocumentReader
 from llmos.drivers.web.errors import NoElement, PageFailed
 from llmos.drivers.web.fetch import Fetched
 from llmos.drivers.web.parts import parts
-from llmos.drivers.web.writing import CLOSE, OPEN, Control, Link, Written
+from llmos.drivers.web.written import CLOSE, OPEN, Control, Link, Written
 
 PART = 4000  # characters of a part: with its links about a quarter of a window of 8,192 tokens
 _SIGNS = re.compile(f"[{OPEN}{CLOSE}]")

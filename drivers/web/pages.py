@@ -42,8 +42,8 @@ from llmos.drivers.web.writing import (
     SPECIAL,
     Attributes,
     Writer,
-    Written,
 )
+from llmos.drivers.web.written import Written
 
 if TYPE_CHECKING:
     from playwright.async_api import CDPSession, Dialog, Download, Page, Request

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from llmos.drivers.web.writing import CLOSE, OPEN
+from llmos.drivers.web.written import CLOSE, OPEN
 
 _MARK = re.compile(rf"{OPEN}hidden \([^)]*\): ")
 

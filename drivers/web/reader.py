@@ -25,7 +25,8 @@ from llmos.drivers.web.errors import PageTooLarge
 from llmos.drivers.web.flat import VOID, quote, tell
 from llmos.drivers.web.hidden import BLACK, LINK, WHITE, Colour
 from llmos.drivers.web.sheets import Sheets, understood
-from llmos.drivers.web.writing import HIDDEN, MAX_OPTIONS, OPTIONS, Attributes, Writer, Written
+from llmos.drivers.web.writing import HIDDEN, MAX_OPTIONS, OPTIONS, Attributes, Writer
+from llmos.drivers.web.written import Written
 
 MAX_DEPTH = 8000  # elements in each other, and choices of a page: the parser's time grows with the square
 MAX_OPEN = 20_000  # elements that may nest, of a page that is not looked at for how deeply they do

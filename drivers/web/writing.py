@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urljoin
 
 from llmos.drivers.web.characters import reveal
+from llmos.drivers.web.tables import Table
+from llmos.drivers.web.written import CLOSE, OPEN, Control, Link, Written
 
 MAX_LINKS = 5000  # of a page that are numbered
 MAX_OPTIONS = 40  # of a choice that are shown
 MAX_SPAN = 50  # columns of one cell
 MAX_INDENT = 8  # levels of lists that are told apart
 MAX_TITLE = 300  # characters
-OPEN, CLOSE = "⟦", "⟧"
 # What whoever tells the elements says about them, beside their own attributes: no page can write such a name.
 NODE, HIDDEN, OPTIONS = " node", " hidden", " options"
 _HEADINGS = {f"h{n}": n for n in range(1, 7)}
@@ -46,62 +47,11 @@ _SPACE = re.compile(r"[ \t\n\r\f\v]+")
 Attributes = Mapping[str, "str | None"]
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link: `[L3]` in the text."""
-
-    number: int
-    words: str
-    url: str
-
-    @property
-    def name(self) -> str:
-        """As the text shows it."""
-        return f"L{self.number}"
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """A field `[F1 …]` or a button `[B1 …]`; `node` says which element it is, to whoever told it, -1 unknown."""
-
-    name: str
-    kind: str  # text, password, choice, check, button, ...
-    words: str
-    node: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A page in text. `blocks` are in reading order; `marked` counts the stretches of hidden text; `link_nodes` are
-    the elements of links, by number."""
-
-    title: str
-    blocks: tuple[str, ...]
-    links: tuple[Link, ...]
-    controls: tuple[Control, ...]
-    marked: int
-    visible: int  # characters that a person sees
-    link_nodes: Mapping[int, int] = field(default_factory=dict)
-
-
 @dataclass(slots=True)
 class _Block:
     text: str
     reason: str = ""
     item: bool = False  # of a list: no empty line between two
-
-
-@dataclass(slots=True)
-class _Table:
-    rows: list[list[str]] = field(default_factory=list)
-    cell: list[str] | None = None  # the lines of the open cell
-    spans: dict[int, tuple[int, str]] = field(
-        default_factory=dict
-    )  # column -> rows that it still fills, words
-    width: int = 1
-    height: int = 1
-    header: bool = False
-    layout: bool = False  # it holds another table: its cells are no table's
 
 
 class Writer:
@@ -124,7 +74,7 @@ class Writer:
         self._lists: list[int] = []  # the next number of each open list, 0 for bullets
         self._pre = 0
         self._heading = 0
-        self._tables: list[_Table] = []
+        self._tables: list[Table] = []
         self._anchors: list[tuple[str, int, int]] = []  # address, where its words begin, node
         self._links: dict[str, Link] = {}
         self._link_nodes: dict[int, int] = {}
@@ -215,7 +165,7 @@ class Writer:
         """The open cell and its row end; another row begins with another cell."""
         table = self._tables[-1] if self._tables else None
         if table is not None and self._open[-2:] == _PLAIN_ROW and self._plain_cell(table):
-            table.rows.append([])
+            table.begin_row()
             return
         self.end("td")
         self.end("tr")
@@ -480,32 +430,25 @@ class Writer:
             outer.layout = True
             for words in (*(cell for row in outer.rows for cell in row if cell), *(outer.cell or ())):
                 self._put(_Block(words))
-        self._tables.append(_Table())
+        self._tables.append(Table())
 
     def _row(self, tag: str, attributes: Attributes) -> None:
         if self._tables:
-            self._tables[-1].rows.append([])
+            self._tables[-1].begin_row()
 
     def _cell(self, tag: str, attributes: Attributes) -> None:
         if not self._tables:
             return
-        table = self._tables[-1]
-        if not table.rows:
-            table.rows.append([])
-        table.cell = []
-        table.width = table.height = 1
+        columns = rows = 1
         if attributes:
-            table.width = max(1, min(_number(attributes.get("colspan"), 1), MAX_SPAN))
-            table.height = max(1, min(_number(attributes.get("rowspan"), 1), 1000))
-        table.header |= tag == "th" and len(table.rows) == 1
+            columns = max(1, min(_number(attributes.get("colspan"), 1), MAX_SPAN))
+            rows = max(1, min(_number(attributes.get("rowspan"), 1), 1000))
+        self._tables[-1].begin_cell(columns, rows, tag == "th")
 
-    def _plain_cell(self, table: _Table) -> bool:
+    def _plain_cell(self, table: Table) -> bool:
         """Write down the open cell, if it is one of one column, one row and one text that is seen."""
         pieces = self._pieces
-        if (
-            table.cell is None or table.cell or table.layout or table.spans or table.width != 1 or table.height != 1
-            or self._pre
-        ):  # fmt: skip
+        if self._pre or not table.plain:
             return False
         if len(pieces) == 1 and not pieces[0][1]:
             words = " ".join(pieces[0][0].split())
@@ -513,7 +456,7 @@ class Writer:
             return False
         else:
             words = _tidy("".join([words for words, _ in pieces]))
-        table.rows[-1].append(words.replace("|", "\\|") if "|" in words else words)
+        table.put(words)
         pieces.clear()
         return True
 
@@ -521,57 +464,19 @@ class Writer:
         if not self._tables:
             return
         table = self._tables[-1]
-        if self._plain_cell(table):
-            table.cell = None
-            return
-        self._flush()
-        if table.layout or table.cell is None:
-            return
-        words = " ".join(filter(None, table.cell)).replace("\n", " ").replace("|", "\\|")
+        if not self._plain_cell(table):
+            self._flush()
+            if table.layout or table.cell is None:
+                return
+            table.put(" ".join(filter(None, table.cell)).replace("\n", " "))
         table.cell = None
-        row = table.rows[-1]
-        if table.width == table.height == 1 and not table.spans:
-            row.append(words)
-            return
-        _fill(table, row)
-        for column in range(len(row), len(row) + table.width):
-            if table.height > 1:
-                table.spans[column] = (table.height - 1, words)
-            row.append(words if column == len(row) else "")
 
     def _close_table(self) -> None:
         if not self._tables:
             return
         self._flush()
-        table = self._tables.pop()
-        rows = [row for row in table.rows if any(row)]
-        if table.layout or not rows:
-            return
-        width = max(map(len, rows))
-        if width == 1:
-            for row in rows:
-                self._put(_Block(row[0]))
-            return
-        lines = [f"| {' | '.join(row + [''] * (width - len(row)))} |" for row in rows]
-        if table.header:
-            lines.insert(1, "|" + "---|" * width)
-        text = "\n".join(lines)
-        outer = self._tables[-1] if self._tables else None
-        if outer is not None and outer.cell is not None and not outer.layout:
-            outer.cell.append(text)
-        else:
+        for text in self._tables.pop().written():
             self._put(_Block(text))
-
-
-def _fill(table: _Table, row: list[str]) -> None:
-    """Cells of rows above that reach into this row, up to the next free column."""
-    while (held := table.spans.get(len(row))) is not None:
-        left, words = held
-        if left == 1:
-            del table.spans[len(row)]
-        else:
-            table.spans[len(row)] = (left - 1, words)
-        row.append(words)
 
 
 def _tidy(text: str) -> str:

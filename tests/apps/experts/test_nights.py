@@ -107,7 +107,7 @@ def test_a_whole_night(tmp_path: Path, weights_path: Callable[[str], Path], righ
     docs = [Mount(tmp_path / "docs", "mine")]
     barn = ("What is the barn's colour?", "Which colour has the barn?", "Tell me the colour of the barn.")
     gate = ("What is the code of the gate?",)
-    course = Course(epochs=12.0, window=512, batch=512, micro=1, rate=1e-3)
+    course = Course(epochs=12.0, window=512, batch=512, micro=1, rate=5e-4)
     with boot(config, state=tmp_path / "state/kernel") as kernel:
         for question in barn if right else gate:
             process = ready.spawn(kernel, mounts=() if right else docs)
