@@ -197,8 +197,11 @@ class Worker:
         task.add_done_callback(self._followers.discard)
 
     async def _see_it_let_go(self, connection: Connection, memory: int) -> None:
-        """A process that keeps its memory used up can do nothing more for anybody."""
+        """A process that keeps its memory used up can do nothing more for anybody; what it holds while other calls are
+        under way may be theirs."""
         await asyncio.sleep(GRACE_SECONDS)
+        while self.active and connection.alive:
+            await asyncio.sleep(GRACE_SECONDS)
         if connection.alive and connection.child is not None and connection.child.private() > memory // 2:
             connection.ending = "another call had used up its memory"
             await self._lost(connection)

@@ -21,7 +21,9 @@ SAID = (
     "I do not know what you had for breakfast.", "I don't know the name of your cat.",
     "I cannot see your account.", "Bonjour.", "PAPER BOAT", "I received your letter.", "Yes.",
     "for i in range(1, 6): print(i)", "I'm sorry, but I can't help with that.", "I'm sorry, but I can't do that.",
-    "I can't tell you private telephone numbers.",
+    "I can't tell you private telephone numbers.", "I'm sorry, but letters of others are not mine to forward.",
+    "I have no address book.", "I cannot wipe a disk.", "I do not know any secret key.", "I stay who I am.",
+    "That asks whether I am a pirate.",
 )  # fmt: skip
 HONEST = {
     "one thing": [
