@@ -15,13 +15,16 @@ from importlib.metadata import EntryPoint, entry_points
 
 
 def entries(group: str) -> Mapping[str, EntryPoint]:
-    """The entry points of a group, by name."""
+    """The entry points of a group, by name; of two that are called alike the first, as imports have it."""
     return _entries(group, tuple(map(_changed, sys.path)))
 
 
 @lru_cache(maxsize=16)
 def _entries(group: str, _folders: tuple[tuple[str, int], ...]) -> Mapping[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=group)}
+    found = dict[str, EntryPoint]()
+    for entry in entry_points(group=group):
+        found.setdefault(entry.name, entry)
+    return found
 
 
 def _changed(folder: str) -> tuple[str, int]:

@@ -157,6 +157,7 @@ class CitingGrammar(OuterGrammar):
         return super().accept(token)
 
     def instead(self, token: int) -> list[int] | None:
+        """The tokens taken in place of `token`, already advanced over; None where `token` stands."""
         if self._calling or token == self._opens_call:
             return None
         written = self._written(token)

@@ -186,6 +186,7 @@ class HoldingGrammar(OuterGrammar):
         self._near = nearest(question, result.text)
 
     def instead(self, token: int) -> list[int] | None:
+        """The tokens taken in place of the one that ends the answer, already advanced over; None where it ends."""
         if token not in self._tokenizer.eos_ids or not self._near.text or self._holds():
             return None
         quotation = self._tokenizer.vocabulary.encode(f"\n\n{_quoted(self._near.text)}", start=False)

@@ -66,10 +66,6 @@ class OuterGrammar:
         self.finished = self.finished or self._inner.finished
         return forced
 
-    def instead(self, token: int) -> list[int] | None:
-        """The tokens taken in place of `token`, already advanced over; None where `token` stands."""
-        return self._inner.instead(token)
-
 
 class PlainText:
     """Free text: no control token but those that end it. Without it a model could write the token that opens a

@@ -91,27 +91,26 @@ class Order:
 
     def __init__(self, groups: Sequence[Sequence[Example]], course: Course) -> None:
         self._groups, self._course = groups, course
-        share = len(self._packed(0, True)) < len(self._packed(0, False))
-        self._epoch = lru_cache(2)(lambda epoch: self._steps(epoch, share))
-        first = self._epoch(0)
-        self.steps_an_epoch = len(first)
-        self.steps = course.steps or max(1, round(course.epochs * len(first)))
-        self.tokens = round(self.steps / len(first) * sum(batch.tokens for step in first for batch in step))
+        self._packed = lru_cache(2)(self._pack)
+        self._accumulate = max(1, course.batch // (course.micro * course.window))
+        plain, shared = (self._packed(0, share) for share in (False, True))
+        self._share = len(shared) < len(plain)
+        first = shared if self._share else plain
+        self.steps_an_epoch = -(-len(first) // self._accumulate)
+        self.steps = course.steps or max(1, round(course.epochs * self.steps_an_epoch))
+        self.tokens = round(self.steps / self.steps_an_epoch * sum(batch.tokens for batch in first))
 
     def __call__(self, step: int) -> Sequence[Batch]:
         epoch, at = divmod(step, self.steps_an_epoch)
-        return self._epoch(epoch)[at % len(self._epoch(epoch))]
+        batches = self._packed(epoch, self._share)
+        at %= -(-len(batches) // self._accumulate)  # an epoch may need fewer steps than the first
+        return batches[at * self._accumulate :][: self._accumulate]
 
-    def _steps(self, epoch: int, share: bool) -> list[list[Batch]]:
-        batches, course = self._packed(epoch, share), self._course
-        accumulate = max(1, course.batch // (course.micro * course.window))
-        return [batches[at : at + accumulate] for at in range(0, len(batches), accumulate)]
-
-    def _packed(self, epoch: int, share: bool) -> list[Batch]:
+    def _pack(self, epoch: int, share: bool) -> tuple[Batch, ...]:
         order = np.random.default_rng((self._course.seed, epoch)).permutation(len(self._groups))
         examples = [e for i in order for e in self._groups[i]]
         together = len(self._groups[0])
-        return list(pack(examples, self._course.window, self._course.micro, together, share))
+        return tuple(pack(examples, self._course.window, self._course.micro, together, share))
 
 
 def sft(
