@@ -33,8 +33,9 @@ void dequantise_row(const uint8_t* tile, int64_t k, int lane, float* y) {
       F8 scale[2], minimum;
       float s[2][8], m[8];
       uint8_t codes[256];
-      unpack<F>(w, u);
-      load_scales<F>(p, scale, &minimum);
+      const Narrow block{p};
+      unpack<F>(block, u);
+      load_scales<F>(block, scale, &minimum);
       store(s[0], scale[0]);
       store(s[1], scale[F == kQ6 ? 1 : 0]);
       store(m, minimum);

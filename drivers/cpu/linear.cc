@@ -33,29 +33,21 @@ struct Inputs {
 
 // raw[live][C * 8]: the products of C tiles with rows [row, row + live).
 template <int F, int C>
-void product(const Inputs& in, int64_t row, int64_t live, const uint8_t* const* w, float* raw, uint8_t* room) {
+void product(const Inputs& in, int64_t row, int64_t live, const Tiles<C>& w, float* raw, uint8_t* room) {
   if constexpr (is_float(F)) {
     const float* x = in.f + row * in.blocks * 32;
     int64_t r = 0;
-    for (; r + 4 <= live; r += 4) panel_float<F, 4, C>(w, in.blocks, x + r * in.blocks * 32, raw + r * C * 8);
-    for (; r < live; ++r) panel_float<F, 1, C>(w, in.blocks, x + r * in.blocks * 32, raw + r * C * 8);
+    for (; r + 4 <= live; r += 4) panel_float<F, 4, C>(w.at, in.blocks, x + r * in.blocks * 32, raw + r * C * 8);
+    for (; r < live; ++r) panel_float<F, 1, C>(w.at, in.blocks, x + r * in.blocks * 32, raw + r * C * 8);
   } else if (in.panels) {
-    tiles_many<F, C>(w, in.blocks, in.centred, in.panels + row / kPanelRows * in.blocks, live, raw, room);
+    tiles_many<F, C>(w.at, in.blocks, in.centred, in.panels + row / kPanelRows * in.blocks, live, raw, room);
   } else {
-    for (int c = 0; c < C; ++c) {
-      float* y = raw + 8 * c;
-      switch (live) {
-        case 1: tile_few<F, 1>(w[c], in.blocks, in.centred, in.q, y, C * 8); break;
-        case 2: tile_few<F, 2>(w[c], in.blocks, in.centred, in.q, y, C * 8); break;
-        case 3: tile_few<F, 3>(w[c], in.blocks, in.centred, in.q, y, C * 8); break;
-        case 4: tile_few<F, 4>(w[c], in.blocks, in.centred, in.q, y, C * 8); break;
-      }
-    }
+    tiles_few<F>(live, w, in.blocks, in.centred, in.q + row * in.blocks, raw);
   }
 }
 
 template <int C>
-void product(int format, const Inputs& in, int64_t row, int64_t live, const uint8_t* const* w, float* raw, uint8_t* room) {
+void product(int format, const Inputs& in, int64_t row, int64_t live, const Tiles<C>& w, float* raw, uint8_t* room) {
   switch (format) {
     case kQ4: return product<kQ4, C>(in, row, live, w, raw, room);
     case kQ4M: return product<kQ4M, C>(in, row, live, w, raw, room);
@@ -130,16 +122,17 @@ void stripe(const LinearArgs& a, const Inputs& in, int s, int64_t column, int64_
   float* const other = raw + (alike ? 8 : kAtOnce * 8);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t tile = gated ? unit : 2 * unit, next = gated ? tile : tile + 1;
-    const uint8_t* const w[2] = {first.tiles + tile * bytes[0], second.tiles + next * bytes[1]};
+    const uint8_t *const w0 = first.tiles + tile * bytes[0], *const w1 = second.tiles + next * bytes[1];
+    const int64_t step = bytes[0] * (gated ? 1 : 2);
     const bool pair = next < tiles;
     const int64_t stride = alike && pair ? 16 : 8, c = column + 8 * tile;
     for (int64_t row = 0; row < in.rows; row += kAtOnce) {
       const int64_t live = in.rows - row < kAtOnce ? in.rows - row : kAtOnce;
       if (stride == 16) {
-        product<2>(first.format, in, row, live, w, raw, room);
+        product<2>(first.format, in, row, live, {{w0, w1}, bytes[0], step}, raw, room);
       } else {
-        product<1>(first.format, in, row, live, w, raw, room);
-        if (pair) product<1>(second.format, in, row, live, w + 1, other, room);
+        product<1>(first.format, in, row, live, {{w0}, bytes[0], step}, raw, room);
+        if (pair) product<1>(second.format, in, row, live, {{w1}, bytes[1], step}, other, room);
       }
       if (gated) finish_gated(a, row, live, raw, other, stride, c);
       else finish(a, row, live, raw, stride, c, stop);

@@ -21,18 +21,16 @@ constexpr int64_t kAtOnce = 64;                   // rows that meet a widened bl
 // Block b of a tile: the codes, then scales, then the second scales or minima, then, if wanted, the weights' sums.
 template <int F>
 LLMOS_INLINE void widen(const uint8_t* w, int64_t b, bool centred, uint8_t* out) {
-  const auto p = place(F, w, b);
+  const Narrow p{place(F, w, b)};
   B32 u[8];
   F8 scale[2], minimum = zero();
-  prefetch(p.codes + 2048);
-  prefetch(p.codes + 2048 + 64);
-  prefetch(p.codes + 2048 + 128);
-  unpack<F>(p.codes, u);
+  p.prefetch_ahead(2048);
+  unpack<F>(p, u);
   load_scales<F>(p, scale, &minimum);
   float* f = reinterpret_cast<float*>(out + widened_codes(F));
   store(f, scale[0]);
   store(f + 8, F == kQ6 ? scale[1] : minimum);
-  if (centred) store(f + 16, weight_sums<F>(u, scale));
+  if (centred) store(f + 16, weight_sums<F, Narrow>(u, scale));
   for (int j = 0; j < 8; ++j) {
     if constexpr (F == kQ8) u[j] = flip_sign(u[j]);  // 0 to 255
     if constexpr (F == kQ8 && kSplitBytes) {

@@ -19,6 +19,9 @@
 #include <immintrin.h>
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
 #define LLMOS_VNNI 1
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns of its own header's undefined vectors
+#endif
 #endif
 #endif
 
@@ -33,6 +36,12 @@
 
 namespace llmos {
 namespace LLMOS_ISA {
+
+#if LLMOS_VNNI
+constexpr bool kVnni = true;  // four products of bytes and their sum are one instruction, and there are 32 registers
+#else
+constexpr bool kVnni = false;
+#endif
 
 inline float bits_to_float(uint32_t u) {
   float f;
@@ -188,6 +197,45 @@ inline Acc8 acc8_dot(Acc8 a, B32 w, B32 x) {
   return {_mm256_dpbusd_epi32(a.v, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), x)};
 }
 inline F8 acc8_sum(Acc8 a) { return _mm256_cvtepi32_ps(a.v); }
+
+// The same for 16 rows: what the products of two tiles side by side need.
+using F16 = __m512;
+using B64 = __m512i;
+inline void store(float* p, F16 v) { _mm512_storeu_ps(p, v); }
+inline F16 add(F16 a, F16 b) { return _mm512_add_ps(a, b); }
+inline F16 sub(F16 a, F16 b) { return _mm512_sub_ps(a, b); }
+inline F16 mul(F16 a, F16 b) { return _mm512_mul_ps(a, b); }
+inline F16 fma(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a, b, c); }
+inline F16 join(F8 low, F8 high) { return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1); }
+inline B64 join(B32 low, B32 high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
+inline B64 mask_bytes(B64 a, int m) { return _mm512_and_si512(a, _mm512_set1_epi8(static_cast<char>(m))); }
+inline B64 either(B64 a, B64 b) { return _mm512_or_si512(a, b); }
+template <int N>
+inline B64 shift_right(B64 a) { return _mm512_srli_epi16(a, N); }
+template <int N>
+inline B64 shift_left(B64 a) { return _mm512_slli_epi16(a, N); }
+inline B64 sub_i16(B64 a, B64 b) { return _mm512_sub_epi16(a, b); }
+inline F16 sum_codes(const B64* u, int n) {
+  __m512i t = u[0];
+  for (int i = 1; i < n; ++i) t = _mm512_add_epi8(t, u[i]);
+  return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), t, _mm512_set1_epi8(1)));
+}
+inline F16 sum_signed(const B64* u, int n) {
+  __m512i t = _mm512_setzero_si512();
+  for (int i = 0; i < n; ++i) t = _mm512_dpbusd_epi32(t, _mm512_set1_epi8(1), u[i]);
+  return _mm512_cvtepi32_ps(t);
+}
+struct Acc16 { __m512i v; };
+inline Acc16 acc_offset(B64 pair, int offset) {
+  return {_mm512_madd_epi16(pair, _mm512_set1_epi16(static_cast<short>(-offset)))};
+}
+inline Acc16 acc_dot(Acc16 a, B64 w, B64 x) { return {_mm512_dpbusd_epi32(a.v, w, x)}; }
+inline F16 acc_sum(Acc16 a) { return _mm512_cvtepi32_ps(a.v); }
+inline Acc16 acc8_start(B64 pair) { return acc_offset(pair, 128); }
+inline Acc16 acc8_dot(Acc16 a, B64 w, B64 x) {
+  return {_mm512_dpbusd_epi32(a.v, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x)};
+}
+inline F16 acc8_sum(Acc16 a) { return acc_sum(a); }
 #else
 // Eight exact sums in 16-bit pairs. Single products of codes below 64 cannot saturate (2*63*127 = 16002), sums wrap
 // modulo 2^16 and are right whenever the final (q - offset) sum fits: 16 elements * 16 * 127 = 32512 for 4 and 5 bits
@@ -258,6 +306,7 @@ inline void transpose8(const F8 rows[8], float* out, ptrdiff_t stride) {
   }
 }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_far(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }  // into L2
 // The compiler may not move memory operations across: sums that live in L1 stay there, where it would spill them.
 inline void keep_order() { __asm__ volatile("" ::: "memory"); }
 
@@ -454,6 +503,7 @@ inline void transpose8(const F8 rows[8], float* out, ptrdiff_t stride) {
     for (int r = 0; r < 8; ++r) out[c * stride + r] = rows[r].v[c];
 }
 inline void prefetch(const void*) {}
+inline void prefetch_far(const void*) {}
 inline void keep_order() {}
 
 #undef LLMOS_LANES
