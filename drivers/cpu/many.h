@@ -1,6 +1,6 @@
-// What: products of quantised weights with five rows or more: a block of two tiles is widened to bytes in L1 and met there by
-//     one panel of four rows after another, while the next blocks come from memory: eight integer sums live in registers,
-//     the float sums in L1.
+// What: products of quantised weights with more rows than few.h takes: a block of two tiles is widened to bytes in L1 and met
+//     there by one panel of four rows after another, while the next blocks come from memory: eight integer sums live in
+//     registers, the float sums in L1.
 // Invariant: the row contract (linear.cc). Integer sums are exact in whatever order, so only the order of the float terms
 //     counts: it is that of few.h.
 // Interface: tiles_many; kAtOnce, room_bytes.

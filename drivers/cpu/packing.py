@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from llmos.drivers.cpu.library import library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_HUGE = 2 << 20
+_HUGE, _BLOCK = 2 << 20, 32 << 20
 FORMATS = ("q4", "q4m", "q4k", "q5", "q5m", "q5k", "q6", "q8", "bf16", "f32")  # in the order of formats.h
 SOURCES = {  # GGUF's numbers
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
@@ -67,7 +68,7 @@ def pack_array(
     if name not in FORMATS:
         raise ValueError(f"unknown packed format {name!r}, expected one of {FORMATS}")
     source = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    out = _aligned(library().llmos_packed_bytes(FORMATS.index(name), n, k))
+    out = _memory.take(library().llmos_packed_bytes(FORMATS.index(name), n, k))
     code = library().llmos_pack(
         SOURCES[type], FORMATS.index(name), n, k, source.ctypes.data, source.nbytes, out.ctypes.data
     )
@@ -82,14 +83,32 @@ def pack_array(
     return PackedArray(out, name, (n, k))
 
 
-def _aligned(size: int) -> NDArray[np.uint8]:
-    """`size` bytes, untouched until written, on a 64-byte boundary; large ones in huge pages where the system has
-    them: a step reads every weight once, so it would miss the translation cache on every small page."""
-    if size < 4 * _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        raw = np.empty(size + 64, np.uint8)
-        start = -raw.ctypes.data % 64
-        return raw[start : start + size]
-    mapped = mmap.mmap(-1, -(-size // _HUGE) * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without them
-        mapped.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(mapped, np.uint8)[:size]
+class _HugePages:
+    """Memory on 64-byte boundaries, untouched until written, in huge pages where the system has them: a step reads
+    every weight once, so it would miss the translation cache on every small page. Small matrices share a block."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # a boot packs in several threads
+        self._block, self._used = np.empty(0, np.uint8), 0
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """`size` bytes."""
+        if size >= _BLOCK:
+            return self._fresh(size)[:size]
+        with self._lock:
+            begin = -(-self._used // 64) * 64
+            if begin + size > len(self._block):
+                self._block, begin = self._fresh(_BLOCK), 0
+            self._used = begin + size
+            return self._block[begin : self._used]
+
+    @staticmethod
+    def _fresh(size: int) -> NDArray[np.uint8]:
+        mapped = mmap.mmap(-1, -(-size // _HUGE) * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # a kernel without them
+                mapped.madvise(mmap.MADV_HUGEPAGE)
+        return np.frombuffer(mapped, np.uint8)
+
+
+_memory = _HugePages()

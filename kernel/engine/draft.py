@@ -32,7 +32,7 @@ PRIOR = {
     (1, False): 0.25,
 }
 LONGEST_MATCH = 5
-WEIGHT = 4  # tokens of evidence that the prior is worth
+WEIGHT = 2  # tokens of evidence that the prior is worth
 DECAY = 0.99  # of the evidence, each step: a text changes its ways
 ROW = (
     0.14  # what one more row costs, in steps of one row: a token less likely than this is not worth its guess

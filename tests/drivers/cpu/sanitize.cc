@@ -85,7 +85,7 @@ void products(const Kernels& kernels) {
           check(pack(source, format, n, k, raw.data, static_cast<int64_t>(raw.size) - 1, packed.data) == -2, "short");
           const Segment one{format, n, packed.data + sizeof(Header)};
           const Segment two[] = {one, one};
-          for (int64_t rows : {1, 2, 3, 4, 5, 7, 9}) {
+          for (int64_t rows : {1, 2, 3, 4, 5, 7, 9, 17, 66}) {
             auto x = floats(static_cast<size_t>(rows * k)), norm = floats(static_cast<size_t>(k));
             auto bias = floats(static_cast<size_t>(2 * n));
             for (bool gated : {false, true}) {
