@@ -22,7 +22,10 @@ def test_a_longer_match_is_trusted_further() -> None:
 
 
 def test_what_always_went_on_alike_is_trusted_further() -> None:
-    alike, unlike = [3, 4, 5, 6, 7, 8, 9, 10, 3, 4, 5, 6, 7, 8, 9, 10], [3, 4, 5, 6, 7, 8, 9, 10, 3, 4, 9, 6, 7]
+    alike, unlike = (
+        [3, 4, 5, 6, 7, 8, 9, 10, 3, 4, 5, 6, 7, 8, 9, 10],
+        [3, 4, 5, 6, 7, 8, 9, 10, 3, 4, 9, 6, 7],
+    )
     assert Drafter(8).propose([*alike, 50, 3, 4], 8) == [5, 6, 7, 8]
     assert Drafter(8).propose([*unlike, 50, 3, 4], 8) == [5]
 
@@ -30,7 +33,9 @@ def test_what_always_went_on_alike_is_trusted_further() -> None:
 def test_of_one_token_the_last_place_counts() -> None:
     text = [1, 7, 20, 21, 2, 7, 30, 31, 3, 7]
     assert Drafter(8).propose(text, 8) == [30]
-    assert Drafter(8).propose([1, 7, 20, 21, 2, 7, 20, 22, 3, 7], 8) == [20, 21, 2], "always the same: the first"
+    assert Drafter(8).propose([1, 7, 20, 21, 2, 7, 20, 22, 3, 7], 8) == [20, 21, 2], (
+        "always the same: the first"
+    )
 
 
 def test_guesses_that_come_true_grow_and_those_that_do_not_end() -> None:
