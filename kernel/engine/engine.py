@@ -317,6 +317,8 @@ class Engine:
         limit = min(limit, sequence.end - len(sequence.tokens) - 1)
         hinted = list(sequence.hinted()[: max(limit, 0)])
         draft = hinted or sequence.drafter.propose(sequence.tokens, limit)
+        stop = next((i for i, token in enumerate(draft) if token in sequence.request.stop), len(draft))
+        draft = draft[: stop + 1]  # nothing comes behind it
         try:
             sequence.grow(sequence.behind + len(draft))
         except PoolExhausted:
