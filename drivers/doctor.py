@@ -44,9 +44,9 @@ class Finding:
 def processor() -> Finding:
     """Features of the processor, and which kernels will compute."""
     from llmos.drivers.cpu import build, library
+    from llmos.drivers.processor import flags
 
-    flags = _flags()
-    has = " ".join(name for flag, name in _USED.items() if flag in flags) or platform.machine()
+    has = " ".join(name for flag, name in _USED.items() if flag in flags()) or platform.machine()
     threads = f"{len(os.sched_getaffinity(0))} threads; {has}"
     if build.library_path().exists() and library.available():
         return Finding("processor", True, f"{threads}; kernels: {library.isa()}")
@@ -54,14 +54,6 @@ def processor() -> Finding:
     if build.compiler() is None:
         do = f"apt-get install g++, then {do}"
     return Finding("processor", False, f"{threads}; kernels: none, so plain XLA, which is slower", do)
-
-
-def _flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
 
 
 def compiler() -> Finding:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from llmos.kernel.learn.ops import Dense, TrainingOps, dot, values_of
+from llmos.kernel.learn.ops import Dense, TrainingOps, dot, product, values_of
 from llmos.kernel.learn.packing import Batch
 from llmos.kernel.learn.student import Remember, Student, Tree, head_of, hidden, logits
 from llmos.kernel.model.attention import AttentionBatch
@@ -134,18 +134,18 @@ def _surprise(
     softcap: float, taught: bool, head: Any, h_WD: Array, targets_W: Array, weights_W: Array
 ) -> tuple[Array, Array]:
     """(sum of weight * -log likelihood, sum of weights where no token is likelier); `taught`: the head learns too."""
-    given = _cut(head, h_WD, targets_W, weights_W)
-    losses, rights = lax.map(lambda part: _logits(softcap, head, *part)[:2], given)
+    given, wide = _cut(head, h_WD, targets_W, weights_W), Dense(values_of(head))
+    losses, rights = lax.map(lambda part: _logits(softcap, wide, *part)[:2], given)
     return jnp.sum(losses), jnp.sum(rights)
 
 
 def _forward(
     softcap: float, taught: bool, head: Any, h_WD: Array, targets_W: Array, weights_W: Array
 ) -> tuple[tuple[Array, Array], tuple[Any, Array]]:
-    values_VD = values_of(head)
+    values_VD = values_of(head)  # once, not for each part
 
     def some(sum_VD: Any, part: Any) -> tuple[Any, tuple[Array, Array, Array]]:
-        loss, right, slope_CV = _logits(softcap, head, *part)
+        loss, right, slope_CV = _logits(softcap, Dense(values_VD), *part)
         if taught:
             sum_VD = sum_VD + dot(slope_CV, part[0], ((0,), (0,)))
         return sum_VD, (loss, right, dot(slope_CV, values_VD, ((1,), (0,))))
@@ -173,7 +173,7 @@ def _logits(
     softcap: float, head: Any, h_CD: Array, targets_C: Array, weights_C: Array
 ) -> tuple[Array, Array, Array]:
     """Of some predictions: the loss, how many are right (both by weight), and the loss's slope by logits."""
-    logits_CV = dot(h_CD, values_of(head), ((1,), (1,)))
+    logits_CV = product(h_CD, head)
     if softcap:
         logits_CV = jnp.tanh(logits_CV / softcap) * softcap
     is_target_CV = lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1) == targets_C[:, None]
