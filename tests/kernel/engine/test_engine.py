@@ -210,6 +210,16 @@ def test_drafts_save_steps_and_change_nothing(grammar: str | None) -> None:
     assert few < many * 0.7
 
 
+def test_a_draft_ends_with_a_token_that_ends_the_answer() -> None:
+    runner = Repeating(pages=200, page=4, window=400)
+    engine = Engine(runner)
+    prompt = [*range(1, 10), *range(1, 10), 1, 2, 3]
+    assert read(ask(engine, prompt, 30, draft=8, stop=frozenset({7}))) == [4, 5, 6]
+    engine.close()
+    computed = [int(token) for b in runner.batches for token in b.tokens_T]
+    assert computed == [*prompt, 4, 5, 6, 7]
+
+
 def test_hopeless_drafts_are_given_up() -> None:
     """A text whose n-grams come again and never go on as before costs at most 2 % more than plain decoding."""
 
