@@ -208,8 +208,8 @@ def dot(a: Array, b: Array, over: tuple[tuple[int], tuple[int]]) -> Array:
 
 @functools.cache
 def product_type() -> Any:
-    """What a matrix that stands still is multiplied in: bf16 on accelerators and on processors with products of bf16 (two
-    to three times as fast there), else f32."""
+    """What a matrix that stands still is multiplied in: bf16 on accelerators and on processors with products of bf16
+    (two to three times as fast there), else f32."""
     fast = jax.default_backend() != "cpu" or "avx512_bf16" in processor.flags()
     return jnp.bfloat16 if fast else jnp.float32
 

@@ -18,6 +18,7 @@ from llmos.kernel.kernel import Kernel
 from llmos.kernel.prompt import Message, Part
 from llmos.kernel.telling import AGAIN, TELL
 from llmos.testing import call
+from tests.kernel.pace import slowed
 
 Make = Callable[..., Kernel]
 FIND = Syscall(
@@ -169,7 +170,7 @@ def test_a_window_for_words_has_no_syscall_table(scripted_kernel: Make, tmp_path
         return "Goethe. " * 500
 
     shop: dict[str, Any] = {"apps": {"shop": {"app": "tests.kernel.shop:Shop"}}, "state": tmp_path / "state"}
-    kernel = scripted_kernel(script, **shop)
+    kernel = slowed(scripted_kernel(script, **shop))
     process = kernel.spawn(grants=["shop"])
     events = iter(process.ask(OTHER, max_tokens=4000, detached=True))
     next(events)  # and thousands to come

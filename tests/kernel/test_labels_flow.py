@@ -29,6 +29,7 @@ from llmos.kernel.process import Process
 from llmos.kernel.prompt import ChatPrompt, Message, Part
 from llmos.testing import call
 from tests.kernel.engine.scripted import ScriptedRunner
+from tests.kernel.pace import slowed
 from tests.memory.words_encoder import WordsEncoder
 
 Make = Callable[..., Kernel]
@@ -220,7 +221,7 @@ def test_after_a_crash(scripted_kernel: Make, tmp_path: Path, asked: list[Reques
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "a.md").write_text(f"tea αβγ {END} δεζ\n", "utf-8")
     state = tmp_path / "state"
-    kernel = scripted_kernel(lambda window: "It is αβγ. " * 500, state=state)
+    kernel = slowed(scripted_kernel(lambda window: "It is αβγ. " * 500, state=state))
     kernel.library.__dict__["encoder"] = WordsEncoder()
     events = iter(kernel.spawn([tmp_path / "strange"]).ask("tea?", raw=False, max_tokens=3000))
     while not isinstance(next(events), Token):
