@@ -80,16 +80,17 @@ def run(quick: bool, progress: Progress) -> Figures:
                 identical += found[0] == found[longest]
                 counted += len(found[0]) - 1
             progress(f"{question.id}: {spent[0] / max(spent[longest], 1e-9):.2f}")
-        noise: dict[int, list[float]] = {draft: [] for draft in spent}
+        noise = dict.fromkeys(spent, 0.0)
         for seed in range(2 + 2 * rounds):
+            turns = [{draft: free_text(kernel, draft, seed) for draft in spent} for _ in range(rounds)]
             for draft in spent:
-                noise[draft] += [min(free_text(kernel, draft, seed) for _ in range(rounds))]
+                noise[draft] += min(turn[draft] for turn in turns)
         values = {
             "drafting_ratio": spent[0] / spent[longest],
             "drafting_identical": float(identical == len(asked) * rounds),
             "ours": counted / spent[longest],
             "plain": counted / spent[0],
-            "free_text_ratio": sum(noise[0]) / sum(noise[longest]),
+            "free_text_ratio": noise[0] / noise[longest],
         }
         if llama.installed():
             with llama.Llama(models(quick=True)[MODEL], llama.Settings(), context=2304) as theirs:

@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llmos.drivers.processor import flags
+
 FEATURES = (
     "avx2",
     "fma",
@@ -52,10 +54,9 @@ def _status_mib(field: str) -> float:
 
 def describe() -> dict[str, object]:
     """Everything a reader needs to judge a figure."""
-    cpu, flags = _processor()
     return {
-        "cpu": cpu,
-        "features": [f for f in FEATURES if f in flags],
+        "cpu": _processor(),
+        "features": [f for f in FEATURES if f in flags()],
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "read_gb_per_s": {str(n): round(read_bandwidth(n) / 1e9, 1) for n in (1, 2)},
@@ -97,17 +98,14 @@ def _huge(size: int) -> NDArray[np.uint8]:
     return array
 
 
-def _processor() -> tuple[str, set[str]]:
-    cpu, flags = platform.processor() or platform.machine(), set[str]()
+def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else ():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            cpu = value.strip()
-        elif key.strip() in ("flags", "Features"):
-            flags = set(value.split())
-            break
-    return cpu, flags
+    named = (
+        line
+        for line in (info.read_text().splitlines() if info.exists() else ())
+        if line.startswith("model name")
+    )
+    return next(named, "").partition(":")[2].strip() or platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:

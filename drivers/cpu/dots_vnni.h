@@ -1,6 +1,6 @@
 // What: dot products of bytes with AVX-512 VNNI, of eight output rows and, in registers of 512 bits, of sixteen.
 // Invariant: exact, as in simd.h.
-// Interface: Acc, Acc8 and their operations; F16, B64, Acc16: those that the products of two tiles side by side need.
+// Interface: Acc and its operations; F16, B64, Acc16: those that the products of two tiles side by side need.
 #pragma once
 
 #include "simd_avx2.h"
@@ -16,21 +16,17 @@ inline Acc acc_zero() { return {_mm256_setzero_si256()}; }
 inline Acc acc_offset(B32 pair, int offset) {
   return {_mm256_madd_epi16(pair, _mm256_set1_epi16(static_cast<short>(-offset)))};
 }
-inline Acc acc_start(B32 pair) { return {_mm256_madd_epi16(pair, _mm256_set1_epi16(1))}; }
+inline Acc acc_start(B32 pair) { return acc_offset(pair, -1); }
 inline Acc acc_dot(Acc a, B32 w, B32 x) { return {_mm256_dpbusd_epi32(a.v, w, x)}; }
 inline F8 acc_sum(Acc a) { return _mm256_cvtepi32_ps(a.v); }
 inline F8 acc_sum_nibbles(Acc high, Acc low) {
   return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(high.v, 4), low.v));
 }
 constexpr bool kSplitBytes = false;
-struct Acc8 { __m256i v; };
-inline Acc8 acc8_start(B32 pair) {  // -128 * sum of the block's activations: weights become w + 128
-  return {_mm256_madd_epi16(pair, _mm256_set1_epi16(-128))};
-}
-inline Acc8 acc8_dot(Acc8 a, B32 w, B32 x) {
-  return {_mm256_dpbusd_epi32(a.v, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), x)};
-}
-inline F8 acc8_sum(Acc8 a) { return _mm256_cvtepi32_ps(a.v); }
+// Signed bytes become w + 128, so -128 times the sum of the block's activations is where they start.
+inline Acc acc8_start(B32 pair) { return acc_offset(pair, 128); }
+inline Acc acc8_dot(Acc a, B32 w, B32 x) { return acc_dot(a, flip_sign(w), x); }
+inline F8 acc8_sum(Acc a) { return acc_sum(a); }
 
 // The same for 16 rows: what the products of two tiles side by side need.
 using F16 = __m512;
@@ -67,7 +63,7 @@ inline Acc16 acc_dot(Acc16 a, B64 w, B64 x) { return {_mm512_dpbusd_epi32(a.v, w
 inline F16 acc_sum(Acc16 a) { return _mm512_cvtepi32_ps(a.v); }
 inline Acc16 acc8_start(B64 pair) { return acc_offset(pair, 128); }
 inline Acc16 acc8_dot(Acc16 a, B64 w, B64 x) {
-  return {_mm512_dpbusd_epi32(a.v, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x)};
+  return acc_dot(a, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x);
 }
 inline F16 acc8_sum(Acc16 a) { return acc_sum(a); }
 

@@ -117,11 +117,12 @@ inline void all_rows(int64_t rows, const Tiles<C>& w, int64_t blocks, bool centr
 // out[rows][C * 8]: C tiles against x[rows][blocks].
 template <int F, int C>
 void tiles_few(int64_t rows, const Tiles<C>& w, int64_t blocks, bool centred, const ActBlock* x, float* out) {
-#if LLMOS_VNNI
-  return all_rows<F>(rows, w, blocks, centred, x, out, C * 8);
-#endif
-  for (int c = 0; c < C; ++c)
-    all_rows<F>(rows, Tiles<1>{{w.at[c]}, w.bytes, w.step}, blocks, centred, x, out + 8 * c, C * 8);
+  if constexpr (kVnni || C == 1) {
+    all_rows<F>(rows, w, blocks, centred, x, out, C * 8);
+  } else {
+    for (int c = 0; c < C; ++c)
+      all_rows<F>(rows, Tiles<1>{{w.at[c]}, w.bytes, w.step}, blocks, centred, x, out + 8 * c, C * 8);
+  }
 }
 
 }  // namespace LLMOS_ISA

@@ -17,6 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+Match = tuple[int, bool]  # its tokens, and whether what follows was always the same
+
 # How often a token that is guessed after a match of so many tokens comes true, where what follows the match was always
 # the same, and where not: measured on grounded answers.
 PRIOR = {
@@ -31,12 +33,10 @@ PRIOR = {
     (2, False): 0.3,
     (1, False): 0.25,
 }
-LONGEST_MATCH = 5
+LONGEST_MATCH = max(n for n, _ in PRIOR)
 WEIGHT = 2  # tokens of evidence that the prior is worth
 DECAY = 0.99  # of the evidence, each step: a text changes its ways
-ROW = (
-    0.14  # what one more row costs, in steps of one row: a token less likely than this is not worth its guess
-)
+ROW = 0.14  # what one more row costs, in steps of one row: what is less likely is not worth its guess
 
 
 class Drafter:
@@ -44,13 +44,12 @@ class Drafter:
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
-        self._seen: dict[
-            tuple[int, ...], tuple[int, bool]
-        ] = {}  # n-gram -> what follows it, and whether always
+        # n-gram -> where it goes on, and whether always alike
+        self._seen = dict[tuple[int, ...], tuple[int, bool]]()
         self._indexed = 0
         self._tries = dict.fromkeys(PRIOR, 0.0)  # guessed tokens by the kind of match, beside the prior
         self._hits = dict.fromkeys(PRIOR, 0.0)
-        self._match: tuple[int, bool] | None = None  # behind the last proposal; None once its fate is known
+        self._match: Match | None = None  # behind the last proposal; None once its fate is known
 
     def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Up to `limit` tokens that may follow `tokens`."""
@@ -87,7 +86,7 @@ class Drafter:
             if tokens[at] != tokens[end]:
                 self._seen[gram] = (end if n == 1 else at, False)
 
-    def _worth(self, match: tuple[int, bool]) -> int:
+    def _worth(self, match: Match) -> int:
         """Tokens until one is less likely to be reached and right than its row costs."""
         rate = (PRIOR[match] * WEIGHT + self._hits[match]) / (WEIGHT + self._tries[match])
         return self._longest if rate >= 1 else int(math.log(ROW) / math.log(rate)) if rate > 0 else 0

@@ -43,9 +43,9 @@ class Blocks:
         return int(self.values.shape[0])
 
     def wide(self) -> Array:
-        """[N, K] in the type of products, for one of them."""
+        """f32 [N, K], for one product."""
         scaled = self.values.astype(jnp.float32) * self.scales[..., None].astype(jnp.float32)
-        return scaled.reshape(*self.values.shape[:-2], -1).astype(product_type())
+        return scaled.reshape(*self.values.shape[:-2], -1)
 
 
 @jax.tree_util.register_dataclass
@@ -85,7 +85,7 @@ class TrainingOps:
     def embed(self, tokens_T: Array, table: Any, rows: Array) -> Array:
         """Rows of the table, f32 [T, D]; of one in blocks only these rows are widened."""
         if isinstance(table, Blocks):
-            return Blocks(table.values[tokens_T], table.scales[tokens_T]).wide().astype(jnp.float32)
+            return Blocks(table.values[tokens_T], table.scales[tokens_T]).wide()
         return xla_ops.embed(tokens_T, table, rows)
 
     def rms_norm(self, x_TD: Array, weight_D: Array, rows: Array, *, eps: float) -> Array:
@@ -172,29 +172,31 @@ def product(x_TK: Array, weight: Any) -> Array:
     if isinstance(weight, Adapted):
         low_TR = product(x_TK, Dense(weight.a_RK))
         return product(x_TK, weight.base) + product(low_TR, Dense(weight.b_NR)) * jnp.float32(weight.scale)
-    return _frozen(x_TK, weight) if isinstance(weight, Blocks) else dot(x_TK, weight.data, ((1,), (1,)))
+    if isinstance(weight, Blocks) or weight.data.dtype != jnp.float32:  # what is trained is f32
+        return _frozen(x_TK, weight)
+    return dot(x_TK, weight.data, ((1,), (1,)))
 
 
 @jax.custom_vjp
-def _frozen(x_TK: Array, weight: Blocks) -> Array:
+def _frozen(x_TK: Array, weight: Any) -> Array:
     """The product with a matrix that stands still: its gradient is one too, and not of mixed types."""
-    return dot(x_TK, weight.wide(), ((1,), (1,)))
+    return dot(x_TK, values_of(weight), ((1,), (1,)))
 
 
-def _frozen_forward(x_TK: Array, weight: Blocks) -> tuple[Array, Blocks]:
+def _frozen_forward(x_TK: Array, weight: Any) -> tuple[Array, Any]:
     return _frozen(x_TK, weight), weight
 
 
-def _frozen_backward(weight: Blocks, slope_TN: Array) -> tuple[Array, None]:
-    return dot(slope_TN, weight.wide(), ((1,), (0,))), None
+def _frozen_backward(weight: Any, slope_TN: Array) -> tuple[Array, None]:
+    return dot(slope_TN, values_of(weight), ((1,), (0,))), None
 
 
 _frozen.defvjp(_frozen_forward, _frozen_backward)
 
 
 def values_of(weight: Any) -> Array:
-    """A weight's numbers [N, K], of one in blocks widened."""
-    values: Array = weight.wide() if isinstance(weight, Blocks) else weight.data
+    """A weight's numbers [N, K] for a product; of one in blocks widened to `product_type`."""
+    values: Array = weight.wide().astype(product_type()) if isinstance(weight, Blocks) else weight.data
     return values
 
 

@@ -24,7 +24,7 @@ from llmos.kernel.engine.runner import ModelRunner
 from llmos.kernel.engine.score import position_logits
 from llmos.kernel.learn.course import Course, Order, run
 from llmos.kernel.learn.objective import Likelihood, Preference
-from llmos.kernel.learn.ops import TrainingOps, blocks_of, product
+from llmos.kernel.learn.ops import Dense, TrainingOps, blocks_of, product
 from llmos.kernel.learn.packing import Batch, Example, pack
 from llmos.kernel.learn.pretrain import shape
 from llmos.kernel.learn.saved import Checkpoints
@@ -42,13 +42,19 @@ def example(rng: np.random.Generator, length: int, vocab: int = 64) -> Example:
     return Example(rng.integers(0, vocab, length).astype(np.int32), weights)
 
 
-def test_a_product_with_a_frozen_matrix_and_its_gradient_are_near_those_in_f32() -> None:
+@pytest.mark.parametrize("form", ["int8", "bf16"])
+def test_a_product_with_a_frozen_matrix_and_its_gradient_are_near_those_in_f32(form: str) -> None:
     """Whatever type this processor multiplies in: bf16 keeps 8 bits of each factor."""
     rng = np.random.default_rng(0)
     x_TK, w_NK = rng.standard_normal((40, 96)), rng.standard_normal((33, 96)).astype(np.float32)
-    frozen, slope_TN = blocks_of(w_NK), rng.standard_normal((40, 33))
-    kept_NK = np.asarray(frozen.values, np.float64) * np.asarray(frozen.scales, np.float64)[..., None]
-    kept_NK = kept_NK.reshape(w_NK.shape)
+    slope_TN = rng.standard_normal((40, 33))
+    blocks, rounded = blocks_of(w_NK), jnp.asarray(w_NK, jnp.bfloat16)
+    if form == "int8":
+        frozen: Any = blocks
+        kept_NK = np.asarray(blocks.values, np.float64) * np.asarray(blocks.scales, np.float64)[..., None]
+        kept_NK = kept_NK.reshape(w_NK.shape)
+    else:
+        frozen, kept_NK = Dense(rounded), np.asarray(rounded, np.float64)
     y_TN, back = jax.vjp(lambda x: product(x, frozen), jnp.asarray(x_TK, jnp.float32))
     for got, want in (
         (y_TN, x_TK @ kept_NK.T),
