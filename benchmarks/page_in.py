@@ -145,7 +145,7 @@ def _first_token(engine: Engine, request: Request) -> None:
 Row = dict[str, Any]
 OTHERS = {"shift_only": Alone, "no_shift": Unturned}  # what others ship
 WAYS = ("full", *BLENDS, *OTHERS)
-EVERY = 4  # contexts, of which one is asked in the ways of others too
+EVERY = 4  # contexts, of which one is asked in all ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +165,15 @@ def quality(
     rows: list[Row] = []
     for n, context in enumerate(asked):
         windows = [bench.window(context.chunks, q.text, q.asked) for q in context.questions]
-        others = n % EVERY == 0
-        mark = f"{bench.mark(windows)}{'+' if others else ''}"
+        every = n % EVERY == 0
+        mark = f"{bench.mark(windows)}{'+' if every else ''}"
         if (mark, context.id) not in there:
-            there[mark, context.id] = _asked(bench, context, windows, others)
+            there[mark, context.id] = _asked(bench, context, windows, every)
             if known is not None:
                 with known.open("a") as file:  # a line that was cut off is not gone on with
                     file.write(f"\n{json.dumps([mark, context.id, there[mark, context.id]])}\n")
         rows += there[mark, context.id]
-        matches = ", ".join(f"{way} {_mean(rows, way):.3f}" for way in WAYS)
+        matches = ", ".join(f"{way} {_mean(rows, way):.3f}" for way in WAYS)  # the first is asked in all
         progress(f"context {n + 1} of {len(asked)}, {len(rows)} questions: {matches}")
     return _values(rows)
 
@@ -183,7 +183,7 @@ def _values(rows: Sequence[Row]) -> dict[str, float]:
     values |= {f"mean_kl_{way}": _mean(rows, f"kl_{way}") for way in WAYS[1:]}
     for way in BLENDS:
         name = way.removeprefix("blend")
-        lost = [100.0 * (row["full"] - row[way]) for row in rows]
+        lost = [100.0 * (row["full"] - row[way]) for row in rows if way in row]
         loss = statistics.mean(lost)
         margin = 1.96 * statistics.stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else math.inf
         values |= {
@@ -210,7 +210,7 @@ def _known(file: Path | None) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def _asked(bench: Bench, context: Context, windows: Sequence[Window], others: bool) -> list[Row]:
+def _asked(bench: Bench, context: Context, windows: Sequence[Window], every: bool) -> list[Row]:
     """A row for each question of a context: right or not each way, how far the first token is from full prefill's, and
     the share of the knowledge that blend computes."""
     said: dict[str, list[Said]] = {}
@@ -218,15 +218,15 @@ def _asked(bench: Bench, context: Context, windows: Sequence[Window], others: bo
     with bench.engine(store=store) as engine:
         _answer(bench, engine, context, [w.full for w in windows[:1]])  # the passages, for all
         said["full"] = _answer(bench, engine, context, [w.full for w in windows])
-        for way in BLENDS:
+        for way in BLENDS if every else ("blend",):
             said[way] = _answer(bench, engine, context, [partial(w.blend, way) for w in windows])
-    for way, kind in OTHERS.items() if others else ():
+    for way, kind in OTHERS.items() if every else ():
         with bench.engine(kind, store) as engine:
             said[way] = _answer(bench, engine, context, [w.reused for w in windows])
     store.close()
     return [
         {"question": q.id}
-        | {f"share_{way}": windows[i].recomputed(way) for way in BLENDS}
+        | {f"share_{way}": windows[i].recomputed(way) for way in BLENDS if way in said}
         | {way: of[i].right for way, of in said.items()}
         | {f"kl_{way}": _kl(said["full"][i].first, of[i].first) for way, of in said.items() if way != "full"}
         for i, q in enumerate(context.questions)

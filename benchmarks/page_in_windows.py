@@ -23,7 +23,7 @@ from llmos.kernel.engine.runner import ModelRunner
 from llmos.kernel.engine.sequence import Request
 from llmos.kernel.model.load import load_model
 from llmos.kernel.prompt import ChatPrompt, Message, Part
-from llmos.kernel.recompute import SHARE, arrange
+from llmos.kernel.recompute import SHARE, arrange, borders
 from llmos.kernel.scheduler import Priority
 from llmos.memory.chunks import KV, chunk_key
 from llmos.memory.pages import PageStore
@@ -44,18 +44,21 @@ class Alone(Blender):
         keys = [chunk_key(self._identity, (), tokens[p.start : p.end], b"") for p in made]
         return [replace(p, before=(), key=key) for p, key in zip(made, keys, strict=True)]
 
+    def _again(self, made: Sequence[Piece]) -> list[int]:
+        return []
+
 
 class Unturned(Alone):
     """And with their keys left as they were there."""
 
-    def _assembled(self, made: Sequence[Piece], held: dict[bytes, KV], keep: int) -> KV:
-        whole = super()._assembled(made, held, keep)
+    def _assembled(self, made: Sequence[Piece], held: dict[bytes, KV], begin: int, end: int) -> KV:
+        whole = super()._assembled(made, held, begin, end)
         for piece in made:
-            own = super()._assembled(
-                [replace(piece, start=0, end=piece.end - piece.start)], held, len(held[piece.key][0])
-            )
-            end = min(piece.end, keep)
-            whole[:, piece.start : end] = own[:, : end - piece.start]
+            size = piece.end - piece.start
+            own = super()._assembled([replace(piece, start=0, end=size)], held, 0, size)
+            first, last = max(piece.start, begin), min(piece.end, end)
+            if first < last:
+                whole[:, first - begin : last - begin] = own[:, first - piece.start : last - piece.start]
         return whole
 
 
@@ -81,8 +84,9 @@ class Window:
 
     def recomputed(self, way: str = "blend") -> float:
         """Share of the knowledge's tokens."""
-        sizes = list(map(len, self.passages))
-        return sum(sizes[i] for i in self.chosen[way][1]) / sum(sizes)
+        sizes, (pieces, last) = list(map(len, self.passages)), self.chosen[way]
+        again = borders(list(accumulate([len(self.front), *(sizes[i] for i in pieces)])))
+        return (sum(sizes[i] for i in last) + len(again)) / sum(sizes)
 
     def full(self, **more: object) -> Request:
         """All of it computed, passages in the order of the document."""

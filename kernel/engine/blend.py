@@ -2,8 +2,9 @@
 
 What: a request may say that its beginning is made of pieces: first what stands in front of all knowledge, then
     passages. Each passage is computed once behind that front, alone with it, and kept with its keys unrotated; a
-    window's pieces are put together, keys turned to their places, and written to the pool's pages. What follows the
-    pieces (the passages nearest to the question, the question) is computed in that window, as always.
+    window's pieces are put together, keys turned to their places, and written to the pool's pages. A few tokens at
+    their borders are computed again there, and so is what follows the pieces (the passages nearest to the question, the
+    question), as always.
 Invariant: this is not what a full prefill computes: passages do not see each other. It is a function of the
     request alone all the same: whether a piece was found or has to be computed, the KV is the same bit for bit. Pages
     made so are found under hashes of their own, never by requests without pieces.
@@ -22,8 +23,10 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
+from llmos.kernel.engine.batch import Batch, empty_tables
 from llmos.kernel.engine.capture import Capture
 from llmos.kernel.model.rope import rotate_keys
+from llmos.kernel.recompute import borders
 from llmos.memory.chunks import KV, Chunks, chunk_key
 
 if TYPE_CHECKING:
@@ -88,10 +91,11 @@ class Blender:
         Args:
             room: takes pages for so many more tokens; False where it must wait for them.
             post: has something done on this thread.
-            budget: tokens of pieces that nobody has, to compute in this call.
+            budget: tokens to compute in this call, of pieces that nobody has or at the borders of those that are there.
         """
         page, held = self._runner.page, sequence.held
-        keep = sequence.request.pieces[-1] // page * page
+        ends = sequence.request.pieces
+        keep = ends[-1] // page * page
         begin = sequence.computed  # what the pool or the swap remembered
         if begin >= keep:
             return True
@@ -103,13 +107,16 @@ class Blender:
         if missing:
             self._compute(sequence.request, missing[0], budget)
             return False
-        if not room(keep - begin):
+        again = [at for at in self._again(made) if begin <= at < keep]
+        end = keep if len(again) <= budget else max(again[budget] // page * page, begin + page)
+        if not room(end - begin):
             return False
-        whole = self._assembled(made, held, keep)
-        paged = whole.reshape(len(whole), keep // page, page, *whole.shape[2:]).swapaxes(0, 1)
-        self._runner.write_pages(sequence.pages[begin // page : keep // page], paged[begin // page :])
-        sequence.advance(keep - begin)
-        return True
+        whole = self._assembled(made, held, begin, end)
+        paged = whole.reshape(len(whole), -1, page, *whole.shape[2:]).swapaxes(0, 1)
+        self._runner.write_pages(sequence.pages[begin // page : end // page], paged)
+        self._compute_again(sequence, [at for at in again if at < end])
+        sequence.advance(end - begin)
+        return end == keep
 
     def pieces(self, request: Request) -> list[Piece]:
         """What a request's beginning is made of: each passage behind the front, the first piece."""
@@ -162,13 +169,33 @@ class Blender:
             self._chunks.put(key, self._capture.read(start, len(whole)))
             self._begun = None
 
-    def _assembled(self, made: Sequence[Piece], held: dict[bytes, KV], keep: int) -> KV:
-        """The first `keep` tokens' KV [L, T, K, 2, H]: pieces one behind the other, turned to their places."""
+    def _again(self, made: Sequence[Piece]) -> list[int]:
+        """Places of the tokens that are computed again."""
+        return borders([piece.end for piece in made])
+
+    def _compute_again(self, sequence: Running, places: Sequence[int]) -> None:
+        """Tokens of the pages that were just written, each behind all that stands before it in this window."""
+        runner = self._runner
+        for first in range(0, len(places), runner.budget):
+            some = np.asarray(places[first : first + runner.budget], np.int32)
+            tables_BP = empty_tables(runner)
+            tables_BP[0, : len(sequence.pages)] = sequence.pages
+            tokens = np.asarray([sequence.tokens[at] for at in some], np.int32)
+            nothing = np.zeros(0, np.int32)  # no logits
+            runner.forward(
+                Batch(tokens, some, np.zeros_like(some), tables_BP, nothing, [sequence.request.adapter])
+            )
+
+    def _assembled(self, made: Sequence[Piece], held: dict[bytes, KV], begin: int, end: int) -> KV:
+        """KV [L, T, K, 2, H] of tokens `begin` to `end`: pieces one behind the other, turned to their places."""
         first = held[made[0].key]
-        whole: KV = np.empty((first.shape[0], keep, *first.shape[2:]), first.dtype)
+        whole: KV = np.empty((first.shape[0], end - begin, *first.shape[2:]), first.dtype)
         for piece in made:
-            here = slice(piece.start, min(piece.end, keep))
+            here = slice(max(piece.start, begin), min(piece.end, end))
+            if here.start >= here.stop:
+                continue
+            own = slice(here.start - piece.start, here.stop - piece.start)
+            there = slice(here.start - begin, here.stop - begin)
             for layer, (cos, sin) in enumerate(self._ropes):
-                kv = held[piece.key][layer, : here.stop - here.start]
-                rotate_keys(kv, cos[here], sin[here], whole[layer, here])
+                rotate_keys(held[piece.key][layer, own], cos[here], sin[here], whole[layer, there])
         return whole

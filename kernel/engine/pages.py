@@ -34,9 +34,10 @@ def adapted_root(root: PageHash, version: str) -> PageHash:
     return blake2b(version.encode(), digest_size=16, key=root, person=b"adapter").digest()
 
 
-def blended_root(root: PageHash, pieces: Sequence[int]) -> PageHash:
-    """Where the hashes begin of a window that is put together of pieces that end there: apart from all others."""
-    ends = b"".join(end.to_bytes(4, "little") for end in pieces)
+def blended_root(root: PageHash, pieces: Sequence[int], again: Sequence[int]) -> PageHash:
+    """Where the hashes begin of a window that is put together of pieces that end there, of which the tokens `again` are
+    computed again: apart from all others."""
+    ends = b"".join(end.to_bytes(4, "little") for end in (*pieces, *again))
     return blake2b(ends, digest_size=16, key=root, person=b"blend").digest()
 
 

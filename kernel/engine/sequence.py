@@ -24,6 +24,7 @@ from llmos.abi.limits import MAX_DRAFT, MAX_UNREAD
 from llmos.kernel.engine.draft import Drafter
 from llmos.kernel.engine.pages import PageHash, PagePool, adapted_root, blended_root, page_hash
 from llmos.kernel.engine.sampling import Greedy, Randomness, Strategy
+from llmos.kernel.recompute import borders
 from llmos.kernel.scheduler import Priority
 
 if TYPE_CHECKING:
@@ -304,4 +305,4 @@ def _root(root: PageHash, request: Request) -> PageHash:
     """Where the hashes of a request's pages begin."""
     if request.adapter is not None:
         root = adapted_root(root, request.adapter.version)
-    return blended_root(root, request.pieces) if request.pieces else root
+    return blended_root(root, request.pieces, borders(request.pieces)) if request.pieces else root

@@ -59,7 +59,8 @@ def test_a_loss_is_counted_by_pairs_and_others_over_those_that_were_asked_so() -
     row = {"full": True, "blend": False, "blend_15": True, "share_blend": 0.04, "share_blend_15": 0.1}
     row |= {"kl_blend": 0.2, "kl_blend_15": 0.1}
     more = {"shift_only": True, "no_shift": False, "kl_shift_only": 0.5, "kl_no_shift": 0.5}
-    values = _values([row | more, row | {"blend": True}, row | {"blend": True}, row | {"blend": True}])
+    once = {key: value for key, value in row.items() if "15" not in key} | {"blend": True}
+    values = _values([row | more, row | {"blend": True}, once, once])
     assert values["loss"] == 25 and values["loss_15"] == 0 and values["match_blend"] == 0.75
     margin = 1.96 * 50 / 2  # the deviation of 100, 0, 0, 0 is 50
     assert values["loss_interval_high"] == pytest.approx(25 + margin)

@@ -6,7 +6,7 @@ from llmos.abi.labels import UNTRUSTED, USER
 from llmos.kernel import grounding
 from llmos.kernel.blending import blended, ends
 from llmos.kernel.prompt import Message, Part
-from llmos.kernel.recompute import SHARE, arrange
+from llmos.kernel.recompute import BORDER, SHARE, arrange, borders
 from llmos.memory.volume import Passage
 from llmos.memory.window import Segment
 
@@ -32,11 +32,16 @@ def test_the_passage_with_the_rare_words_of_the_question_stands_last() -> None:
 
 def test_more_are_computed_where_they_fit_the_share() -> None:
     many = [*PASSAGES, *(passage(n, f"Paint {n} is dear. {FILLER}") for n in range(5, 60))]
-    sizes = [100] * len(many)
+    sizes = [200] * len(many)
     first, last = arrange(QUESTION, many, sizes)
-    assert last[-1] == 2 and 1 < len(last) == int(SHARE * sum(sizes) / 100)
+    assert last[-1] == 2 and 1 < len(last) == int((SHARE * sum(sizes) - 2 * BORDER * len(many)) / 200)
     assert sorted(first + last) == list(range(len(many)))
     assert arrange(QUESTION, PASSAGES, [100, 100, 9000, 100])[1] == [2]  # one, however long it is
+
+
+def test_of_what_is_put_together_both_ends_are_computed_again() -> None:
+    assert borders([20, 60, 75, 75, 78, 100]) == [60, 61, 73, 74, 75, 76, 77, 78, 79, 98, 99]
+    assert borders([20, 60]) == borders([20]) == []  # the first passage stands where it was computed
 
 
 def test_identifiers_count_whole() -> None:

@@ -12,6 +12,7 @@ import pytest
 from llmos.abi.errors import EngineError
 from llmos.abi.labels import UNTRUSTED, USER
 from llmos.drivers import cpu
+from llmos.kernel import recompute
 from llmos.kernel.engine.blend import Blender
 from llmos.kernel.engine.engine import Engine
 from llmos.kernel.engine.sampling import Randomness, Sample
@@ -86,6 +87,19 @@ def test_what_sees_all_that_stands_before_it_is_exact() -> None:
             assert stream.finished and stream.finished.cached_tokens >= request.pieces[-1] // 16 * 16
         with engine() as (made, _):
             assert said(made, exact(request)) == blended
+
+
+@needs_kernels
+@pytest.mark.parametrize("budget", [16, 64])
+def test_pieces_of_which_all_is_computed_again_are_exact(
+    budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = window((2, 0, 3), (1,))
+    with engine() as (made, _):
+        expected, as_shipped = said(made, exact(request)), said(made, request)
+    monkeypatch.setattr(recompute, "BORDER", len(request.tokens))
+    with engine(budget=budget) as (made, _):
+        assert said(made, request) == expected != as_shipped
 
 
 def test_blended_pages_are_nobody_elses() -> None:
