@@ -140,7 +140,9 @@ class Asking:
             for fault in self.planted if when == "before" else ():
                 if self.kept.get(f"corrected: {fault.ask}") is None:
                     process = ready.spawn(kernel)
-                    process.ask(fault.ask, **ready.asked(seed=0))
+                    _ = process.ask(
+                        fault.ask, **ready.asked(seed=0)
+                    ).answer  # a person reads before he corrects
                     process.correct(1, fault.right)
                     process.close()
                     self.kept.put(f"corrected: {fault.ask}", True)

@@ -164,12 +164,10 @@ def harvest(
     consent = consent or Consent()
     rows, left_out, bad = list[Said](), list[tuple[str, str]](), 0
     for folder in folders:
-        turns, marks = _read(read(folder, kinds=KINDS))
+        turns, marks, experts = _read(read(folder, kinds=KINDS))
         journal = "" if folder.name == "kernel" else folder.name
         for record, feedback in marks.values():
-            found = turns(record.pid, feedback.turn)
-            expert = "" if found is None else found.before.spawned.expert
-            if consent.expert is not None and consent.expert != expert:
+            if consent.expert is not None and consent.expert != experts.get(record.pid):
                 continue
             if feedback.verdict == "bad":
                 bad += 1
@@ -210,13 +208,16 @@ class _LeftOut(Exception):
 
 def _read(
     records: Iterable[Record],
-) -> tuple[Callable[[int, int], _Turn | None], Marks]:
-    """Finished turns by place (a fork's earlier ones are its parent's), and of each turn the newest mark; what it was
-    preferred to are marks of their own."""
+) -> tuple[Callable[[int, int], _Turn | None], Marks, dict[int, str]]:
+    """Finished turns by place (a fork's earlier ones are its parent's); of each turn the newest mark, while what it was
+    preferred to are marks of their own; processes' experts."""
     state, turns, parents = MachineState(), dict[Place, _Turn](), dict[int, int]()
+    experts = dict[int, str]()
     called, marks = set[Place](), Marks()
     for record in records:
         body, pid = record.body, record.pid
+        if isinstance(body, Spawned):
+            experts[pid] = body.expert
         match body:
             case Spawned(forked=True):
                 parents[pid] = body.parent
@@ -241,7 +242,7 @@ def _read(
             pid = parents[pid]
         return turns.get((pid, turn))
 
-    return turn_of, marks
+    return turn_of, marks, experts
 
 
 def _said(

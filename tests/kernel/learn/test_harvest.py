@@ -14,7 +14,9 @@ from llmos.abi.labels import UNTRUSTED
 from llmos.abi.mount import Mount
 from llmos.kernel.engine.scripted import byte_tokenizer, chat_template
 from llmos.kernel.grounding import question_text
+from llmos.kernel.journal.records import Finished
 from llmos.kernel.kernel import Kernel
+from llmos.kernel.learn import harvest as module
 from llmos.kernel.learn.data import read_rows
 from llmos.kernel.learn.harvest import Consent, Harvest, harvest, journals, write
 from llmos.kernel.prompt import ChatPrompt
@@ -75,6 +77,25 @@ def test_a_mark_may_be_taken_back_and_left_out(scripted_kernel: Make, tmp_path: 
     assert of(tmp_path, left_out={(p.pid, 0)}).left_out == (
         (f"turn 2 of process {p.pid}", "its user left it out"),
     )
+
+
+def test_a_mark_of_a_turn_that_was_never_answered_is_told(
+    scripted_kernel: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scripted_kernel(script, state=tmp_path) as kernel:
+        p = kernel.spawn(expert="librarian")
+        assert p.ask("one").answer
+        p.correct(1, "Another.")
+    records = [r for r in module.read(tmp_path) if not isinstance(r.body, Finished)]  # killed before it began
+    monkeypatch.setattr(
+        module, "read", lambda folder, kinds: [r for r in records if isinstance(r.body, kinds)]
+    )
+    found = of(tmp_path, expert="librarian")
+    assert not found.rows
+    assert found.left_out == (
+        (f"turn 1 of process {p.pid}", "the journal does not hold the turn (any more)"),
+    )
+    assert not of(tmp_path, expert="another").left_out
 
 
 def test_a_fork_picked_over_another_is_a_pair(scripted_kernel: Make, tmp_path: Path) -> None:
