@@ -139,10 +139,8 @@ class Asking:
                     self.kept.put(f"{when}: {q.file and q.file.name}: {q.ask}", right)
             for fault in self.planted if when == "before" else ():
                 if self.kept.get(f"corrected: {fault.ask}") is None:
-                    process = ready.spawn(kernel)
-                    _ = process.ask(
-                        fault.ask, **ready.asked(seed=0)
-                    ).answer  # a person reads before he corrects
+                    process, asked = ready.spawn(kernel), ready.asked(seed=0)
+                    _ = process.ask(fault.ask, **asked).answer  # a person reads before he corrects
                     process.correct(1, fault.right)
                     process.close()
                     self.kept.put(f"corrected: {fault.ask}", True)

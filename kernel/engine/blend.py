@@ -94,8 +94,7 @@ class Blender:
             budget: tokens to compute in this call, of pieces that nobody has or at the borders of those that are there.
         """
         page, held = self._runner.page, sequence.held
-        ends = sequence.request.pieces
-        keep = ends[-1] // page * page
+        keep = sequence.request.pieces[-1] // page * page
         begin = sequence.computed  # what the pool or the swap remembered
         if begin >= keep:
             return True
@@ -176,15 +175,14 @@ class Blender:
     def _compute_again(self, sequence: Running, places: Sequence[int]) -> None:
         """Tokens of the pages that were just written, each behind all that stands before it in this window."""
         runner = self._runner
+        tables_BP = empty_tables(runner)
+        tables_BP[0, : len(sequence.pages)] = sequence.pages
+        nothing = np.zeros(0, np.int32)  # no logits
         for first in range(0, len(places), runner.budget):
             some = np.asarray(places[first : first + runner.budget], np.int32)
-            tables_BP = empty_tables(runner)
-            tables_BP[0, : len(sequence.pages)] = sequence.pages
             tokens = np.asarray([sequence.tokens[at] for at in some], np.int32)
-            nothing = np.zeros(0, np.int32)  # no logits
-            runner.forward(
-                Batch(tokens, some, np.zeros_like(some), tables_BP, nothing, [sequence.request.adapter])
-            )
+            batch = Batch(tokens, some, np.zeros_like(some), tables_BP, nothing, [sequence.request.adapter])
+            runner.forward(batch)
 
     def _assembled(self, made: Sequence[Piece], held: dict[bytes, KV], begin: int, end: int) -> KV:
         """KV [L, T, K, 2, H] of tokens `begin` to `end`: pieces one behind the other, turned to their places."""

@@ -216,11 +216,11 @@ def _read(
     called, marks = set[Place](), Marks()
     for record in records:
         body, pid = record.body, record.pid
-        if isinstance(body, Spawned):
-            experts[pid] = body.expert
         match body:
-            case Spawned(forked=True):
-                parents[pid] = body.parent
+            case Spawned():
+                experts[pid] = body.expert
+                if body.forked:
+                    parents[pid] = body.parent
             case Intent():
                 called.add((pid, body.turn))
             case Feedback():
