@@ -137,6 +137,8 @@ class Kernel:
     def close(self) -> None:
         """Stop the turns, the apps and the engine, write what is left, let go of the volumes. Idempotent.
         Processes of a kernel whose state stays are there again at its next boot."""
+        if not self.loop.asyncio.is_closed():
+            self.loop.run(self._halt())
         self.engine.close(keep=not self._passing)
         if "apps" in self.__dict__ and not self.loop.asyncio.is_closed():
             self.apps.close()
@@ -151,6 +153,10 @@ class Kernel:
         self.library.close()
         if self._passing:
             private.clear(self.state)
+
+    async def _halt(self) -> None:
+        self.loop.closing = True
+        await asyncio.gather(*(process.questions.halt() for process in self.table))
 
     # -- processes -----------------------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 What: takes numbers for turns, refuses or queues, and answers one question after the other on the loop.
 Invariant: one turn at a time. Who has read the end of a turn may ask the next question. A turn always ends: by its
     answer, by a typed error, or by the reason why it was given up.
-Interface: `Questions(process)`: `enter`, `leave`, `add`, `cancel`, `interrupt`, `pause`, `give_up`, `halt`, `settled`,
-    `restore`; `current`, `running`, `count`, `phase`.
+Interface: `Questions(process)`: `enter`, `leave`, `add`, `cancel`, `interrupt`, `pause`, `give_up`, `halt`, `abandon`,
+    `settled`, `restore`; `current`, `running`, `count`, `phase`.
 """
 
 from __future__ import annotations
@@ -146,6 +146,13 @@ class Questions:
         self._waiting.clear()
         self.interrupt()
 
+    async def halt(self) -> None:
+        """The kernel closes: the turn that runs is left where the journal has it, to go on at the next boot. Its words
+        must stop coming after this, not before: that would be an end."""
+        if self._server is not None and self.serving:
+            self._server.cancel()
+            await asyncio.wait([self._server])
+
     def abandon(self) -> None:
         """The kernel has closed, and its loop with it: tell who waits for turns that have not begun. What is unfinished
         is so in the journal, and goes on at the next boot."""
@@ -185,7 +192,7 @@ class Questions:
         if self._execution is not None and self._process.view.blends:
             expect = partial(self._process.ahead.expect, question.text, queued=True)
             self._process.kernel.loop.asyncio.run_in_executor(None, expect)
-        if not self.serving:
+        if not self.serving and not self._process.kernel.loop.closing:
             self._server = asyncio.ensure_future(self._serve())
 
     def _cancel(self, number: int) -> None:

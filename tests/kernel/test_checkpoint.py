@@ -96,6 +96,20 @@ def test_a_turn_goes_on_where_it_was(tiny_kernel: Make, tmp_path: Path, tokens: 
     assert turn.usage.faults > 0
 
 
+@pytest.mark.parametrize("tokens", range(1, 9))
+def test_a_turn_outlives_the_close_of_its_kernel(tiny_kernel: Make, tmp_path: Path, tokens: int) -> None:
+    """Not stopped first: its words come while the engine ends, and it goes on at the next boot all the same."""
+    asked = {"question": "Tell me of swap and of checkpoints.", **ASKED, "max_tokens": 300, "detached": True}
+    expected = tiny_kernel().spawn().ask(**asked).answer
+    kernel = tiny_kernel(state=tmp_path / "state")
+    process = kernel.spawn()
+    list(islice((e for e in process.ask(**asked) if isinstance(e, Token)), tokens))
+    kernel.close()
+    turn = tiny_kernel(state=tmp_path / "state").process(process.pid).current
+    assert turn is not None
+    assert turn.answer == expected
+
+
 def test_pages_come_from_wherever_they_are(tiny_kernel: Make, tmp_path: Path) -> None:
     """Of a window that was swapped to disk meanwhile, and into a kernel that has no host memory for it."""
     here = tiny_kernel(ram=0)
