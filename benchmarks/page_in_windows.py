@@ -8,7 +8,7 @@ Interface: as named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,9 @@ from llmos.memory.pages import PageStore
 MODEL = "qwen2.5-coder-0.5b"
 TOKENS = 4608  # of a window
 PAGES = 4600  # of 16 tokens: fourteen windows side by side
-BLENDS = {  # as shipped, and where as much of the knowledge is computed as a share allows
+BLENDS: dict[
+    str, Callable[..., tuple[list[int], list[int]]]
+] = {  # as shipped, and where as much of the knowledge is computed as a share allows
     "blend": arrange,
     "blend_15": partial(arrange, share=0.15, near=0.0),
 }
