@@ -9,10 +9,10 @@ Interface: `arrange(question, passages, sizes, share=, near=) -> (pieces, comput
     `borders(ends) -> places of tokens`.
 
 Why so: on look-alike passages the default model answers from pieces alone as if it had not read them; computing the one
-that is asked about last mends most of it. The nearest is that one in 97 of 100 questions, and one of those about as near
-in 99.6 (docs/log.md): what is computed is spent where there is doubt. What fools the model then are the others' first
-words, each computed as if nothing stood before them: the first and the last token, seen in their places, take away half
-of what is left (`python -m benchmarks page-in`). More of them, as in EPIC (arXiv 2410.15332), gain little.
+that is asked about last mends most of it. The nearest is that one in 97 of 100 questions, and one of those about as
+near in 99.6 (docs/log.md): what is computed is spent where there is doubt. What fools the model then are the others'
+first words, each computed as if nothing stood before them: the first and the last token, seen in their places, take
+away half of what is left (`python -m benchmarks page-in`). More of them, as in EPIC (arXiv 2410.15332), gain little.
 """
 
 from __future__ import annotations
