@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def test_twenty_crashes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
-def test_two_thousand_crashes(seed: int) -> None:
-    report = crashes(250, seed=100 + seed, timeout=1700)
-    assert report["answered"] > 25 and report["parked"] > 0
+def test_two_thousand_crashes() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda seed: crashes(250, seed=seed, timeout=1700), range(100, 108)))
+    assert min(report["answered"] for report in reports) > 25
+    assert sum(report["parked"] for report in reports) > 0, "no call waited for a word across a crash"
