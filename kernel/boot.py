@@ -99,6 +99,9 @@ def _embedded(config: Config) -> bool:
 
 def prepare_jax(config: Config) -> None:
     """Settings that must stand before JAX computes anything: device, compilation cache, allocator, threads."""
+    from llmos.kernel.quick_jax import import_jax
+
+    import_jax()
     import jax
 
     from llmos.drivers import cpu
