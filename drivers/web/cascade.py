@@ -18,7 +18,7 @@ from llmos.drivers.web.sheets import Declarations, Rule, Sheets, declarations
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborHTMLParser
 
-    from llmos.drivers.web.writing import Attributes
+    from llmos.drivers.web.numbered import Attributes
 
 MAX_MATCHED = 1500  # selectors that one page's elements are looked for with
 _COMPOUND = re.compile(r"(\*|[a-zA-Z][\w-]*)?((?:[.#]-?[A-Za-z_][\w-]*)*)")

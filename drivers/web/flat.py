@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from llmos.drivers.web.writing import SPECIAL, Attributes, Writer
+from llmos.drivers.web.numbered import Attributes
+from llmos.drivers.web.writing import SPECIAL, Writer
 
 VOID = frozenset(
     "area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr".split()

@@ -33,16 +33,9 @@ from llmos.drivers.web.errors import (
     bad_certificate,
 )
 from llmos.drivers.web.flat import CLOSED, tell
+from llmos.drivers.web.numbered import HIDDEN, MAX_OPTIONS, NODE, OPTIONS, Attributes
 from llmos.drivers.web.relay import BUDGET
-from llmos.drivers.web.writing import (
-    HIDDEN,
-    MAX_OPTIONS,
-    NODE,
-    OPTIONS,
-    SPECIAL,
-    Attributes,
-    Writer,
-)
+from llmos.drivers.web.writing import SPECIAL, Writer
 from llmos.drivers.web.written import Written
 
 if TYPE_CHECKING:

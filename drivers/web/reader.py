@@ -22,9 +22,10 @@ from llmos.drivers.web.cascade import Cascade
 from llmos.drivers.web.errors import PageTooLarge
 from llmos.drivers.web.flat import VOID, quote, tell
 from llmos.drivers.web.nesting import MAX_DEPTH, too_deep
+from llmos.drivers.web.numbered import HIDDEN, MAX_OPTIONS, OPTIONS, Attributes
 from llmos.drivers.web.sheets import Sheets
 from llmos.drivers.web.sight import Sight, State, markup
-from llmos.drivers.web.writing import HIDDEN, MAX_OPTIONS, OPTIONS, Attributes, Writer
+from llmos.drivers.web.writing import Writer
 from llmos.drivers.web.written import Written
 
 FEW = 200  # visible characters below which a page with scripts is one that its scripts have yet to write

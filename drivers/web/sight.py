@@ -17,8 +17,8 @@ import tinycss2.color4
 
 from llmos.drivers.web import hidden
 from llmos.drivers.web.hidden import BLACK, LINK, WHITE, Colour
+from llmos.drivers.web.numbered import Attributes
 from llmos.drivers.web.sheets import Sheets, understood
-from llmos.drivers.web.writing import Attributes
 
 _SIZES = {
     "xx-small": 9, "x-small": 10, "small": 13, "medium": 16, "large": 18, "x-large": 24, "xx-large": 32,

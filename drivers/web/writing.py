@@ -14,19 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urljoin
 
 from llmos.drivers.web.characters import reveal
+from llmos.drivers.web.numbered import HIDDEN, Attributes, Numbered, node_of, number_of
 from llmos.drivers.web.tables import Table
-from llmos.drivers.web.written import CLOSE, OPEN, Control, Link, Written
+from llmos.drivers.web.written import CLOSE, OPEN, Written
 
-MAX_LINKS = 5000  # of a page that are numbered
-MAX_OPTIONS = 40  # of a choice that are shown
 MAX_SPAN = 50  # columns of one cell
 MAX_INDENT = 8  # levels of lists that are told apart
 MAX_TITLE = 300  # characters
-# What whoever tells the elements says about them, beside their own attributes: no page can write such a name.
-NODE, HIDDEN, OPTIONS = " node", " hidden", " options"
 _HEADINGS = {f"h{n}": n for n in range(1, 7)}
 _BLOCKS = frozenset(
     """address article aside blockquote body center dd details dialog dir div dl dt fieldset figcaption figure footer
@@ -38,13 +34,9 @@ SPECIAL = _BLOCKS | frozenset("a area br button embed frame img input nav object
 _AROUND = frozenset({"nav", "aside", "footer"})
 _AROUND_ROLES = frozenset({"navigation", "banner", "contentinfo", "complementary", "search"})
 _CELLS = frozenset({"td", "th"})
-_BUTTONS = frozenset({"submit", "button", "reset", "image"})
-_CONTROL = re.compile("[\0- ]")
 _BLANK = (" ", "")
 _PLAIN_ROW = [("tr", False), ("td", False)]
 _SPACE = re.compile(r"[ \t\n\r\f\v]+")
-
-Attributes = Mapping[str, "str | None"]
 
 
 @dataclass(slots=True)
@@ -63,8 +55,7 @@ class Writer:
     """
 
     def __init__(self, base: str, labels: Mapping[str, str] | None = None) -> None:
-        self._base, self._labels = base, labels or {}
-        self._origin = base[: base.find("/", base.find("://") + 3)] if "://" in base else base
+        self._numbered = Numbered(base, labels or {})
         self._main: list[_Block] = []
         self._around: list[_Block] = []
         self._depth_around = 0
@@ -76,10 +67,6 @@ class Writer:
         self._heading = 0
         self._tables: list[Table] = []
         self._anchors: list[tuple[str, int, int]] = []  # address, where its words begin, node
-        self._links: dict[str, Link] = {}
-        self._link_nodes: dict[int, int] = {}
-        self._controls: list[Control] = []
-        self._numbers: dict[str, int] = {}  # of the last field F and the last button B
         self._buttons: list[tuple[int, int, str]] = []  # where its words begin, node, words it has anyway
         self._title: list[str] = []
         self._in_title = False
@@ -182,8 +169,8 @@ class Writer:
             blocks += ["--- around the page ---" if blocks else "", *around]
         title = _plain(" ".join("".join(self._title).split())[:MAX_TITLE])
         return Written(
-            title, tuple(filter(None, blocks)), tuple(self._links.values()), tuple(self._controls),
-            self._marked, self._visible, dict(self._link_nodes),
+            title, tuple(filter(None, blocks)), tuple(self._numbered.links.values()), tuple(self._numbered.controls),
+            self._marked, self._visible, dict(self._numbered.link_nodes),
         )  # fmt: skip
 
     # --- blocks ---
@@ -316,7 +303,7 @@ class Writer:
         self._pre -= 1
 
     def _begin_list(self, tag: str, attributes: Attributes) -> None:
-        self._lists.append(_number(attributes.get("start"), 1) if tag == "ol" else 0)
+        self._lists.append(number_of(attributes.get("start"), 1) if tag == "ol" else 0)
 
     def _end_list(self) -> None:
         if self._lists:
@@ -338,19 +325,8 @@ class Writer:
     # --- links, pictures, fields ---
 
     def _anchor(self, tag: str, attributes: Attributes) -> None:
-        href = (attributes.get("href") or "").strip()
-        url = ""
-        if href and not href.startswith("#"):
-            if href[0] == "/" and href[1:2] not in ("/", "\\"):
-                url = self._origin + href
-            else:
-                try:
-                    url = urljoin(self._base, href)
-                except ValueError:
-                    url = ""
-        if not url.startswith(("http://", "https://")) or _CONTROL.search(url):
-            url = ""
-        self._anchors.append((url, len(self._pieces), _node(attributes)))
+        url = self._numbered.address(attributes.get("href") or "")
+        self._anchors.append((url, len(self._pieces), node_of(attributes)))
 
     def _close_anchor(self) -> None:
         if not self._anchors:
@@ -360,13 +336,8 @@ class Writer:
         words = " ".join("".join(part for part, _ in pieces).split())
         if not url or not words or OPEN in words:
             return
-        link = self._links.get(url)
-        if link is None:
-            if len(self._links) >= MAX_LINKS:
-                return
-            link = self._links[url] = Link(len(self._links) + 1, words[:200], url)
-            self._link_nodes[link.number] = node
-        self._pieces.append((f" [{link.name}]", pieces[-1][1]))
+        if name := self._numbered.link(url, words, node):
+            self._pieces.append((f" [{name}]", pieces[-1][1]))
 
     def _picture(self, tag: str, attributes: Attributes) -> None:
         words = " ".join((attributes.get("alt") or "").split())
@@ -380,37 +351,11 @@ class Writer:
             self._close_anchor()
 
     def _field(self, tag: str, attributes: Attributes) -> None:
-        kind = (attributes.get("type") or "text").lower() if tag == "input" else tag
-        reason = attributes.get(HIDDEN) or ""
-        if kind == "hidden":
-            return
-        value = " ".join((attributes.get("value") or "").split())
-        if kind in _BUTTONS:
-            words = value or attributes.get("alt") or kind
-            self._control("B", "button", words, attributes, reason)
-            return
-        label = self._labels.get(attributes.get("id") or "", "") or attributes.get("aria-label")
-        words = " ".join((label or attributes.get("placeholder") or attributes.get("name") or kind).split())
-        options = attributes.get(OPTIONS) or ""
-        state = ""
-        if kind in ("checkbox", "radio"):
-            state = " = yes" if "checked" in attributes else " = no"
-            words = f"{words} {value}".strip() if value not in ("", "on") else words
-        elif kind != "password" and value:
-            state = f" = {value[:100]}"
-        self._control("F", kind, words, attributes, reason, state + (f" of: {options}" if options else ""))
-
-    def _control(
-        self, letter: str, kind: str, words: str, attributes: Attributes, reason: str, state: str = ""
-    ) -> None:
-        self._numbers[letter] = number = self._numbers.get(letter, 0) + 1
-        control = Control(f"{letter}{number}", kind, words[:200], _node(attributes))
-        self._controls.append(control)
-        shown = "button" if letter == "B" else kind
-        self.text(f" [{control.name} {shown}: {control.words}{state}] ", reason)
+        if shown := self._numbered.field(tag, attributes):
+            self.text(shown, attributes.get(HIDDEN) or "")
 
     def _button(self, tag: str, attributes: Attributes) -> None:
-        self._buttons.append((len(self._pieces), _node(attributes), attributes.get("aria-label") or ""))
+        self._buttons.append((len(self._pieces), node_of(attributes), attributes.get("aria-label") or ""))
 
     def _close_button(self) -> None:
         if not self._buttons:
@@ -420,7 +365,7 @@ class Writer:
         words = " ".join("".join(part for part, _ in pieces).split()) or label or "without words"
         reason = pieces[0][1] if pieces else ""
         del self._pieces[begin:]
-        self._control("B", "button", words, {NODE: str(node)}, reason)
+        self.text(self._numbered.button(words, node), reason)
 
     # --- tables ---
 
@@ -441,8 +386,8 @@ class Writer:
             return
         columns = rows = 1
         if attributes:
-            columns = max(1, min(_number(attributes.get("colspan"), 1), MAX_SPAN))
-            rows = max(1, min(_number(attributes.get("rowspan"), 1), 1000))
+            columns = max(1, min(number_of(attributes.get("colspan"), 1), MAX_SPAN))
+            rows = max(1, min(number_of(attributes.get("rowspan"), 1), 1000))
         self._tables[-1].begin_cell(columns, rows, tag == "th")
 
     def _plain_cell(self, table: Table) -> bool:
@@ -490,14 +435,6 @@ def _plain(text: str) -> str:
     """A text that stands alone, with what it hides in its characters."""
     text = text.replace(OPEN, "[[").replace(CLOSE, "]]")
     return "".join(f"{OPEN}hidden ({why}): {words}{CLOSE}" if why else words for words, why in reveal(text))
-
-
-def _node(attributes: Attributes) -> int:
-    return _number(attributes.get(NODE), -1)
-
-
-def _number(text: str | None, otherwise: int) -> int:
-    return int(text) if text and re.fullmatch(r"-?\d{1,6}", text := text.strip()) else otherwise
 
 
 # What elements do, beside opening and closing blocks.
