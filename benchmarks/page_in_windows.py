@@ -8,10 +8,9 @@ Interface: as named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from itertools import accumulate
 
@@ -24,7 +23,7 @@ from llmos.kernel.engine.runner import ModelRunner
 from llmos.kernel.engine.sequence import Request
 from llmos.kernel.model.load import load_model
 from llmos.kernel.prompt import ChatPrompt, Message, Part
-from llmos.kernel.recompute import arrange, borders
+from llmos.kernel.recompute import SHARE, arrange, borders
 from llmos.kernel.scheduler import Priority
 from llmos.memory.chunks import KV, chunk_key
 from llmos.memory.pages import PageStore
@@ -32,12 +31,7 @@ from llmos.memory.pages import PageStore
 MODEL = "qwen2.5-coder-0.5b"
 TOKENS = 4608  # of a window
 PAGES = 4600  # of 16 tokens: fourteen windows side by side
-BLENDS: dict[
-    str, Callable[..., tuple[list[int], list[int]]]
-] = {  # as shipped, and where as much of the knowledge is computed as a share allows
-    "blend": arrange,
-    "blend_15": partial(arrange, share=0.15, near=0.0),
-}
+BLENDS = {"blend": SHARE, "blend_15": 0.15}  # as shipped, and where more is computed: shares of the knowledge
 SYSTEM = "Answer the user's question from the documents given. Answer in one sentence."
 
 
@@ -164,5 +158,5 @@ class Bench:
         texts, sizes = [Passage(chunk) for chunk in chunks], list(map(len, passages))
         return Window(
             _joined([s.tokens for s in segments[:first]]), passages, _joined([s.tokens for s in segments[last:]]),
-            {way: choose(question, texts, sizes) for way, choose in BLENDS.items()},
+            {way: arrange(question, texts, sizes, share) for way, share in BLENDS.items()},
         )  # fmt: skip
