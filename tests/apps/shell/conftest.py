@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,11 @@ class Terminal(pexpect.spawn):  # type: ignore[misc]  # pexpect has no types
         return -1 if code is None else code
 
 
+def _end(child: Terminal) -> None:
+    with suppress(pexpect.ExceptionPexpect):  # a loaded machine takes longer than it waits; SIGKILL was sent
+        child.close(force=True)
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     clean = {
@@ -66,7 +71,7 @@ def terminal(tmp_path: Path, environment: dict[str, str]) -> Iterator[Spawn]:
                 encoding="utf-8", codec_errors="replace", dimensions=size, timeout=SECONDS, cwd=str(ROOT), **more,
             )  # fmt: skip
             child.str_last_chars = 4000  # of what was on the screen, in the message of a test that fails
-            open_.callback(child.close, force=True)
+            open_.callback(_end, child)
             return child
 
         yield spawn
