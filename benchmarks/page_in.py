@@ -33,8 +33,8 @@ from typing import Any
 
 from benchmarks import llama
 from benchmarks.figures import Figures, Progress
-from benchmarks.page_in_set import Context, contexts, right
-from benchmarks.page_in_windows import BLENDS, MODEL, TOKENS, Alone, Bench, Unturned, Window
+from benchmarks.page_in_set import Context, Question, contexts, right
+from benchmarks.page_in_windows import BLENDS, MODEL, TOGETHER, TOKENS, Alone, Bench, Unturned, Window
 from llmos.kernel.engine.engine import Engine
 from llmos.kernel.engine.sequence import Emitted, Request
 from llmos.memory.pages import PageStore
@@ -159,20 +159,24 @@ class Said:
 def quality(
     bench: Bench, asked: Sequence[Context], progress: Progress, known: Path | None = None
 ) -> dict[str, float]:
-    """The figures of these contexts. With `known` each is asked once for all: what came of it is a line of that file,
-    and what is there is not asked again, so that hours can be taken in pieces."""
+    """The figures of these contexts. With `known` each question is asked once for all: what came of it is a line of
+    that file, and what is there is not asked again, so that hours can be taken in pieces."""
     there = _known(known)
     rows: list[Row] = []
     for n, context in enumerate(asked):
         windows = [bench.window(context.chunks, q.text, q.asked) for q in context.questions]
         every = n % EVERY == 0
-        mark = f"{bench.mark(windows)}{'+' if every else ''}"
-        if (mark, context.id) not in there:
-            there[mark, context.id] = _asked(bench, context, windows, every)
-            if known is not None:
-                with known.open("a") as file:  # a line that was cut off is not gone on with
-                    file.write(f"\n{json.dumps([mark, context.id, there[mark, context.id]])}\n")
-        rows += there[mark, context.id]
+        marks = [f"{bench.mark(window)}{'+' if every else ''}" for window in windows]
+        wanted = list(zip(marks, context.questions, windows, strict=True))
+        new = [(mark, q, window) for mark, q, window in wanted if (mark, q.id) not in there]
+        made = _asked(bench, [q for _, q, _ in new], [window for *_, window in new], every) if new else []
+        for (mark, q, _), row in zip(new, made, strict=True):
+            there[mark, q.id] = row
+        if known is not None and new:
+            lines = [json.dumps([mark, q.id, there[mark, q.id]]) for mark, q, _ in new]
+            with known.open("a") as file:  # a line that was cut off is not gone on with
+                file.write("\n" + "\n".join(lines) + "\n")
+        rows += [there[mark, q.id] for mark, q, _ in wanted]
         matches = ", ".join(f"{way} {_mean(rows, way):.3f}" for way in WAYS)  # the first is asked in all
         progress(f"context {n + 1} of {len(asked)}, {len(rows)} questions: {matches}")
     return _values(rows)
@@ -200,50 +204,53 @@ def _mean(rows: Sequence[Row], key: str) -> float:
     return statistics.mean(row[key] for row in rows if key in row)
 
 
-def _known(file: Path | None) -> dict[tuple[str, str], list[Row]]:
-    """What a file holds, by mark and context; but for a line that was cut off, or is none of ours."""
-    found: dict[tuple[str, str], list[Row]] = {}
+def _known(file: Path | None) -> dict[tuple[str, str], Row]:
+    """What a file holds, by mark and question; but for a line that was cut off, or is none of ours."""
+    found: dict[tuple[str, str], Row] = {}
     for line in file.read_text().splitlines() if file is not None and file.exists() else ():
         with suppress(ValueError):
-            mark, context, rows = json.loads(line)
-            found[mark, context] = rows
+            mark, question, row = json.loads(line)
+            found[mark, question] = row
     return found
 
 
-def _asked(bench: Bench, context: Context, windows: Sequence[Window], every: bool) -> list[Row]:
-    """A row for each question of a context: right or not each way, how far the first token is from full prefill's, and
-    the share of the knowledge that blend computes."""
+def _asked(bench: Bench, asked: Sequence[Question], windows: Sequence[Window], every: bool) -> list[Row]:
+    """A row for each question over one context: right or not each way, how far the first token is from full prefill's,
+    and the share of the knowledge that blend computes."""
     said: dict[str, list[Said]] = {}
     store = PageStore(None, ram=1 << 30, disk=0)
     with bench.engine(store=store) as engine:
-        _answer(bench, engine, context, [w.full for w in windows[:1]])  # the passages, for all
-        said["full"] = _answer(bench, engine, context, [w.full for w in windows])
+        _answer(bench, engine, asked, [w.full for w in windows[:1]])  # the passages, for all
+        said["full"] = _answer(bench, engine, asked, [w.full for w in windows])
         for way in BLENDS if every else ("blend",):
-            said[way] = _answer(bench, engine, context, [partial(w.blend, way) for w in windows])
+            said[way] = _answer(bench, engine, asked, [partial(w.blend, way) for w in windows])
     for way, kind in OTHERS.items() if every else ():
         with bench.engine(kind, store) as engine:
-            said[way] = _answer(bench, engine, context, [w.reused for w in windows])
+            said[way] = _answer(bench, engine, asked, [w.reused for w in windows])
     store.close()
     return [
         {"question": q.id}
         | {f"share_{way}": windows[i].recomputed(way) for way in BLENDS if way in said}
         | {way: of[i].right for way, of in said.items()}
         | {f"kl_{way}": _kl(said["full"][i].first, of[i].first) for way, of in said.items() if way != "full"}
-        for i, q in enumerate(context.questions)
+        for i, q in enumerate(asked)
     ]
 
 
 def _answer(
-    bench: Bench, engine: Engine, context: Context, ways: Sequence[Callable[..., Request]]
+    bench: Bench, engine: Engine, asked: Sequence[Question], ways: Sequence[Callable[..., Request]]
 ) -> list[Said]:
-    """Ask the first questions of a context, side by side."""
-    stop = bench.tokenizer.eos_ids
-    streams = [engine.submit(way(max_tokens=ANSWER, stop=stop, top=TOP)) for way in ways]
-    answers: list[list[Emitted]] = [list(stream) for stream in streams]
-    return [
-        Said(right(q, bench.tokenizer.decode([e.id for e in answer])), answer[0].top if answer else ())
-        for q, answer in zip(context.questions, answers, strict=False)
-    ]
+    """Ask the first of these questions, as many side by side as the pool has room for."""
+    stop, said = bench.tokenizer.eos_ids, list[Said]()
+    for first in range(0, len(ways), TOGETHER):
+        some = ways[first : first + TOGETHER]
+        streams = [engine.submit(way(max_tokens=ANSWER, stop=stop, top=TOP)) for way in some]
+        answers: list[list[Emitted]] = [list(stream) for stream in streams]
+        said += [
+            Said(right(q, bench.tokenizer.decode([e.id for e in answer])), answer[0].top if answer else ())
+            for q, answer in zip(asked[first:], answers, strict=False)
+        ]
+    return said
 
 
 def _kl(p: Sequence[tuple[int, float]], q: Sequence[tuple[int, float]]) -> float:

@@ -30,7 +30,8 @@ from llmos.memory.pages import PageStore
 
 MODEL = "qwen2.5-coder-0.5b"
 TOKENS = 4608  # of a window
-PAGES = 4600  # of 16 tokens: fourteen windows side by side
+TOGETHER = 14  # windows side by side
+PAGES = 4600  # of 16 tokens: room for these
 BLENDS = {"blend": SHARE, "blend_15": 0.15}  # as shipped, and where more is computed: shares of the knowledge
 SYSTEM = "Answer the user's question from the documents given. Answer in one sentence."
 
@@ -124,6 +125,7 @@ class Bench:
         self._prompt = ChatPrompt(self.tokenizer, weights.template())
         self.runner = ModelRunner(self.model, pages=PAGES, window=TOKENS)
         self.runner.warm_up()
+        self._blender = Blender(self.model, self.runner, PageStore(None, ram=1, disk=0))
 
     @contextmanager
     def engine(self, kind: type[Blender] = Blender, store: PageStore | None = None) -> Iterator[Engine]:
@@ -137,14 +139,13 @@ class Bench:
             if store is None:
                 pages.close()
 
-    def mark(self, windows: Sequence[Window]) -> str:
-        """Of all that decides what is answered: weights and numeric mode, the windows, and what stored pieces are."""
-        pieces = Blender(self.model, self.runner, PageStore(None, ram=1, disk=0)).pieces
+    def mark(self, window: Window) -> str:
+        """Of all that decides what is answered: weights and numeric mode, the window, and what stored pieces are."""
         digest = sha256(self.runner.identity.encode())
-        for window in windows:
-            digest.update(repr(window.full().tokens).encode())
-            for request in map(window.blend, BLENDS):
-                digest.update(repr((request.tokens, [piece.key for piece in pieces(request)])).encode())
+        digest.update(repr(window.full().tokens).encode())
+        for request in map(window.blend, BLENDS):
+            keys = [piece.key for piece in self._blender.pieces(request)]
+            digest.update(repr((request.tokens, keys)).encode())
         return digest.hexdigest()[:16]
 
     def window(self, chunks: Sequence[str], question: str, asked: str) -> Window:
