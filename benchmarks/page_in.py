@@ -170,10 +170,10 @@ def quality(
         wanted = list(zip(marks, context.questions, windows, strict=True))
         new = [(mark, q, window) for mark, q, window in wanted if (mark, q.id) not in there]
         made = _asked(bench, [q for _, q, _ in new], [window for *_, window in new], every) if new else []
-        for (mark, q, _), row in zip(new, made, strict=True):
-            there[mark, q.id] = row
-        if known is not None and new:
-            lines = [json.dumps([mark, q.id, there[mark, q.id]]) for mark, q, _ in new]
+        fresh = {(mark, q.id): row for (mark, q, _), row in zip(new, made, strict=True)}
+        there |= fresh
+        if known is not None and fresh:
+            lines = [json.dumps([*place, row]) for place, row in fresh.items()]
             with known.open("a") as file:  # a line that was cut off is not gone on with
                 file.write("\n" + "\n".join(lines) + "\n")
         rows += [there[mark, q.id] for mark, q, _ in wanted]

@@ -44,8 +44,8 @@ def too_deep(html: str) -> bool:
 
 
 def _deep(html: str) -> bool:
-    """The same of elements alone. An end counts only where a browser surely
-    closes the element at it, so that no stray ends hide how deep a page is."""
+    """The same of elements alone. An end counts only where a browser surely closes the element at it, so that no stray
+    ends hide how deep a page is."""
     if len(_NESTING.findall(html)) <= MAX_OPEN:
         return False
     nested: list[str] = []

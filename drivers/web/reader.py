@@ -95,7 +95,7 @@ class _Walk:
     """One page, element by element."""
 
     def __init__(self, tree: LexborHTMLParser, base: str, sheets: Sheets) -> None:
-        self._tree, self._sheets = tree, sheets
+        self._tree = tree
         name = "m" + secrets.token_hex(8)  # of our own attributes: no page can know it
         self._summary, self._options = name + "s", name + "o"
         self._cascade = Cascade(tree, sheets, name)

@@ -27,7 +27,7 @@ Verb = Callable[["Request", Mapping[str, Any]], Awaitable[Any]]
 VERBS: dict[str, Verb] = {}
 
 
-def loaded(load: Callable[[Any], T]) -> BeforeValidator:
+def _loaded(load: Callable[[Any], T]) -> BeforeValidator:
     def read(told: Any) -> T:
         try:
             return load(told)
@@ -37,8 +37,8 @@ def loaded(load: Callable[[Any], T]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-Labelled = Annotated[Label, loaded(load_label)]  # a default is not validated
-Mounted = Annotated[Mount, loaded(Mount.load)]
+Labelled = Annotated[Label, _loaded(load_label)]  # a default is not validated
+Mounted = Annotated[Mount, _loaded(Mount.load)]
 
 PROGRESS_S = 0.1  # between two reports
 
