@@ -26,7 +26,7 @@ FOLDERS = ("library", "c-api")
 CONTEXT_CHARACTERS = 13_600  # about 3,000 tokens: with 4,000 there would not be 100 contexts in each half
 LEAST_CHARACTERS = 12_000
 CHUNK_CHARACTERS = (120, 1_400)
-QUESTIONS = 14  # of one context, at most
+QUESTIONS = 40  # of one context, at most
 
 Half = Literal["tuning", "published"]
 Kind = Literal["added", "changed", "signature"]
