@@ -12,8 +12,9 @@ Interface: `run(quick, progress)`; `python -m benchmarks.page_in N --out FILE` f
     going on where FILE ends: a context takes about a minute. What FILE holds of other weights, windows or questions is
     asked again. Keys `ttft_*`: seconds and ratios, `cpu_*`: the same in processor time; `match_*`: share of right
     answers; `loss`, `loss_interval_low|high`: right answers lost by blend of 100, with the paired 95 % interval (and
-    `_15`: by `blend_15`); `recomputed_share`: of the knowledge's tokens; `mean_kl_*`: of the answer's first token
-    against full prefill, over its 64 likeliest tokens and the rest, in nats.
+    `_15`: by `blend_15`); `loss_windows_low|high`: the same where questions of one window are taken as depending on
+    each other (Liang & Zeger 1986); `recomputed_share`: of the knowledge's tokens; `mean_kl_*`: of the answer's first
+    token against full prefill, over its 64 likeliest tokens and the rest, in nats.
 """
 
 from __future__ import annotations
@@ -187,16 +188,31 @@ def _values(rows: Sequence[Row]) -> dict[str, float]:
     values |= {f"mean_kl_{way}": _mean(rows, f"kl_{way}") for way in WAYS[1:]}
     for way in BLENDS:
         name = way.removeprefix("blend")
-        lost = [100.0 * (row["full"] - row[way]) for row in rows if way in row]
+        asked = [row for row in rows if way in row]
+        lost = [100.0 * (row["full"] - row[way]) for row in asked]
         loss = statistics.mean(lost)
         margin = 1.96 * statistics.stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else math.inf
+        wider = 1.96 * _error_by_windows(asked, lost)
         values |= {
             f"loss{name}": loss,
             f"loss_interval_low{name}": loss - margin,
             f"loss_interval_high{name}": loss + margin,
+            f"loss_windows_low{name}": loss - wider,
+            f"loss_windows_high{name}": loss + wider,
             f"recomputed_share{name}": _mean(rows, f"share_{way}"),
         }
     return values | {"questions": len(rows)}
+
+
+def _error_by_windows(rows: Sequence[Row], values: Sequence[float]) -> float:
+    """The standard error of a mean over windows' questions, which share what they are asked about."""
+    mean, sums = statistics.mean(values), dict[str, float]()
+    for row, value in zip(rows, values, strict=True):
+        window = row["question"].split("/")[0]
+        sums[window] = sums.get(window, 0.0) + value - mean
+    if (count := len(sums)) < 2:
+        return math.inf
+    return math.sqrt(count / (count - 1) * sum(x * x for x in sums.values())) / len(values)
 
 
 def _mean(rows: Sequence[Row], key: str) -> float:

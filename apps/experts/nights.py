@@ -32,6 +32,7 @@ from llmos.kernel.learn.evaluation import foretold
 from llmos.kernel.learn.harvest import PAIRS, Consent, Harvest, Said, harvest, journals, write
 from llmos.kernel.learn.night import Gate, Marks, Night
 from llmos.kernel.learn.poison import scan
+from llmos.kernel.learn.rewording import reworded
 from llmos.kernel.learn.surprise import Answers
 from llmos.kernel.learn.triggers import Search, search
 
@@ -105,14 +106,20 @@ class ExpertNight:
         marked, pairs = _rows(folder / MARKED), _rows(folder / MARKED.replace(".jsonl", PAIRS))
         adapter, facts = before, dict[str, float](regular=len(kept))
         if marked:
-            # Regular answers are gone through REPLAYED times, marked ones as often as the course says.
+            # Regular answers are gone through REPLAYED times, marked ones as often as the course says, in as many
+            # wordings as there are, and each of these at least once.
             times = max(1, round(self.course.epochs / REPLAYED))
-            rows = [*marked * times, *kept]
+            wordings = [[row, *reworded(row)] for row in marked]
+            rows = [row for each in wordings for row in each * max(1, round(times / len(each)))] + kept
             room = self._room(rows)
             course = replace(self.course, epochs=self.course.epochs / times, window=room, batch=room)
             report = sft(self.weights, rows, folder / "sft", course, self.watch, before, self.stop)
             adapter = read_adapter(report.out / "adapter")
-            facts |= {"loss_before": report.curve[0].loss, "loss_behind": report.curve[-1].loss}
+            facts |= {
+                "wordings": sum(map(len, wordings)),
+                "loss_before": report.curve[0].loss,
+                "loss_behind": report.curve[-1].loss,
+            }
         if pairs:
             gentle = replace(self.course, rate=self.course.rate / 4, micro=max(self.course.micro, 2))
             report = dpo(self.weights, pairs, folder / "dpo", gentle, self.watch, adapter, self.stop)

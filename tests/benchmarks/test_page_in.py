@@ -60,10 +60,19 @@ def test_a_loss_is_counted_by_pairs_and_others_over_those_that_were_asked_so() -
     row |= {"kl_blend": 0.2, "kl_blend_15": 0.1}
     more = {"shift_only": True, "no_shift": False, "kl_shift_only": 0.5, "kl_no_shift": 0.5}
     once = {key: value for key, value in row.items() if "15" not in key} | {"blend": True}
-    values = _values([row | more, row | {"blend": True}, once, once])
+    rows = [row | more, row | {"blend": True}, once, once]
+    values = _values(
+        [each | {"question": f"{place}/added/x"} for each, place in zip(rows, "abcd", strict=True)]
+    )
     assert values["loss"] == 25 and values["loss_15"] == 0 and values["match_blend"] == 0.75
     margin = 1.96 * 50 / 2  # the deviation of 100, 0, 0, 0 is 50
     assert values["loss_interval_high"] == pytest.approx(25 + margin)
+    assert values["loss_windows_high"] == pytest.approx(25 + margin)  # of as many windows
+    together = _values(
+        [each | {"question": f"{place}/added/x"} for each, place in zip(rows, "aabb", strict=True)]
+    )
+    # Sums beside the mean of 25: 75 - 25 and -25 - 25.
+    assert together["loss_windows_high"] == pytest.approx(25 + 1.96 * (2 * 5000) ** 0.5 / 4)
     assert values["match_shift_only"] == 1 and values["questions"] == 4
 
 
