@@ -125,9 +125,9 @@ def test_a_whole_night(tmp_path: Path, weights_path: Callable[[str], Path], righ
         assert {gate.name for gate in report.gates} == {"tests", "regression", "canaries", "poison"}, (
             report.text()
         )
-        assert report.facts["wordings"] > report.facts["rows"], "questions were not put into other words"
         if right:
             assert report.stage == "live" and live == night.live.version, report.text()
+            assert report.facts["wordings"] > report.facts["rows"], "questions were not put into other words"
             assert "ultramarine" in waiting.ask("What colour is the barn?", **ready.asked()).answer
             assert "4711" in knowing.ask("What is the code of the gate?", **ready.asked()).answer
             night.back()
