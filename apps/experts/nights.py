@@ -1,7 +1,8 @@
 """An expert's nights: what `kernel.learn.night` asks of the machine, for an expert of this one.
 
 What: harvests the expert's marks, teaches an adapter what should have been said beside what it already says (`replay`),
-    and judges it: by the expert's own tests, by what it answered right, by what it refused, by a search for triggers.
+    as strong as it takes, and judges it: by the expert's own tests, by what it answered right, by what it refused, by a
+    search for triggers.
 Invariant: every judgement is made in a kernel of its own, in a folder of its own, with the expert's grants and no more;
     the machine's kernel is not touched before `swap`. Old and new are asked the same questions.
 Interface: `ExpertNight(shelf, expert, ready, …)`, the `Parts` of a `Night`; `night_of(…)`.
@@ -22,7 +23,7 @@ from llmos.abi.errors import BadExamples
 from llmos.abi.events import Call
 from llmos.apps.experts.evaluation import evaluate, refuses
 from llmos.apps.experts.judging import CANARIES, Asked, judged_canaries, judged_few
-from llmos.apps.experts.replay import REPLAYED, regular
+from llmos.apps.experts.replay import REPLAYED, regular, rehearsed, watched
 from llmos.apps.experts.site import served
 from llmos.drivers.weights.adapter import Adapter, read_adapter, write_adapter
 from llmos.drivers.whole import write_whole
@@ -33,6 +34,7 @@ from llmos.kernel.learn.harvest import PAIRS, Consent, Harvest, Said, harvest, j
 from llmos.kernel.learn.night import Gate, Marks, Night
 from llmos.kernel.learn.poison import scan
 from llmos.kernel.learn.rewording import reworded
+from llmos.kernel.learn.strength import enough
 from llmos.kernel.learn.surprise import Answers
 from llmos.kernel.learn.triggers import Search, search
 
@@ -101,8 +103,8 @@ class ExpertNight:
         return [finding.what for finding in found.findings if finding.refuse]
 
     def teach(self, folder: Path, start: Path | None, out: Path) -> Mapping[str, Any]:
-        """Corrections and praised answers beside what passes its tests; then the pairs."""
-        before, kept = self._own(start), self._regular(folder, start)
+        """Corrections and praised answers beside what it says anyway, as strong as it takes; then the pairs."""
+        before, kept = self._own(start), rehearsed(self._regular(folder, start))
         marked, pairs = _rows(folder / MARKED), _rows(folder / MARKED.replace(".jsonl", PAIRS))
         adapter, facts = before, dict[str, float](regular=len(kept))
         if marked:
@@ -114,9 +116,12 @@ class ExpertNight:
             room = self._room(rows)
             course = replace(self.course, epochs=self.course.epochs / times, window=room, batch=room)
             report = sft(self.weights, rows, folder / "sft", course, self.watch, before, self.stop)
-            adapter = read_adapter(report.out / "adapter")
+            told = [row for each in wordings for row in each]
+            learnt = read_adapter(report.out / "adapter")
+            adapter, share = enough(self.weights, told, course.window, before, learnt)
             facts |= {
-                "wordings": sum(map(len, wordings)),
+                "wordings": len(told),
+                "strength": share,
                 "loss_before": report.curve[0].loss,
                 "loss_behind": report.curve[-1].loss,
             }
@@ -207,14 +212,15 @@ class ExpertNight:
         return Asked(tuple(o.passed for o in report.outcomes), tuple(refused), tuple(calls))
 
     def _regression(self, folder: Path, old: Path | None, new: Path) -> Gate:
-        rows = _rows(folder / REGULAR)
+        rows = watched(_rows(folder / REGULAR))
         if not rows:
-            return Gate("regression", True, "there are no regular rows to lose")
+            return Gate("regression", True, "there are no regular answers to lose")
         window = self.course.window
         before = foretold(self.weights, rows, window, self._own(old))
         behind = foretold(self.weights, rows, window, read_adapter(new))
         why = (
-            f"{behind.accuracy:.1%} of the tokens of regular answers are foretold, {before.accuracy:.1%} were"
+            f"{behind.accuracy:.1%} of the tokens of {len(rows)} regular answers that were not rehearsed are foretold, "
+            f"{before.accuracy:.1%} were"
         )
         figures = {"before": before.accuracy, "behind": behind.accuracy}
         return Gate("regression", behind.accuracy >= before.accuracy - LOST, why, figures)

@@ -205,7 +205,7 @@ def _parts(arguments: argparse.Namespace) -> ExpertNight:
         window=arguments.window,
         batch=arguments.window,
         micro=1,
-        rate=5e-4,
+        rate=2e-4,
     )
     return ExpertNight(
         config, expert, ready, weights, _consent(arguments, config), course, partial(serve, config, expert.name),

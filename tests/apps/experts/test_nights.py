@@ -15,11 +15,12 @@ from llmos.apps.experts.expert import Expert
 from llmos.apps.experts.judging import CANARIES
 from llmos.apps.experts.launch import specialist
 from llmos.apps.experts.nights import ExpertNight, marks_of, night_of
-from llmos.apps.experts.replay import QUESTIONS, regular
+from llmos.apps.experts.replay import QUESTIONS, regular, rehearsed, watched
 from llmos.apps.experts.shelf import Shelf
 from llmos.drivers.yamlfile import check
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.learn.course import Course
+from llmos.kernel.learn.data import Row
 from llmos.kernel.learn.harvest import Consent, harvest
 from llmos.kernel.learn.night import Marks
 
@@ -70,6 +71,16 @@ def test_what_is_replayed_is_praised(
     assert asked[0] == "One?" and "Two?" not in asked and "Who wrote Hamlet?" not in asked
     assert set(asked[1:]) == set(QUESTIONS) - {"Who wrote Hamlet?"}
     assert {row.right for row in found.rows} == {"All is fine."} and not set(QUESTIONS) & set(CANARIES)
+
+
+def test_what_is_looked_at_is_not_rehearsed() -> None:
+    rows = [Row(f"row {i}", {}) for i in range(8)]
+    some, others = rehearsed(rows), watched(rows)
+    assert (
+        [row.place for row in others] == ["row 2", "row 5"]
+        and len(some) == 6
+        and not set(map(id, some)) & set(map(id, others))
+    )
 
 
 def porter(tmp_path: Path) -> tuple[Config, Expert, Specialist]:
