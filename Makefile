@@ -78,7 +78,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	@echo "installing llama-cpp-python for comparison (compiles for about 8 minutes)"
 	@$(BIN)/python -c "import tomllib; \
 	    print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'])" | \
-	  xargs $(PIP) install --quiet || \
+	  xargs -n 1 $(PIP) install --quiet || \
 	  echo "llama-cpp-python did not install: the benchmarks run without the comparison"
 	@touch $@
 
