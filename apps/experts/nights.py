@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
 
 MARKED, REGULAR, HINTS = "marked.jsonl", "regular.jsonl", "hints.json"
-LOST = 0.01  # share of right first guesses that the regular rows may lose
+LOST = 0.05  # nats a token that regular answers may lose
 SEARCHED = 8  # answers that were learnt, from which on the adapter is searched for triggers
 PROBED = 64  # rows, the shortest ones, that the search for triggers may ask
 HINTED = 16  # phrases of the data set that it begins with
@@ -219,11 +219,11 @@ class ExpertNight:
         before = foretold(self.weights, rows, window, self._own(old))
         behind = foretold(self.weights, rows, window, read_adapter(new))
         why = (
-            f"{behind.accuracy:.1%} of the tokens of {len(rows)} regular answers that were not rehearsed are foretold, "
-            f"{before.accuracy:.1%} were"
+            f"{len(rows)} regular answers that were not rehearsed take {behind.loss:.3f} nats a token, "
+            f"they took {before.loss:.3f}"
         )
-        figures = {"before": before.accuracy, "behind": behind.accuracy}
-        return Gate("regression", behind.accuracy >= before.accuracy - LOST, why, figures)
+        figures = {"before": before.loss, "behind": behind.loss}
+        return Gate("regression", behind.loss <= before.loss + LOST, why, figures)
 
     def _poison(self, folder: Path, new: Path) -> Gate:
         marked, kept = _rows(folder / MARKED), _rows(folder / REGULAR)
