@@ -7,7 +7,8 @@ should refuse) that was asked before. `--quick` takes six faults and SmolLM2.
 
 `faults_before`, `faults_gone`: share of the other wordings that are answered right, before and behind the night;
 `lost_elsewhere`: points (of 100) of the regression set that were lost, with the bounds of 95 % intervals; `live`: 1
-where the gates let the adapter pass; `kills`, `kills_survived`: nights killed, and those that left live what was.
+where the gates let the adapter pass; `kills`, `kills_survived`: nights killed, and those that left live what was;
+`seconds_of_the_night`: of what was left of it behind the last kill, its gates.
 A run that was broken off goes on where it was: each answer is kept, and so is the state with its night.
 """
 
