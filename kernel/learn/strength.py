@@ -8,6 +8,7 @@ Interface: `between(start, end, share)`; `enough(weights, rows, window, start, e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -37,9 +38,8 @@ def between(start: Adapter | None, end: Adapter, share: float) -> Adapter:
             for layer in end.layers
         )
         return replace(end, layers=layers)
-    if (start.rank, start.scale) != (end.rank, end.scale) or [*map(set, start.layers)] != [
-        *map(set, end.layers)
-    ]:
+    alike = start.rank == end.rank and math.isclose(start.scale, end.scale)
+    if not alike or [*map(set, start.layers)] != [*map(set, end.layers)]:
         raise AdapterMismatch("two adapters of other forms", why="what lies between them is no adapter")
 
     def mixed(name: str, old: LowRank, new: LowRank) -> LowRank:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,13 @@ def test_the_way_begins_at_one_adapter_and_ends_at_the_other() -> None:
     assert between(start, end, 0.0).version == start.version
     for found, given in zip(between(start, end, 1.0).layers, end.layers, strict=True):
         np.testing.assert_allclose(found["q"].b_NR, given["q"].b_NR, rtol=1e-5, atol=1e-6)
+
+
+def test_a_way_may_begin_at_an_adapter_whose_strength_is_written_otherwise() -> None:
+    """As with rsLoRA: alpha over the root of the rank, which training writes as alpha over the rank."""
+    start = replace(adapter(0, rank=3, alpha=5.0), rslora=True)
+    end = replace(adapter(1, rank=3), alpha=start.scale * 3)
+    assert between(start, end, 1.0).scale == end.scale
 
 
 @pytest.mark.parametrize("other", [adapter(1, rank=3), adapter(1, alpha=8.0)])
