@@ -76,11 +76,8 @@ def test_what_is_replayed_is_praised(
 def test_what_is_looked_at_is_not_rehearsed() -> None:
     rows = [Row(f"row {i}", {}) for i in range(8)]
     some, others = rehearsed(rows), watched(rows)
-    assert (
-        [row.place for row in others] == ["row 2", "row 5"]
-        and len(some) == 6
-        and not set(map(id, some)) & set(map(id, others))
-    )
+    assert [row.place for row in others] == ["row 2", "row 5"]
+    assert len(some) == 6 and not set(map(id, some)) & set(map(id, others))
 
 
 def porter(tmp_path: Path) -> tuple[Config, Expert, Specialist]:
