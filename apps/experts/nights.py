@@ -1,8 +1,8 @@
 """An expert's nights: what `kernel.learn.night` asks of the machine, for an expert of this one.
 
 What: harvests the expert's marks, teaches an adapter what should have been said beside what it already says (`replay`),
-    as strong as it takes, and judges it: by the expert's own tests, by how likely its regular answers still are, by what
-    it refused, by a search for triggers.
+    as strong as it takes, and judges it: by the expert's own tests, by how likely its regular answers still are, by
+    what it refused, by a search for triggers.
 Invariant: every judgement is made in a kernel of its own, in a folder of its own, with the expert's grants and no more;
     the machine's kernel is not touched before `swap`. Old and new are asked the same questions.
 Interface: `ExpertNight(shelf, expert, ready, …)`, the `Parts` of a `Night`; `night_of(…)`.
